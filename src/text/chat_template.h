@@ -1,0 +1,46 @@
+// Chat templates: the Jinja dialect that model publishers write, rendered byte for byte as Python's jinja2
+// does in the environment of the transformers library (trim_blocks, lstrip_blocks, sandbox, loop controls,
+// `generation` blocks, tojson without HTML escapes, raise_exception, strftime_now). Undefined values print as
+// nothing; using one raises.
+#pragma once
+
+#include <cstddef>
+#include <ctime>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace strata {
+
+// What a template may spend; beyond it render() throws Error(bad_input).
+struct TemplateLimits {
+  size_t output_bytes = size_t{64} << 20;
+  size_t steps = 20'000'000;                // nodes evaluated, items produced
+  size_t memory_bytes = size_t{256} << 20;  // strings and lists built on the way, added up
+};
+
+class ChatTemplate {
+ public:
+  // Compiles. Throws Error(bad_input) with the line for a syntax error.
+  explicit ChatTemplate(std::string_view source);
+  ~ChatTemplate();
+  ChatTemplate(ChatTemplate&&) noexcept;
+  ChatTemplate& operator=(ChatTemplate&&) noexcept;
+
+  // `vars` is an object: messages, tools, documents, add_generation_prompt, bos_token, eos_token, … as the
+  // template wants them; the order of keys is kept. `now` is what strftime_now sees (default: the local
+  // time). Throws Error(bad_input): the message of raise_exception, or what went wrong and in which line.
+  // Const and thread-safe.
+  std::string render(const nlohmann::ordered_json& vars, const TemplateLimits& limits = {},
+                     std::optional<std::time_t> now = std::nullopt) const;
+
+  const std::string& source() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<const Impl> impl_;
+};
+
+}  // namespace strata

@@ -1,0 +1,47 @@
+// What stands between sampled tokens and a reader: whole UTF-8 characters only, and never a stop string.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace strata {
+
+// Puts token pieces together so that only whole characters come out. Bytes that can't become valid UTF-8 come
+// out as U+FFFD, one for each maximal invalid part (Unicode 15, §3.9). One stream per answer; not
+// thread-safe.
+class Utf8Stream {
+ public:
+  // Text that is complete now; may be empty.
+  std::string push(std::string_view piece);
+  // The end of the stream: an unfinished character becomes U+FFFD.
+  std::string flush();
+
+ private:
+  std::string pending_;  // at most 3 bytes: the valid beginning of a character
+};
+
+// Valid UTF-8 from any bytes, by the same rule.
+std::string valid_utf8(std::string_view bytes);
+
+// Watches a stream of text for stop strings. What push() and flush() return never contains a stop string, and
+// only a possible beginning of one is held back. Empty stop strings are ignored. Not thread-safe.
+class StopMatcher {
+ public:
+  explicit StopMatcher(std::vector<std::string> stops);
+  // Text that may be shown now. After a stop string was found, returns what stood before it, then nothing.
+  std::string push(std::string_view text);
+  // The end of the stream without a stop string: what was held back.
+  std::string flush();
+  bool stopped() const { return stopped_; }
+  // The stop string that ended the stream; empty before that.
+  const std::string& matched() const { return matched_; }
+
+ private:
+  std::vector<std::string> stops_;
+  std::string held_, matched_;
+  size_t longest_ = 0;
+  bool stopped_ = false;
+};
+
+}  // namespace strata

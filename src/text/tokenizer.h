@@ -1,0 +1,48 @@
+// Text ↔ token ids, by the vocabulary's own algorithm (SPM: score-driven merges with byte fallback; BPE:
+// pre-tokenizer regex, byte-level letters, ranked merges). Immutable after construction; every method may be
+// called from many threads at once.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "text/vocabulary.h"
+
+namespace strata {
+
+struct EncodeOptions {
+  bool add_special = true;     // BOS and EOS where the file asks for them
+  bool parse_special = false;  // control tokens written out in the text ("<|im_end|>") become those tokens
+};
+
+class Tokenizer {
+ public:
+  explicit Tokenizer(Vocabulary vocabulary);
+  ~Tokenizer();
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+
+  // Any bytes are accepted; bytes that aren't UTF-8 are encoded as themselves where the vocabulary can.
+  // Throws Error(unsupported) when the file has no vocabulary.
+  std::vector<TokenId> encode(std::string_view text, EncodeOptions options = {}) const;
+
+  // The bytes a token stands for; a single token may hold part of a UTF-8 character (stream.h puts them
+  // together). Control tokens are empty unless `special`. Ids out of range are empty.
+  std::string_view piece(TokenId id, bool special = false) const;
+  // All pieces joined. For SPM with a space prefix the first space that encode() added is dropped.
+  std::string decode(const std::vector<TokenId>& tokens, bool special = false) const;
+
+  const Vocabulary& vocabulary() const;
+  bool is_end(TokenId id) const { return vocabulary().is_end(id); }
+  TokenId bos() const { return vocabulary().bos(); }
+  TokenId eos() const { return vocabulary().eos(); }
+  int size() const { return vocabulary().size(); }
+
+ private:
+  struct Impl;
+  std::unique_ptr<const Impl> impl_;
+};
+
+}  // namespace strata

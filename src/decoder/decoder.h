@@ -1,0 +1,56 @@
+// A model loaded on a device, ready to run steps: weights uploaded, state storage carved, program compiled.
+// Pages and sequences are the engine's business (engine/page_pool.h); decoder only owns their storage.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "decoder/batch.h"
+#include "device/device.h"
+#include "gguf/gguf.h"
+#include "model/forward.h"
+#include "plan/plan.h"
+
+namespace strata {
+
+// Bytes really held, by the plan's lines.
+struct MemoryActual {
+  std::vector<std::uint64_t> lines;  // parallel to MemoryPlan::devices[0].lines
+  std::uint64_t resident_bytes = 0;  // of the process, as the system counts pages touched
+};
+
+class Decoder {
+ public:
+  // Loads as planned. `file` stays open as long as weights are mapped. Throws Error(no_memory) before
+  // anything is read when an arena can't be had; progress is called from this thread.
+  static std::unique_ptr<Decoder> load(std::shared_ptr<const GgufFile> file, Forward forward,
+                                       const MemoryPlan& plan, std::shared_ptr<Device> device,
+                                       const LoadProgress& progress = {});
+  ~Decoder();
+
+  const MemoryPlan& plan() const;
+  const Program& program() const;
+  Device& device();
+  MemoryActual measure() const;
+  double load_seconds() const;
+
+  // Runs one mixed batch: prefill chunks and decode tokens of several sequences. submit() returns at once
+  // where the device is asynchronous; one step may be in flight. wait() gives its results, valid until the
+  // next submit(). Not thread-safe. Throws Error(bad_input) when the batch breaks the plan's limits.
+  // Allocates nothing.
+  void submit(const Batch& batch);
+  const StepResult& wait();
+
+  void reset_slot(std::uint32_t slot);
+  void copy_pages(std::uint32_t group, std::span<const std::int32_t> from, std::span<const std::int32_t> to);
+  Executable& executable();  // tracing and probes
+
+ private:
+  struct Impl;
+  explicit Decoder(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace strata

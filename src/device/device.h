@@ -1,0 +1,110 @@
+// A device, the memory carved from it, and executables. CPU today; CUDA is a plug-in behind the same
+// contract.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "device/step.h"
+#include "device/target.h"
+
+namespace strata {
+
+struct DeviceInfo {
+  std::string id;             // "CPU", "CUDA0"
+  std::string name;           // "AMD EPYC 9B45", "NVIDIA H200"
+  std::uint32_t threads = 0;  // CPU: threads used
+  std::string kernels;        // "avx512vnni", "sm_90a"
+  std::uint64_t memory_bytes = 0;
+};
+
+struct DeviceMemory {
+  std::uint64_t total = 0;
+  std::uint64_t free = 0;  // live: other processes' use is already subtracted
+};
+
+// Owns one contiguous, aligned, zeroed range of a device's memory; its size never changes. Movable address:
+// never.
+class Arena {
+ public:
+  virtual ~Arena() = default;
+  virtual std::byte* data() = 0;  // an address on the device
+  virtual std::uint64_t bytes() const = 0;
+};
+
+// One weight to place: `raw` is the file's bytes (row slices of a tensor are contiguous), `offset` its place
+// in the arena.
+struct WeightLoad {
+  const WeightSpec* spec;
+  std::span<const std::byte> raw;
+  std::uint64_t offset;
+};
+
+// Where a compiled program finds its memory; device addresses, owned by the caller and alive longer than the
+// executable.
+struct Bindings {
+  std::vector<const std::byte*> weights;  // by WeightId: in the arena, or in the mapping (WeightHome::mapped)
+  std::vector<std::byte*>
+      states;  // by StateId: page p of the state starts at states[s] + p * state_page_bytes
+  std::vector<std::uint32_t> pages;  // by group: how many pages exist
+  std::byte* workspace = nullptr;
+  std::uint64_t workspace_bytes = 0;  // Target::workspace_bytes
+};
+
+// Time and bytes of one op of the last step; filled only when tracing is on.
+struct OpTime {
+  std::uint32_t op;
+  std::int64_t nanoseconds;
+};
+
+// A program compiled for one device, mode and limits. Not thread-safe: one caller (decoder's executor) at a
+// time. Allocates everything at compile; launch and wait allocate nothing.
+class Executable {
+ public:
+  virtual ~Executable() = default;
+  // The block's memory must stay until wait() returned. Throws Error(bad_input) if the block breaks the
+  // limits.
+  virtual void launch(const StepBlock& block) = 0;
+  virtual const StepResult& wait() = 0;
+  // Forgets a slot's history (repeat penalties, last sample).
+  virtual void reset_slot(std::uint32_t slot) = 0;
+  // Copies whole pages of every state of a group, in order. Between steps only.
+  virtual void copy_pages(std::uint32_t group, std::span<const std::int32_t> from,
+                          std::span<const std::int32_t> to) = 0;
+  virtual void set_tracing(bool on) = 0;
+  virtual std::span<const OpTime> trace() const = 0;
+  // For tests and the named-activation trace: a buffer's rows as floats after each op that writes it.
+  using Probe =
+      std::function<void(const Op& op, BufferId buffer, std::uint32_t row, std::span<const float> values)>;
+  virtual void set_probe(Probe probe) = 0;
+};
+
+using LoadProgress = std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual const DeviceInfo& info() const = 0;
+  virtual const Target& target() const = 0;
+  virtual DeviceMemory memory() const = 0;
+  // Throws Error(no_memory) with the sizes when it can't be had.
+  virtual std::unique_ptr<Arena> make_arena(std::string_view purpose, std::uint64_t bytes) = 0;
+  // Repacks every weight into the arena in Mode's layout, in parallel; returns when all are in place.
+  virtual void load_weights(std::span<const WeightLoad> weights, Mode mode, Arena& arena,
+                            const LoadProgress& progress) = 0;
+  virtual std::unique_ptr<Executable> compile(const Program& program, const Bindings& bindings,
+                                              const StepLimits& limits, Mode mode) = 0;
+};
+
+struct CpuOptions {
+  std::uint32_t threads = 0;       // 0: one per physical core that the process may use
+  std::uint64_t memory_limit = 0;  // bytes that arenas may take together; 0: what the machine has free
+};
+std::unique_ptr<Device> make_cpu_device(const CpuOptions& options = {});
+
+}  // namespace strata

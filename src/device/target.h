@@ -1,0 +1,45 @@
+// What memory a back end needs, as pure functions without a device: planning reads them, arenas are carved by
+// them, so the plan and reality can't differ. In the main binary for every back end. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "program/program.h"
+
+namespace strata {
+
+// The most that one step may hold; fixed when an executable is compiled.
+struct StepLimits {
+  std::uint32_t rows = 512;      // tokens a step
+  std::uint32_t outputs = 32;    // rows with logits, sample or hidden a step
+  std::uint32_t slots = 1;       // sequences alive at once (and in one step)
+  std::uint32_t context = 4096;  // tokens a sequence may reach
+};
+
+enum class WeightHome : std::uint8_t {
+  repacked,  // copied into the weight arena in the order the kernels read
+  mapped,    // read from the file's mapping, as it is
+};
+
+struct WeightLayout {
+  WeightHome home;
+  std::uint64_t bytes;  // in the arena (a multiple of Target::alignment()), or in the mapping
+  bool fast;            // false: a correct but slow kernel multiplies this type
+};
+
+class Target {
+ public:
+  virtual ~Target() = default;
+  virtual std::string_view name() const = 0;  // "CPU", "CUDA"
+  virtual std::uint64_t alignment() const = 0;
+  virtual std::uint32_t page_tokens() const = 0;
+  virtual WeightLayout weight_layout(const WeightSpec& weight, Mode mode) const = 0;
+  virtual std::uint64_t state_page_bytes(const StateSpec& state) const = 0;  // a multiple of alignment()
+  virtual std::uint64_t workspace_bytes(const Program& program, const StepLimits& limits, Mode mode,
+                                        std::uint32_t threads) const = 0;
+};
+
+const Target& cpu_target();
+
+}  // namespace strata

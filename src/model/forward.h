@@ -1,0 +1,38 @@
+// The forward pass of the llama, qwen, gemma and phi families, written as a Program, and where its weights
+// lie in the file.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "gguf/gguf.h"
+#include "model/config.h"
+#include "program/program.h"
+
+namespace strata {
+
+struct ForwardOptions {
+  DType kv_type = DType::F16;    // F16, Q8_0 or F32
+  std::uint32_t context = 4096;  // longest sequence; chooses phi3's rope factors
+};
+
+// Where a weight of the program lies: rows [row_begin, row_begin + spec.rows) of a tensor. By WeightId.
+struct WeightSource {
+  const GgufTensor* tensor;  // owned by the file
+  std::uint32_t row_begin;
+};
+
+struct Forward {
+  Program program;
+  std::vector<WeightSource> sources;  // parallel to program.weights
+};
+
+// Throws Error(bad_input) naming a tensor that is missing or whose shape or type doesn't fit the
+// configuration. The file must outlive the result.
+Forward write_forward(const GgufFile& file, const ModelConfig& config, const ForwardOptions& options);
+
+// The bytes of a weight in the file.
+std::span<const std::byte> weight_bytes(const GgufFile& file, const WeightSpec& spec,
+                                        const WeightSource& source);
+
+}  // namespace strata

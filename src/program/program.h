@@ -1,0 +1,189 @@
+// One step of a model as data: a flat list of coarse ops over buffers, weights and states.
+// model/ writes it; back ends, plan/, observe/ and the tests read it. Plain values, no device, no pointers:
+// immutable once written and safe to share between threads.
+//
+// Shapes. A matrix weight has `rows` outputs and `cols` inputs (GGUF's dims reversed); y[i] = sum_j W[i][j] *
+// x[j]. A buffer holds `width` elements for every row of the step (RowSet::all) or for every row whose output
+// is wanted (RowSet::outputs). What a back end stores there is its own business (float, or quantised by the
+// producer).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/dtype.h"
+
+namespace strata {
+
+using BufferId = std::int16_t;
+using WeightId = std::int32_t;
+using StateId = std::int16_t;
+inline constexpr BufferId kNoBuffer = -1;
+inline constexpr WeightId kNoWeight = -1;
+
+// fast: quantised activations, the back end's best kernels.
+// invariant: a row's result has the same bits whatever else is in the batch, however its prompt was chunked.
+// exact: float activations, exactly dequantised weights, f32 state; slow, the proof of the forward pass.
+enum class Mode : std::uint8_t { fast, invariant, exact };
+
+enum class RowSet : std::uint8_t { all, outputs };
+
+struct BufferSpec {
+  std::string name;     // "hidden", "q": for traces
+  std::uint32_t width;  // elements a row
+  RowSet rows = RowSet::all;
+};
+
+enum class WeightRole : std::uint8_t {
+  embedding,
+  head,
+  norm,
+  bias,
+  qkv,
+  attn_out,
+  gate_up,
+  down,
+  rope_factors,
+  sinks
+};
+
+struct WeightSpec {
+  std::string name;  // unique in the program: the GGUF tensor's name, with "[q]" and the like for a slice of
+                     // a fused one
+  WeightRole role;
+  std::int16_t layer;  // -1: belongs to no layer
+  DType type;
+  std::uint32_t rows;  // 1 for vectors (norm, bias, rope factors, sinks), which are F32 in every layout
+  std::uint32_t cols;
+  bool is_vector() const { return rows == 1 && role != WeightRole::embedding && role != WeightRole::head; }
+  std::uint64_t elements() const { return std::uint64_t{rows} * cols; }
+  std::uint64_t file_bytes() const { return row_bytes(type, cols) * rows; }
+};
+
+// Layers that share a block table: full attention keeps every page, a window keeps the last `window` tokens.
+struct StateGroup {
+  std::string name;          // "full", "window 512"
+  std::uint32_t window = 0;  // 0: no window
+};
+
+// KV state of one layer. Pages of Target::page_tokens() tokens; a page id is valid in every state of its
+// group.
+struct StateSpec {
+  std::int16_t layer;
+  std::int16_t group;  // index into Program::groups
+  DType type;          // F16, Q8_0 or F32
+  std::uint32_t n_kv_heads;
+  std::uint32_t head_dim_k;
+  std::uint32_t head_dim_v;
+};
+
+// Rotary embedding (RoFormer, arXiv:2104.09864). Pair i of n_rot/2 turns by position * freq_scale *
+// base^(-2i/n_rot) / factor[i]; cos and sin are multiplied by `magnitude`.
+struct RopeSpec {
+  enum class Pairs : std::uint8_t { adjacent, halves };  // (2i, 2i+1) or (i, i + n_rot/2)
+  Pairs pairs;
+  std::uint32_t n_rot;
+  float base;
+  float freq_scale = 1.0f;
+  float magnitude = 1.0f;
+  WeightId factors = kNoWeight;  // F32 [n_rot/2]
+};
+
+// RMS norm: x / sqrt(mean(x^2) + eps) * weight. weight == kNoWeight: no norm at all.
+struct NormRef {
+  WeightId weight = kNoWeight;
+  float eps = 0.0f;
+  explicit operator bool() const { return weight != kNoWeight; }
+};
+
+struct EmbedOp {  // out = table[token] * scale
+  WeightId table;
+  float scale;
+  BufferId out;
+};
+
+struct QkvOp {  // q, k, v = W · norm(in) + bias; also writes nothing else
+  BufferId in;
+  NormRef norm;
+  WeightId q, k, v;
+  WeightId q_bias = kNoWeight, k_bias = kNoWeight, v_bias = kNoWeight;
+  BufferId q_out, k_out, v_out;
+};
+
+struct RopeAppendOp {  // per-head norm of q and k, rotation of both, then k and v go to the state at the
+                       // row's position; q in place
+  BufferId q, k, v;
+  std::uint32_t n_heads;
+  NormRef q_norm, k_norm;  // width head_dim_k
+  std::int16_t rope;       // index into Program::ropes, -1: none
+  StateId state;
+};
+
+struct AttentionOp {  // out = softmax(softcap(scale · q·k) + causal and window mask, sinks) · v; heads
+                      // grouped over KV heads
+  BufferId q, out;
+  std::uint32_t n_heads;
+  StateId state;
+  float scale;
+  std::uint32_t window = 0;    // 0: none; else key positions in (position - window, position]
+  float softcap = 0.0f;        // 0: none; else cap * tanh(x / cap)
+  WeightId sinks = kNoWeight;  // F32 [n_heads]: one more logit in each head's softmax, without a value
+};
+
+struct ResidualLinearOp {  // out = residual + post_norm(W · in + bias); out may be residual
+  BufferId in;
+  WeightId weight, bias = kNoWeight;
+  NormRef post_norm;
+  BufferId residual, out;
+};
+
+enum class Activation : std::uint8_t { silu, gelu_tanh };
+
+struct GateUpOp {  // out = activation(W_gate · norm(in)) * (W_up · norm(in))
+  BufferId in;
+  NormRef norm;
+  WeightId gate, up;
+  Activation activation;
+  BufferId out;
+};
+
+struct HeadOp {  // logits[output rows] = softcap(W · norm(in))
+  BufferId in;
+  NormRef norm;
+  WeightId weight;
+  float softcap = 0.0f;
+  BufferId logits;  // RowSet::outputs
+};
+
+struct SampleOp {  // a token for every output row that wants one (device/step.h), from its slot's history and
+                   // parameters
+  BufferId logits;
+};
+
+using OpBody =
+    std::variant<EmbedOp, QkvOp, RopeAppendOp, AttentionOp, ResidualLinearOp, GateUpOp, HeadOp, SampleOp>;
+
+struct Op {
+  std::int16_t layer;  // -1: belongs to no layer
+  OpBody body;
+};
+
+struct Program {
+  std::uint32_t n_embd = 0;
+  std::uint32_t vocab_size = 0;
+  std::vector<BufferSpec> buffers;
+  std::vector<WeightSpec> weights;
+  std::vector<StateGroup> groups;
+  std::vector<StateSpec> states;
+  std::vector<RopeSpec> ropes;
+  std::vector<Op> ops;
+};
+
+const char* op_name(const Op& op);
+
+// Throws Error(internal) naming the first op whose ids, shapes or row sets don't fit together.
+void check(const Program& program);
+
+}  // namespace strata

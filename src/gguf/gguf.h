@@ -80,7 +80,7 @@ class GgufEntry {
   std::string_view key() const { return key_; }
   GgufType type() const { return type_; }
   // The value in at most about `width` bytes of one line of UTF-8: strings cut and escaped, arrays as
-  // "[262144 strings: <pad>, <eos>, …]".
+  // [262144 x string: "<pad>", "<eos>", …].
   std::string printable(std::size_t width = 60) const;
 
  private:

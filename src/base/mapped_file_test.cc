@@ -1,0 +1,97 @@
+#include "base/mapped_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <string>
+
+#include "base/error.h"
+
+namespace strata {
+namespace {
+
+namespace fs = std::filesystem;
+
+class MappedFileTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (fs::temp_directory_path() / "strata-map-XXXXXX").string();
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    directory_ = pattern;
+  }
+  void TearDown() override { fs::remove_all(directory_); }
+
+  fs::path write(const std::string& name, const std::string& content) {
+    std::ofstream(directory_ / name, std::ios::binary) << content;
+    return directory_ / name;
+  }
+  std::string failure(const fs::path& path, ErrorKind kind) {
+    try {
+      MappedFile::open(path);
+    } catch (const Error& error) {
+      EXPECT_EQ(static_cast<int>(error.kind()), static_cast<int>(kind)) << error.what();
+      return error.what();
+    }
+    ADD_FAILURE() << "opened " << path;
+    return "";
+  }
+
+  fs::path directory_;
+};
+
+TEST_F(MappedFileTest, MapsTheWholeContentAndMoves) {
+  const std::string content(10000, 'x');
+  MappedFile file = MappedFile::open(write("a", content + "end"));
+  ASSERT_EQ(file.size(), 10003u);
+  const std::byte* data = file.bytes().data();
+  MappedFile moved = std::move(file);
+  EXPECT_EQ(file.size(), 0u);  // NOLINT: a moved-from file is empty by contract
+  EXPECT_EQ(moved.bytes().data(), data);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(moved.bytes().data()), moved.bytes().size()),
+            content + "end");
+}
+
+TEST_F(MappedFileTest, HintsKeepTheContent) {
+  std::string content(1 << 20, 'a');
+  for (std::size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 7 % 251);
+  const MappedFile file = MappedFile::open(write("a", content));
+  file.advise(100, 5000, MappedFile::Access::random);
+  file.advise(0, ~0ull, MappedFile::Access::sequential);
+  file.populate(5000, 600000);
+  EXPECT_GE(file.resident(5000, 600000), 600000u);
+  file.release(0, ~0ull);
+  file.populate(~0ull, 10);
+  file.release(content.size(), 1);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(file.bytes().data()), file.size()), content);
+}
+
+TEST_F(MappedFileTest, RefusesWhatIsNoFile) {
+  EXPECT_THAT(failure(directory_ / "absent", ErrorKind::not_found), ::testing::HasSubstr("no file"));
+  EXPECT_THAT(failure(directory_, ErrorKind::bad_input), ::testing::HasSubstr("is a directory"));
+  EXPECT_THAT(failure(write("empty", ""), ErrorKind::bad_input), ::testing::HasSubstr("is empty"));
+  const fs::path file = write("file", "x");
+  EXPECT_THAT(failure(file / "below", ErrorKind::not_found), ::testing::HasSubstr("no file"));
+  const fs::path pipe = directory_ / "pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_THAT(failure(pipe, ErrorKind::bad_input), ::testing::HasSubstr("not a regular file"));
+}
+
+TEST_F(MappedFileTest, RefusesAnUnreadableFile) {
+  fs::permissions(directory_, fs::perms::owner_all | fs::perms::others_exec);
+  const fs::path file = write("secret", "x");
+  fs::permissions(file, fs::perms::none);
+  // Root may read every file, so ask as somebody else.
+  const bool root = geteuid() == 0;
+  if (root && seteuid(65534) != 0) GTEST_SKIP() << "root may read every file, and can't become another user";
+  EXPECT_THAT(failure(file, ErrorKind::io), ::testing::HasSubstr("Permission denied"));
+  if (root) {
+    ASSERT_EQ(seteuid(0), 0);
+  }
+}
+
+}  // namespace
+}  // namespace strata

@@ -1,0 +1,65 @@
+// Parses one file's header into the parts of a GgufFile. Internal to gguf/.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gguf/gguf.h"
+
+namespace strata {
+
+// What one file's header says; tensors' offsets are from the start of the file and lie inside it.
+struct GgufHeader {
+  std::uint32_t version = 0;
+  std::uint64_t alignment = 32;
+  GgufMetadata metadata;
+  std::vector<GgufTensor> tensors;
+};
+
+class GgufReader {
+ public:
+  // `name` says which file in messages; both must outlive the reader.
+  GgufReader(std::span<const std::byte> bytes, std::string_view name) : bytes_(bytes), name_(name) {}
+  GgufHeader read();
+
+  static GgufFile open(const std::filesystem::path& path);
+  static GgufFile parse(std::span<const std::byte> bytes, std::string_view name);
+
+ private:
+  template <typename T>
+  T number(std::string_view what);
+  std::string_view string(std::string_view what);
+  const std::byte* take(std::uint64_t bytes, std::string_view what);
+  std::uint64_t left() const { return bytes_.size() - at_; }
+
+  std::uint32_t magic_and_version();
+  std::uint64_t count(std::string_view what, std::uint64_t least_bytes_each);
+  void entry(GgufMetadata& metadata);
+  GgufArray array(GgufMetadata& metadata, std::string_view key);
+  void check_booleans(std::string_view key, const std::byte* data, std::uint64_t n) const;
+  std::uint64_t alignment(const GgufMetadata& metadata) const;
+  GgufTensor tensor(std::uint64_t& running_offset, std::uint64_t alignment);
+  GgufShape shape(std::string_view tensor);
+  DType type(std::string_view tensor, std::int32_t id) const;
+
+  static void append(GgufFile& file, GgufHeader header, std::span<const std::byte> bytes,
+                     std::string_view name);
+  static void open_other_parts(GgufFile& file, const std::filesystem::path& first, std::uint64_t count);
+
+  std::span<const std::byte> bytes_;
+  std::string_view name_;
+  std::uint64_t at_ = 0;
+};
+
+// Bytes of a number or boolean; 0 for strings, arrays and ids that are no type.
+std::uint32_t gguf_type_bytes(GgufType type);
+// Text from a file made fit for a message or a list: one line of valid UTF-8, control characters and stray
+// bytes escaped, cut to `width` bytes or a few more.
+std::string readable(std::string_view text, std::size_t width = 80);
+
+}  // namespace strata

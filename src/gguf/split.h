@@ -1,0 +1,23 @@
+// Names of the parts of split GGUF files: name-%05d-of-%05d.gguf, counted from 1.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace strata {
+
+struct SplitName {
+  std::string prefix;        // "name"
+  std::uint32_t number = 0;  // from 1
+  std::uint32_t count = 0;
+
+  std::string file_name(std::uint32_t part) const;  // part counted from 1
+};
+
+// nullopt when the file name isn't that of a part.
+std::optional<SplitName> parse_split_name(std::string_view file_name);
+
+}  // namespace strata

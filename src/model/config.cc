@@ -1,0 +1,263 @@
+#include "model/config.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <map>
+#include <optional>
+
+#include "base/error.h"
+
+namespace strata {
+namespace {
+
+constexpr std::uint32_t kMaxLayers = 1024;
+constexpr std::uint32_t kMaxWidth = 1u << 20;
+constexpr std::uint32_t kMaxVocabulary = 1u << 24;
+
+// Reads "<architecture>.<key>" with a range; every message names the whole key.
+class Keys {
+ public:
+  Keys(const GgufFile& file, std::string architecture)
+      : file_(file), meta_(file.metadata()), architecture_(std::move(architecture)) {}
+
+  const std::string& architecture() const { return architecture_; }
+  const GgufFile& file() const { return file_; }
+  std::string key(std::string_view suffix) const { return fmt::format("{}.{}", architecture_, suffix); }
+
+  std::uint32_t count(std::string_view suffix, std::uint32_t max) const {
+    const std::string k = key(suffix);
+    return in_range(k, meta_.require_uint(k), max);
+  }
+  std::uint32_t count_or(std::string_view suffix, std::uint32_t max, std::uint32_t fallback) const {
+    const std::string k = key(suffix);
+    const auto v = meta_.find_uint(k);
+    return v ? in_range(k, *v, max) : fallback;
+  }
+  float number_or(std::string_view suffix, float fallback) const {
+    const auto v = meta_.find_float(key(suffix));
+    return v ? static_cast<float>(*v) : fallback;
+  }
+  std::optional<std::string_view> text(std::string_view suffix) const {
+    return meta_.find_string(key(suffix));
+  }
+
+  // One number for all layers, or an array with one a layer.
+  std::vector<std::uint32_t> per_layer(std::string_view suffix, std::uint32_t n_layers, std::uint32_t max,
+                                       std::optional<std::vector<std::uint32_t>> fallback = {}) const {
+    const std::string k = key(suffix);
+    const GgufEntry* entry = meta_.find(k);
+    if (!entry && fallback) return *fallback;
+    if (!entry || entry->type() != GgufType::array)
+      return std::vector<std::uint32_t>(n_layers, in_range(k, meta_.require_uint(k), max));
+    const GgufArray values = meta_.require_array(k);
+    if (values.size() < n_layers)
+      throw_error(ErrorKind::bad_input, "{} has {} values for {} layers", k, values.size(), n_layers);
+    std::vector<std::uint32_t> out(n_layers);
+    for (std::uint32_t i = 0; i < n_layers; ++i) out[i] = in_range(k, values.uint_at(i), max);
+    return out;
+  }
+
+ private:
+  static std::uint32_t in_range(const std::string& key, std::uint64_t value, std::uint32_t max) {
+    if (value == 0 || value > max)
+      throw_error(ErrorKind::bad_input, "{} is {}, but must be 1 to {}", key, value, max);
+    return static_cast<std::uint32_t>(value);
+  }
+
+  const GgufFile& file_;
+  const GgufMetadata& meta_;
+  std::string architecture_;
+};
+
+std::uint32_t vocabulary_size(const Keys& keys) {
+  const GgufTensor* table = keys.file().find_tensor("token_embd.weight");
+  if (!table)
+    throw_error(ErrorKind::bad_input, "the file has no tensor token_embd.weight, so it holds no model");
+  if (table->shape.n_dims != 2 || table->shape.rows() > kMaxVocabulary)
+    throw_error(ErrorKind::bad_input, "token_embd.weight has shape {}, which is no table of tokens",
+                to_string(table->shape));
+  return static_cast<std::uint32_t>(table->shape.rows());
+}
+
+// Linear scaling; YaRN and others are refused by name rather than ignored.
+float rope_freq_scale(const Keys& keys) {
+  const auto type = keys.text("rope.scaling.type");
+  const float factor = keys.number_or("rope.scaling.factor", keys.number_or("rope.scale_linear", 1.0f));
+  if (type && *type != "none" && *type != "linear" && *type != "longrope" && *type != "llama3")
+    throw_error(ErrorKind::unsupported, "{} is \"{}\": this kind of RoPE scaling isn't supported yet",
+                keys.key("rope.scaling.type"), *type);
+  if (!(factor > 0)) throw_error(ErrorKind::bad_input, "{} must be above 0", keys.key("rope.scaling.factor"));
+  return (!type || *type == "linear") ? 1.0f / factor : 1.0f;
+}
+
+RopeSpec read_rope(const Keys& keys, const ModelConfig& c, RopeSpec::Pairs pairs) {
+  RopeSpec rope{.pairs = pairs,
+                .n_rot = keys.count_or("rope.dimension_count", c.head_dim_k, c.head_dim_k),
+                .base = keys.number_or("rope.freq_base", 10000.0f),
+                .freq_scale = rope_freq_scale(keys)};
+  if (rope.n_rot % 2 != 0)
+    throw_error(ErrorKind::bad_input, "{} is {}, but must be even", keys.key("rope.dimension_count"),
+                rope.n_rot);
+  if (!(rope.base > 0)) throw_error(ErrorKind::bad_input, "{} must be above 0", keys.key("rope.freq_base"));
+  return rope;
+}
+
+// What every family shares. The family's function adds what differs.
+ModelConfig read_common(const Keys& keys, RopeSpec::Pairs pairs) {
+  ModelConfig c;
+  c.architecture = keys.architecture();
+  c.name = keys.file().metadata().find_string("general.name").value_or("");
+  c.vocab_size = vocabulary_size(keys);
+  c.n_embd = keys.count("embedding_length", kMaxWidth);
+  c.context_train = keys.count_or("context_length", 1u << 30, 2048);
+  const std::uint32_t n_layers = keys.count("block_count", kMaxLayers);
+  const auto heads = keys.per_layer("attention.head_count", n_layers, kMaxWidth);
+  const auto kv_heads = keys.per_layer("attention.head_count_kv", n_layers, kMaxWidth, heads);
+  const auto n_ff = keys.per_layer("feed_forward_length", n_layers, kMaxWidth);
+  for (std::uint32_t i = 0; i < n_layers; ++i) {
+    if (heads[i] % kv_heads[i] != 0)
+      throw_error(ErrorKind::bad_input, "layer {} has {} heads, which its {} KV heads don't divide", i,
+                  heads[i], kv_heads[i]);
+    c.layers.push_back(
+        {.n_heads = heads[i], .n_kv_heads = kv_heads[i], .n_ff = n_ff[i], .window = 0, .rope = 0});
+  }
+  c.head_dim_k = keys.count_or("attention.key_length", 4096, std::max(1u, c.n_embd / heads[0]));
+  c.head_dim_v = keys.count_or("attention.value_length", 4096, std::max(1u, c.n_embd / heads[0]));
+  c.norm_eps = keys.number_or("attention.layer_norm_rms_epsilon", 1e-5f);
+  c.attention_scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim_k));
+  c.tied_embedding = keys.file().find_tensor("output.weight") == nullptr;
+  c.ropes.push_back(read_rope(keys, c, pairs));
+  return c;
+}
+
+void refuse_experts(const Keys& keys) {
+  const auto experts = keys.file().metadata().find_uint(keys.key("expert_count"));
+  if (experts.value_or(0) > 0)
+    throw_error(ErrorKind::unsupported, "{} is {}: mixtures of experts aren't supported yet",
+                keys.key("expert_count"), *experts);
+}
+
+ModelConfig read_llama(const Keys& keys) {
+  refuse_experts(keys);
+  return read_common(keys, RopeSpec::Pairs::adjacent);
+}
+
+ModelConfig read_qwen2(const Keys& keys) {
+  ModelConfig c = read_common(keys, RopeSpec::Pairs::halves);
+  c.qkv_bias = true;
+  return c;
+}
+
+ModelConfig read_qwen3(const Keys& keys) {
+  ModelConfig c = read_common(keys, RopeSpec::Pairs::halves);
+  c.qk_norm = true;
+  return c;
+}
+
+// Attention scaling of the long factors (LongRoPE, arXiv:2402.13753): sqrt(1 + ln(L / L0) / ln(L0)).
+float longrope_magnitude(double context_train, double context_original) {
+  if (context_train <= context_original || context_original <= 1) return 1.0f;
+  return static_cast<float>(
+      std::sqrt(1.0 + std::log(context_train / context_original) / std::log(context_original)));
+}
+
+ModelConfig read_phi3(const Keys& keys) {
+  ModelConfig c = read_common(keys, RopeSpec::Pairs::halves);
+  c.fused_qkv = true;
+  c.fused_gate_up = true;
+  c.rope_original_context = keys.count_or("rope.scaling.original_context_length", 1u << 30, c.context_train);
+  const bool scaled = keys.file().find_tensor("rope_factors_long.weight") != nullptr;
+  c.ropes[0].magnitude =
+      keys.number_or("rope.scaling.attn_factor",
+                     scaled ? longrope_magnitude(c.context_train, c.rope_original_context) : 1.0f);
+  const std::uint32_t window = keys.count_or("attention.sliding_window", 1u << 30, 0);
+  // A window as long as the training context cuts nothing off.
+  if (window < c.context_train)
+    for (auto& layer : c.layers) layer.window = window;
+  return c;
+}
+
+// Both gemmas; gemma-2-27b and gemma-3-27b divide by the embedding's share of a head instead of the head's
+// width.
+ModelConfig read_gemma(const Keys& keys, std::uint32_t layers_of_27b) {
+  ModelConfig c = read_common(keys, RopeSpec::Pairs::halves);
+  c.norm_eps = keys.number_or("attention.layer_norm_rms_epsilon", 1e-6f);
+  c.embedding_scale = std::sqrt(static_cast<float>(c.n_embd));
+  c.activation = Activation::gelu_tanh;
+  c.post_norms = true;
+  if (c.layers.size() == layers_of_27b && c.layers[0].n_heads > 0)
+    c.attention_scale =
+        1.0f / std::sqrt(static_cast<float>(c.n_embd) / static_cast<float>(c.layers[0].n_heads));
+  return c;
+}
+
+ModelConfig read_gemma2(const Keys& keys) {
+  ModelConfig c = read_gemma(keys, 46);
+  c.attention_softcap = keys.number_or("attn_logit_softcapping", 50.0f);
+  c.final_softcap = keys.number_or("final_logit_softcapping", 30.0f);
+  const std::uint32_t window = keys.count_or("attention.sliding_window", 1u << 30, 4096);
+  for (std::size_t i = 0; i < c.layers.size(); i += 2) c.layers[i].window = window;
+  return c;
+}
+
+ModelConfig read_gemma3(const Keys& keys) {
+  ModelConfig c = read_gemma(keys, 62);
+  c.qk_norm = true;
+  c.final_softcap = keys.number_or("final_logit_softcapping", 0.0f);
+  const std::uint32_t window = keys.count_or("attention.sliding_window", 1u << 30, 0);
+  const std::uint32_t pattern = keys.count_or("attention.sliding_window_pattern", kMaxLayers, 6);
+  RopeSpec local = c.ropes[0];  // the file says nothing of it
+  local.base = keys.number_or("rope.local.freq_base", 10000.0f);
+  local.freq_scale = 1.0f;
+  c.ropes.push_back(local);
+  for (std::size_t i = 0; i < c.layers.size(); ++i) {
+    if (i % pattern == pattern - 1) continue;
+    c.layers[i].rope = 1;
+    c.layers[i].window = window;
+  }
+  return c;
+}
+
+using Reader = ModelConfig (*)(const Keys&);
+const std::map<std::string, Reader, std::less<>>& readers() {
+  static const std::map<std::string, Reader, std::less<>> table = {
+      {"llama", read_llama}, {"qwen2", read_qwen2},   {"qwen3", read_qwen3},
+      {"phi3", read_phi3},   {"gemma2", read_gemma2}, {"gemma3", read_gemma3},
+  };
+  return table;
+}
+
+void check_config(const ModelConfig& c) {
+  if (c.head_dim_k % 2 != 0 || c.head_dim_v % 2 != 0)
+    throw_error(ErrorKind::unsupported, "heads of {} and {} elements aren't supported; widths must be even",
+                c.head_dim_k, c.head_dim_v);
+  if (!(c.norm_eps >= 0 && c.norm_eps < 1))
+    throw_error(ErrorKind::bad_input, "{}.attention.layer_norm_rms_epsilon is {}, which is no epsilon",
+                c.architecture, c.norm_eps);
+  if (!(c.attention_softcap >= 0) || !(c.final_softcap >= 0))
+    throw_error(ErrorKind::bad_input, "the soft-caps of the {} file are negative", c.architecture);
+}
+
+}  // namespace
+
+std::vector<std::string> known_architectures() {
+  std::vector<std::string> names;
+  for (const auto& [name, reader] : readers()) names.push_back(name);
+  return names;
+}
+
+ModelConfig read_config(const GgufFile& file) {
+  const std::string architecture(file.metadata().require_string("general.architecture"));
+  const auto reader = readers().find(architecture);
+  if (reader == readers().end())
+    throw_error(ErrorKind::unsupported, "the architecture \"{}\" isn't supported; Strata runs {}",
+                architecture, fmt::join(known_architectures(), ", "));
+  ModelConfig config = reader->second(Keys(file, architecture));
+  check_config(config);
+  return config;
+}
+
+}  // namespace strata

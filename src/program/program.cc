@@ -1,0 +1,142 @@
+#include "program/program.h"
+
+#include <set>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace strata {
+namespace {
+
+template <typename... F>
+struct Overloaded : F... {
+  using F::operator()...;
+};
+template <typename... F>
+Overloaded(F...) -> Overloaded<F...>;
+
+// Checks one op's references; `where` names it in the message.
+class OpChecker {
+ public:
+  OpChecker(const Program& program, std::string where) : program_(program), where_(std::move(where)) {}
+
+  void operator()(const EmbedOp& op) {
+    matrix(op.table, program_.vocab_size, program_.n_embd);
+    buffer(op.out, program_.n_embd);
+  }
+  void operator()(const QkvOp& op) {
+    const std::uint32_t width = buffer(op.in);
+    norm(op.norm, width);
+    projection(op.q, op.q_bias, op.q_out, width);
+    projection(op.k, op.k_bias, op.k_out, width);
+    projection(op.v, op.v_bias, op.v_out, width);
+  }
+  void operator()(const RopeAppendOp& op) {
+    const StateSpec& s = state(op.state);
+    require(op.n_heads > 0, "has no heads");
+    buffer(op.q, op.n_heads * s.head_dim_k);
+    buffer(op.k, s.n_kv_heads * s.head_dim_k);
+    buffer(op.v, s.n_kv_heads * s.head_dim_v);
+    norm(op.q_norm, s.head_dim_k);
+    norm(op.k_norm, s.head_dim_k);
+    require(op.rope >= -1 && op.rope < static_cast<int>(program_.ropes.size()),
+            "names a rope that isn't there");
+    if (op.rope >= 0)
+      require(program_.ropes[op.rope].n_rot <= s.head_dim_k, "rotates more than a head holds");
+  }
+  void operator()(const AttentionOp& op) {
+    const StateSpec& s = state(op.state);
+    require(op.n_heads > 0 && op.n_heads % s.n_kv_heads == 0, "has heads that its KV heads don't divide");
+    buffer(op.q, op.n_heads * s.head_dim_k);
+    buffer(op.out, op.n_heads * s.head_dim_v);
+    if (op.sinks != kNoWeight) vector(op.sinks, op.n_heads);
+  }
+  void operator()(const ResidualLinearOp& op) {
+    projection(op.weight, op.bias, op.out, buffer(op.in));
+    norm(op.post_norm, buffer(op.out));
+    buffer(op.residual, buffer(op.out));
+  }
+  void operator()(const GateUpOp& op) {
+    const std::uint32_t width = buffer(op.in);
+    norm(op.norm, width);
+    matrix(op.gate, buffer(op.out), width);
+    matrix(op.up, buffer(op.out), width);
+  }
+  void operator()(const HeadOp& op) {
+    const std::uint32_t width = buffer(op.in);
+    norm(op.norm, width);
+    matrix(op.weight, program_.vocab_size, width);
+    buffer(op.logits, program_.vocab_size);
+    require(program_.buffers[op.logits].rows == RowSet::outputs, "writes logits for rows that want none");
+  }
+  void operator()(const SampleOp& op) { buffer(op.logits, program_.vocab_size); }
+
+ private:
+  void require(bool ok, std::string_view what) {
+    if (!ok) throw_error(ErrorKind::internal, "program: {} {}", where_, what);
+  }
+  std::uint32_t buffer(BufferId id) {
+    require(id >= 0 && id < static_cast<int>(program_.buffers.size()), "names a buffer that isn't there");
+    return program_.buffers[id].width;
+  }
+  void buffer(BufferId id, std::uint32_t width) {
+    require(buffer(id) == width, "has a buffer of the wrong width");
+  }
+  const WeightSpec& weight(WeightId id) {
+    require(id >= 0 && id < static_cast<int>(program_.weights.size()), "names a weight that isn't there");
+    return program_.weights[id];
+  }
+  void matrix(WeightId id, std::uint32_t rows, std::uint32_t cols) {
+    const WeightSpec& w = weight(id);
+    require(w.rows == rows && w.cols == cols, "has a weight of the wrong shape");
+  }
+  void vector(WeightId id, std::uint32_t width) {
+    matrix(id, 1, width);
+    require(weight(id).type == DType::F32, "has a vector that isn't F32");
+  }
+  void norm(const NormRef& norm, std::uint32_t width) {
+    if (norm) vector(norm.weight, width);
+  }
+  void projection(WeightId w, WeightId bias, BufferId out, std::uint32_t in_width) {
+    matrix(w, buffer(out), in_width);
+    if (bias != kNoWeight) vector(bias, buffer(out));
+  }
+  const StateSpec& state(StateId id) {
+    require(id >= 0 && id < static_cast<int>(program_.states.size()), "names a state that isn't there");
+    return program_.states[id];
+  }
+
+  const Program& program_;
+  std::string where_;
+};
+
+}  // namespace
+
+const char* op_name(const Op& op) {
+  return std::visit(
+      Overloaded{[](const EmbedOp&) { return "embed"; }, [](const QkvOp&) { return "qkv"; },
+                 [](const RopeAppendOp&) { return "rope_append"; },
+                 [](const AttentionOp&) { return "attention"; },
+                 [](const ResidualLinearOp&) { return "residual_linear"; },
+                 [](const GateUpOp&) { return "gate_up"; }, [](const HeadOp&) { return "head"; },
+                 [](const SampleOp&) { return "sample"; }},
+      op.body);
+}
+
+void check(const Program& program) {
+  if (program.n_embd == 0 || program.vocab_size == 0)
+    throw_error(ErrorKind::internal, "program: its width or vocabulary is 0");
+  std::set<std::string_view> names;
+  for (const auto& w : program.weights)
+    if (!names.insert(w.name).second)
+      throw_error(ErrorKind::internal, "program: two weights are named {}", w.name);
+  for (const auto& s : program.states)
+    if (s.group < 0 || s.group >= static_cast<int>(program.groups.size()) || s.n_kv_heads == 0)
+      throw_error(ErrorKind::internal, "program: the state of layer {} names no group or no heads", s.layer);
+  for (std::size_t i = 0; i < program.ops.size(); ++i) {
+    const Op& op = program.ops[i];
+    std::visit(OpChecker(program, fmt::format("op {} ({}, layer {})", i, op_name(op), op.layer)), op.body);
+  }
+}
+
+}  // namespace strata

@@ -1,0 +1,24 @@
+// Layout of repacked weights and the fast kernels' scratch, as pure functions: planning, the loader and the
+// kernels' launchers read the same. No CUDA header. (fast_layout.cuh has the device-side readers.)
+#pragma once
+
+#include <cstdint>
+
+#include "base/dtype.h"
+#include "device/target.h"
+#include "program/program.h"
+
+namespace strata::cuda {
+
+inline constexpr std::uint32_t kRepackRows = 64;  // the loader cuts matrices at multiples of this
+
+// Whether a matrix has a layout of the fast kernels; false: kept as in the file, general kernels multiply it.
+bool fast_has_layout(DType type, std::uint32_t rows, std::uint32_t cols);
+
+// Exact bytes of the repacked matrix, a multiple of 256.
+std::uint64_t repacked_bytes(DType type, std::uint32_t rows, std::uint32_t cols);
+
+// Scratch of the fast kernels for one executable, a multiple of 256.
+std::uint64_t fast_scratch_bytes(const Program& program, const StepLimits& limits, Mode mode);
+
+}  // namespace strata::cuda

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Asks a small language model a question on this machine.
+#
+#   ./demo.sh                      asks a default question
+#   ./demo.sh "your question"      asks yours
+#
+# The first run installs what is missing (root or sudo), builds Strata and fetches a model of 98 MB; later runs need no
+# network and take seconds. It prints the memory plan, loads with a progress bar, streams the answer and ends with
+# timings against what this machine was measured to be able to do.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/scripts/common.sh"
+
+case ${1:-} in
+  -h | --help) print_usage "$0"; exit 0 ;;
+  -*) say "error: demo.sh takes a question, not the option '$1'; see ./demo.sh --help."; exit 2 ;;
+esac
+[ $# -le 1 ] || { say 'error: put the question in quotes: ./demo.sh "why is the sky blue?"'; exit 2; }
+question=${1:-Why is the sky blue? Answer in two or three sentences.}
+
+step "1/4 Set-up"
+"$root/scripts/setup.sh" build
+step "2/4 Build"
+configure release
+build release strata
+step "3/4 Model"
+model=$("$root/scripts/fetch_model.sh" smollm2)
+step "4/4 $question"
+exec "$root/build/release/strata" run "$model" "$question" --verbose --num-predict 256

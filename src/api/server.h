@@ -1,0 +1,49 @@
+// The HTTP server: Ollama's native API and OpenAI's chat completions over one ModelManager. A few threads
+// serve any number of connections; a slow reader holds up nobody (its text gathers until it reads on).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/model_manager.h"
+#include "store/store.h"
+
+namespace strata {
+
+struct ServerOptions {
+  std::string host = "127.0.0.1";  // an address or a name
+  std::uint16_t port = 11434;      // 0: any free one, see Server::port()
+  unsigned threads = 2;
+  std::uint64_t body_limit = 64 << 20;            // bytes; larger requests get 413
+  std::vector<std::string> allowed_origins = {};  // beside loopback's: "https://host", "*"
+  std::vector<std::string> allowed_hosts = {};    // beside loopback's names, when listening on loopback
+  std::uint32_t header_timeout_s = 30;  // to receive a request's header; also idle connections … ×4
+  std::uint32_t write_timeout_s = 120;  // a reader that takes nothing for so long is dropped
+  std::uint32_t max_connections = 8192;
+  std::function<void(const std::string& line)> log;  // one line a request; may be called from several threads
+};
+
+class Server {
+ public:
+  // Binds and listens, so that connections queue from here on. Throws Error(io) in one sentence when the
+  // address can't be had (port in use). `models` and `store` must outlive the server.
+  Server(ServerOptions options, ModelManager& models, const ModelStore& store);
+  ~Server();  // stop() and wait
+
+  std::uint16_t port() const;
+  std::string address() const;  // "127.0.0.1:11434"
+
+  // Serves until stop(); blocks. At the end running answers get `grace_s` to finish, then are cancelled.
+  void run();
+  // From any thread, and from a signal-waiting thread (not from a signal handler itself).
+  void stop();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace strata

@@ -1,0 +1,47 @@
+// Conversations as token ids: template variables → text → tokens, so that nothing a user wrote becomes a
+// control token.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace strata {
+
+// As templates want them: messages is an array of {role, content, thinking?, tool_calls?, …}.
+struct ChatInput {
+  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
+  nlohmann::ordered_json tools;  // null or an array of {type, function: {name, description, parameters}}
+  std::optional<bool> think;     // the variable enable_thinking; unset: the template's own default
+  bool add_generation_prompt = true;
+};
+
+// The variables a template sees: messages, tools, add_generation_prompt, enable_thinking, bos_token,
+// eos_token. Tool calls' arguments are objects; `thinking` is also given as reasoning_content.
+nlohmann::ordered_json template_variables(const ChatInput& input, const Vocabulary& vocabulary);
+
+// The exact prompt text.
+std::string render_chat(const ChatTemplate& chat_template, const ChatInput& input,
+                        const Vocabulary& vocabulary);
+
+// The prompt's ids. Control tokens come from the template's own text only: where a message, a tool or a name
+// spells one out ("<|im_end|>"), it is encoded as ordinary text. BOS is added when the vocabulary wants it
+// and the template didn't write it. Throws Error(bad_input) when the template refuses the conversation, or
+// when it rearranges text that spells a control token so that it can't be told apart.
+std::vector<TokenId> encode_chat(const ChatTemplate& chat_template, const ChatInput& input,
+                                 const Tokenizer& tokenizer);
+
+// Whether a template makes use of tools, or of enable_thinking / reasoning.
+struct TemplateAbilities {
+  bool tools = false;
+  bool thinking = false;
+};
+TemplateAbilities template_abilities(std::string_view source);
+
+}  // namespace strata

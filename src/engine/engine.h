@@ -1,0 +1,132 @@
+// Continuous batching over one loaded model: requests come from any thread, one engine thread forms mixed
+// batches (decode tokens first, then prompt chunks), runs them and streams the answers' text.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "engine/page_pool.h"
+#include "engine/step_runner.h"
+#include "observe/ceilings.h"
+#include "observe/step_log.h"
+#include "text/tokenizer.h"
+
+namespace strata {
+
+// What the engine needs of a vocabulary. Thread-safe.
+class TokenText {
+ public:
+  virtual ~TokenText() = default;
+  virtual std::string_view piece(TokenId id) const = 0;  // bytes; empty for control tokens
+  virtual bool is_end(TokenId id) const = 0;
+};
+
+enum class DoneReason : std::uint8_t { stop, length, cancelled, error };
+const char* done_reason_name(DoneReason reason);  // "stop", "length", "cancel", "error"
+
+// How an answer ended and what it took. Durations in nanoseconds.
+struct Answer {
+  DoneReason reason = DoneReason::stop;
+  ErrorKind error_kind = ErrorKind::internal;  // of DoneReason::error
+  std::string error;
+  std::string stop_string;  // the one that ended it, if one did
+  std::uint32_t prompt_tokens = 0;
+  std::uint32_t cached_tokens = 0;     // of the prompt: their state was there already
+  std::uint32_t generated_tokens = 0;  // an end token counts
+  std::int64_t queue_ns = 0;           // from submit() to the first step
+  std::int64_t prompt_ns = 0;          // from the first step to the first token
+  std::int64_t generation_ns = 0;      // from the first token to the last
+  std::int64_t total_ns = 0;
+  std::uint64_t seed = 0;         // the one used
+  std::uint32_t preemptions = 0;  // times its pages were taken for an older request
+  // The machine's limit for the steps this answer took part in ÷ the time they took; 0: unknown.
+  double prompt_achieved = 0;
+  double generation_achieved = 0;
+  double prompt_tokens_per_second() const;  // without the cached ones
+  double generated_tokens_per_second() const;
+};
+
+struct EngineRequest {
+  std::vector<TokenId> prompt;  // at least one, fewer than the context
+  SamplingParams sampling;
+  bool random_seed = true;        // draw sampling.seed; the answer tells which
+  std::int32_t num_predict = -1;  // at most so many tokens; negative: until the context is full
+  std::uint32_t context = 0;      // stop when the sequence has so many tokens; 0: the model's context
+  std::vector<std::string> stop;  // answers end before these; at most 64
+  bool keep_tokens = false;       // Generation::tokens()
+  // Called from the engine's thread: must be quick and must not block nor call the engine, except cancel().
+  // Text is whole UTF-8 characters, never part of a stop string. on_done is the last call, exactly once.
+  std::function<void(std::string_view text)> on_text;
+  std::function<void(const Answer& answer)> on_done;
+};
+
+// A request on its way. Copies share it; dropping all of them does not cancel. Thread-safe.
+class Generation {
+ public:
+  Generation() = default;
+  explicit operator bool() const { return state_ != nullptr; }
+  // Pulls text when the request has no on_text: waits for more, false at the end. One puller.
+  bool next(std::string& text);
+  // Waits for the end.
+  const Answer& wait();
+  // The answer ends soon with DoneReason::cancelled. Harmless when it has ended.
+  void cancel();
+  bool done() const;
+  // After the end, with keep_tokens: the generated ids.
+  const std::vector<TokenId>& tokens() const;
+
+  struct State;
+
+ private:
+  friend class Engine;
+  std::shared_ptr<State> state_;
+};
+
+struct EngineOptions {
+  std::uint32_t max_queue = 512;  // requests waiting; more are refused
+  bool reuse_prefixes = true;
+  // Seconds that a step of this shape takes at the machine's limit, 0 where unknown; empty: never known.
+  // Called from the engine's thread.
+  std::function<double(const StepShape& shape)> step_limit;
+};
+
+struct EngineStats {
+  std::uint32_t waiting = 0;
+  std::uint32_t active = 0;
+  std::uint32_t slots = 0;
+  std::uint64_t finished = 0;
+  std::uint64_t failed = 0;
+  std::uint64_t preemptions = 0;
+  std::uint64_t prompt_tokens = 0;
+  std::uint64_t cached_tokens = 0;
+  std::uint64_t generated_tokens = 0;
+  std::vector<PoolUse> pools;  // by group
+  StepTotals steps;
+};
+
+class Engine {
+ public:
+  // `runner` and `text` must outlive the engine. Starts the engine's thread.
+  Engine(StepRunner& runner, const TokenText& text, EngineOptions options = {});
+  // Ends every request with DoneReason::cancelled and joins.
+  ~Engine();
+
+  // Throws Error: bad_input for an empty or over-long prompt, ids outside the vocabulary or senseless
+  // parameters; busy when the queue is full; cancelled when the engine is stopping.
+  Generation submit(EngineRequest request);
+  // The tokens that a sequence may reach.
+  std::uint32_t context() const;
+  EngineStats stats() const;
+  std::vector<StepRecord> recent_steps(std::size_t most) const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace strata

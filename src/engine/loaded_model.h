@@ -1,0 +1,91 @@
+// From a file to a model that answers: prepare_model() reads and plans (nothing big is touched), load_model()
+// uploads and starts the engine.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "engine/chat.h"
+#include "engine/engine.h"
+#include "observe/ceilings.h"
+#include "text/tokenizer.h"
+
+namespace strata {
+
+struct ModelOptions {
+  std::uint32_t threads = 0;   // 0: one per physical core
+  std::uint32_t context = 0;   // tokens a sequence may reach; 0: 4096, at most as trained
+  std::uint32_t slots = 1;     // sequences running at once
+  std::uint32_t batch = 512;   // tokens a step
+  std::uint32_t outputs = 0;   // rows with results a step; 0: as many as slots
+  DType kv_type = DType::F16;  // exact mode: F32
+  Mode mode = Mode::fast;
+  std::uint64_t memory_limit = 0;  // bytes; 0: what the machine has free
+  std::uint32_t max_queue = 512;
+  bool reuse_prefixes = true;
+};
+
+// Read, checked and planned, but not loaded.
+struct PreparedModel {
+  std::filesystem::path path;
+  ModelOptions options;  // with defaults filled in
+  std::shared_ptr<const GgufFile> file;
+  ModelConfig config;
+  std::shared_ptr<const Tokenizer> tokenizer;         // null when the file has no vocabulary
+  std::shared_ptr<const ChatTemplate> chat_template;  // null when the file has none
+  std::string template_error;                         // why the file's template can't be used; then null too
+  Forward forward;
+  std::shared_ptr<Device> device;
+  MemoryPlan plan;
+};
+
+// Throws Error: what file, vocabulary, configuration and options have wrong; no_memory with the smallest
+// changes that would make it fit, unless `even_if_too_big` (for `plan`).
+PreparedModel prepare_model(const std::filesystem::path& path, const ModelOptions& options,
+                            bool even_if_too_big = false);
+
+class LoadedModel {
+ public:
+  // Thread-safe through const methods and engine(). `vocabulary`, `config` … stay valid as long as this
+  // lives.
+  LoadedModel(PreparedModel prepared, const LoadProgress& progress = {});
+  // Over another runner, for tests: no decoder, only what `prepared` holds.
+  LoadedModel(PreparedModel prepared, std::unique_ptr<StepRunner> runner);
+  ~LoadedModel();
+
+  const std::filesystem::path& path() const { return prepared_.path; }
+  const ModelOptions& options() const { return prepared_.options; }
+  const GgufFile& file() const { return *prepared_.file; }
+  const ModelConfig& config() const { return prepared_.config; }
+  const MemoryPlan& plan() const { return prepared_.plan; }
+  const Program& program() const { return prepared_.forward.program; }
+  // Throws Error(unsupported) when the file has no vocabulary.
+  const Tokenizer& tokenizer() const;
+  const ChatTemplate* chat_template() const { return prepared_.chat_template.get(); }
+  // Null when this machine was not probed (`strata probe`).
+  const Ceilings* ceilings() const { return ceilings_ ? &*ceilings_ : nullptr; }
+  double load_seconds() const { return load_seconds_; }
+  Engine& engine() const { return *engine_; }
+  // For eval and bench, which run steps themselves: not while the engine has requests.
+  Decoder& decoder() const { return *decoder_; }
+
+  // Throws Error(bad_input) for a model without a chat template, saying what to use instead.
+  std::vector<TokenId> encode_chat(const ChatInput& input) const;
+  // A plain prompt. `special`: control tokens spelled out become control tokens (raw mode).
+  std::vector<TokenId> encode_text(std::string_view text, bool special = false) const;
+
+ private:
+  PreparedModel prepared_;
+  std::unique_ptr<Decoder> decoder_;
+  std::optional<Ceilings> ceilings_;
+  double load_seconds_ = 0;
+  std::unique_ptr<StepRunner> runner_;
+  std::unique_ptr<TokenText> text_;
+  std::unique_ptr<Engine> engine_;
+};
+
+}  // namespace strata

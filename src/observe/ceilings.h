@@ -1,0 +1,49 @@
+// What this machine was measured to do, and how near a step came to it. Values are measured by
+// device/cpu/probe.h and kept in the user's cache; a ceiling of 0 is unknown.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "base/dtype.h"
+#include "program/cost.h"
+
+namespace strata {
+
+struct Ceilings {
+  std::string cpu;            // the device's name, "AMD EPYC 9B45"
+  std::uint32_t threads = 0;  // the figures hold for this many
+  double read_bytes_per_second = 0;
+  // Operations a second (a multiply-add is two) of a weight type's own kernel on many rows.
+  std::map<DType, double> multiply_per_second;
+  std::string measured_at;  // RFC 3339, UTC
+};
+
+// ${XDG_CACHE_HOME:-~/.cache}/strata/ceilings-<cpu>-<threads>.json; characters of `cpu` that file names don't
+// like become '-'. Throws Error(io) when there is no home directory.
+std::filesystem::path ceilings_path(const std::string& cpu, std::uint32_t threads);
+
+// nullopt when there is no file; Error(bad_input) naming the file when it isn't what save_ceilings wrote.
+std::optional<Ceilings> load_ceilings(const std::filesystem::path& path);
+// Makes the directory; writes beside and renames, so that a reader never sees half a file. Throws Error(io).
+void save_ceilings(const Ceilings& ceilings, const std::filesystem::path& path);
+
+// What bounds a step from below: its bytes at the read rate, and its products at the rate of each weight's
+// type. Seconds; 0 where the ceilings don't know. Attention's own products count at the best rate known.
+struct StepLimit {
+  double read_seconds = 0;
+  double multiply_seconds = 0;
+  double seconds() const { return read_seconds > multiply_seconds ? read_seconds : multiply_seconds; }
+};
+
+// Walks the program's ops (microseconds); allocates nothing.
+StepLimit step_limit(const Program& program, const StepShape& shape, const Ceilings& ceilings);
+
+// limit ÷ seconds: 1 is as fast as the machine was measured to be; 0 when the ceilings are unknown.
+double achieved_over_limit(const Program& program, const StepShape& shape, double seconds,
+                           const Ceilings& ceilings);
+
+}  // namespace strata

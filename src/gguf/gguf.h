@@ -63,6 +63,7 @@ class GgufArray {
 
  private:
   friend class GgufReader;
+  friend class GgufWriter;
   friend class GgufMetadata;
   [[noreturn]] void wrong_type(std::string_view wanted) const;
   void check_index(std::uint64_t i) const;
@@ -85,6 +86,7 @@ class GgufEntry {
 
  private:
   friend class GgufReader;
+  friend class GgufWriter;
   friend class GgufMetadata;
   std::string_view key_;
   GgufType type_ = GgufType::u8;

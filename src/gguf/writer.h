@@ -1,12 +1,13 @@
-// Writing GGUF files, version 3. Metadata and tensors are declared first; finish-by-streaming: tensor data
-// goes to the disk as it comes, so a file of any size needs no memory. The file appears under its name only
-// when it is complete: everything is written to a temporary name beside it and renamed by finish(); without
-// finish() (an exception, say) nothing is left. One thread at a time.
+// Writing GGUF files, version 3. Metadata and tensors are declared first; tensor data then goes to the disk
+// as it comes, so a file of any size needs no memory. The file appears under its name only when it is
+// complete: everything is written to a temporary name beside it, which finish() renames; without finish() (an
+// exception, say) nothing is left. One thread at a time.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -67,9 +68,6 @@ class GgufWriter {
   std::uint64_t tensor_bytes() const { return tensor_bytes_; }  // declared so far, without padding
 
  private:
-  struct Pending {
-    std::uint64_t bytes;
-  };
   void add_key(std::string_view key, GgufType type);
   template <typename T>
   void add_number(std::string_view key, GgufType type, T value);
@@ -80,7 +78,7 @@ class GgufWriter {
   void start_data();
   void pad();
   void put(const void* data, std::uint64_t bytes);
-  void close_file() noexcept;
+  void discard() noexcept;  // closes and removes the temporary file
 
   std::filesystem::path path_;
   std::filesystem::path temporary_;
@@ -90,8 +88,8 @@ class GgufWriter {
 
   std::string metadata_;   // encoded
   std::string directory_;  // encoded
-  std::vector<std::string> keys_;
-  std::vector<std::string> names_;
+  std::set<std::string, std::less<>> keys_;
+  std::set<std::string, std::less<>> names_;
   std::vector<std::uint64_t> sizes_;  // bytes per tensor
   std::uint64_t data_offset_ = 0;     // of the next tensor, from the data section
   std::uint64_t tensor_bytes_ = 0;

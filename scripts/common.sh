@@ -51,3 +51,16 @@ build() {
   (cd "$root" && cmake --build --preset "$preset" ${1:+--target "$@"}) >&2 ||
     die "the $preset build failed; the first error above says why."
 }
+
+# run_ctest PRESET [CTEST-OPTION...]: runs the preset's tests, with their results in build/PRESET/tests.xml. Tests find
+# the models in the user's cache, numpy through STRATA_PYTHON, and shared data through STRATA_TEST_DATA.
+run_ctest() {
+  local preset=$1
+  shift
+  rm -f "$root/build/$preset/tests.xml"
+  STRATA_PYTHON=$(find_numpy_python) ctest --test-dir "$root/build/$preset" --parallel "$(nproc)" --timeout 900 \
+    --output-on-failure --no-tests=ignore --output-junit "$root/build/$preset/tests.xml" "$@" >&2
+}
+
+# print_count PRESET: the count of its tests as one plain line on stdout; before it, why tests were skipped.
+print_count() { python3 "$root/scripts/count_tests.py" "$root/build/$1"; }

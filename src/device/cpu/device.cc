@@ -1,0 +1,174 @@
+#include "device/device.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <fstream>
+#include <mutex>
+#include <string>
+
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "device/cpu/executable.h"
+
+namespace strata {
+namespace {
+
+using namespace cpu;
+
+constexpr double kMiB = 1024.0 * 1024.0;
+
+std::uint64_t proc_value(const char* path, std::string_view key) {
+  std::ifstream in(path);
+  std::string line;
+  while (std::getline(in, line))
+    if (line.starts_with(key)) return std::strtoull(line.c_str() + key.size(), nullptr, 10) * 1024;
+  return 0;
+}
+
+std::string cpu_model_name() {
+  std::ifstream in("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(in, line))
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  return "CPU";
+}
+
+// Bytes that the arenas of one device hold, against its limit. Shared with the arenas, which may outlive the
+// device.
+class Account {
+ public:
+  explicit Account(std::uint64_t limit) : limit_(limit) {}
+  void take(std::string_view purpose, std::uint64_t bytes) {
+    const std::uint64_t before = used_.fetch_add(bytes);
+    const std::uint64_t free = proc_value("/proc/meminfo", "MemAvailable:");
+    const std::uint64_t room = limit_ ? (limit_ > before ? limit_ - before : 0) : free;
+    if (bytes <= room) return;
+    used_ -= bytes;
+    throw_error(
+        ErrorKind::no_memory,
+        "{:.1f} MiB for {} don't fit into the {:.1f} MiB {}; a smaller context, a smaller KV type or fewer "
+        "parallel sequences need less",
+        bytes / kMiB, purpose, room / kMiB, limit_ ? "that the memory limit leaves" : "that are free");
+  }
+  void give_back(std::uint64_t bytes) { used_ -= bytes; }
+
+ private:
+  std::uint64_t limit_;
+  std::atomic<std::uint64_t> used_{0};
+};
+
+// Anonymous memory, every page touched at once: what is planned is resident, and no step faults a page in.
+class CpuArena final : public Arena {
+ public:
+  CpuArena(std::shared_ptr<Account> account, std::string_view purpose, std::uint64_t bytes)
+      : account_(std::move(account)), bytes_(bytes) {
+    account_->take(purpose, bytes);
+    mapped_ = std::max<std::uint64_t>(bytes, 1);
+    void* p = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) {
+      account_->give_back(bytes);
+      throw_error(ErrorKind::no_memory, "the system refused {:.1f} MiB for {}: {}", bytes / kMiB, purpose,
+                  std::strerror(errno));
+    }
+    data_ = static_cast<std::byte*>(p);
+    madvise(p, mapped_, MADV_HUGEPAGE);
+    touch();
+  }
+  ~CpuArena() override {
+    munmap(data_, mapped_);
+    account_->give_back(bytes_);
+  }
+  std::byte* data() override { return data_; }
+  std::uint64_t bytes() const override { return bytes_; }
+
+ private:
+  void touch() {
+#ifdef MADV_POPULATE_WRITE
+    if (madvise(data_, mapped_, MADV_POPULATE_WRITE) == 0) return;
+#endif
+    const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+    for (std::uint64_t at = 0; at < mapped_; at += page)
+      reinterpret_cast<volatile std::byte*>(data_)[at] = std::byte{0};
+  }
+
+  std::shared_ptr<Account> account_;
+  std::byte* data_ = nullptr;
+  std::uint64_t bytes_ = 0, mapped_ = 0;
+};
+
+class CpuDevice final : public Device {
+ public:
+  explicit CpuDevice(const CpuOptions& options)
+      : isa_(choose_isa()),
+        pool_(options.threads),
+        account_(std::make_shared<Account>(options.memory_limit)),
+        limit_(options.memory_limit) {
+    info_ = {.id = "CPU",
+             .name = cpu_model_name(),
+             .threads = pool_.size(),
+             .kernels = isa_name(isa_),
+             .memory_bytes = proc_value("/proc/meminfo", "MemTotal:")};
+  }
+
+  const DeviceInfo& info() const override { return info_; }
+  const Target& target() const override { return cpu_target(); }
+  DeviceMemory memory() const override {
+    const std::uint64_t free = proc_value("/proc/meminfo", "MemAvailable:");
+    return {limit_ ? std::min(limit_, info_.memory_bytes) : info_.memory_bytes,
+            limit_ ? std::min(limit_, free) : free};
+  }
+  std::unique_ptr<Arena> make_arena(std::string_view purpose, std::uint64_t bytes) override {
+    return std::make_unique<CpuArena>(account_, purpose, bytes);
+  }
+  void load_weights(std::span<const WeightLoad> weights, Mode mode, Arena& arena,
+                    const LoadProgress& progress) override;
+  std::unique_ptr<Executable> compile(const Program& program, const Bindings& bindings,
+                                      const StepLimits& limits, Mode mode) override {
+    return std::make_unique<CpuExecutable>(program, bindings, limits, mode, isa_, pool_);
+  }
+
+ private:
+  static void place(const WeightLoad& load, std::byte* dst, unsigned thread, unsigned n);
+
+  Isa isa_;
+  ThreadPool pool_;
+  std::shared_ptr<Account> account_;
+  std::uint64_t limit_;
+  DeviceInfo info_;
+};
+
+void CpuDevice::place(const WeightLoad& load, std::byte* dst, unsigned thread, unsigned n) {
+  const WeightSpec& w = *load.spec;
+  if (w.is_vector()) {
+    if (thread == 0) std::memcpy(dst, load.raw.data(), load.raw.size());
+    return;
+  }
+  const Range groups = split_range((w.rows + kRowGroup - 1) / kRowGroup, thread, n);
+  const std::uint64_t begin = std::uint64_t{groups.begin} * kRowGroup;
+  const std::uint64_t end = std::min<std::uint64_t>(std::uint64_t{groups.end} * kRowGroup, w.rows);
+  if (begin < end) pack(w.type, load.raw.data(), w.rows, w.cols, begin, end, dst);
+}
+
+void CpuDevice::load_weights(std::span<const WeightLoad> weights, Mode, Arena& arena,
+                             const LoadProgress& progress) {
+  std::uint64_t total = 0, done = 0;
+  for (const auto& load : weights) total += load.raw.size();
+  for (const auto& load : weights) {
+    std::byte* dst = arena.data() + load.offset;
+    pool_.run([&](unsigned thread, unsigned n) { place(load, dst, thread, n); });
+    done += load.raw.size();
+    if (progress) progress(done, total);
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<Device> make_cpu_device(const CpuOptions& options) {
+  return std::make_unique<CpuDevice>(options);
+}
+
+}  // namespace strata

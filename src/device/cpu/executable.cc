@@ -1,0 +1,521 @@
+#include "device/cpu/executable.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "base/error.h"
+#include "device/cpu/sampler.h"
+#include "quant/quant.h"
+
+namespace strata::cpu {
+namespace {
+
+constexpr std::uint32_t kQueryTile = 16;  // prefill rows that share the keys they read
+
+std::int64_t now() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+Range scaled(Range r, std::uint32_t unit, std::uint32_t limit) {
+  return {std::min(r.begin * unit, limit), std::min(r.end * unit, limit)};
+}
+std::uint32_t groups_of(std::uint32_t rows, std::uint32_t unit) { return (rows + unit - 1) / unit; }
+
+}  // namespace
+
+// One thread's walk through the step. operator() per op; the caller puts a barrier after each.
+struct CpuExecutable::Worker {
+  const CpuExecutable& x;
+  ThreadPool& pool;
+  const Kernels& k;
+  unsigned thread, n_threads;
+  std::size_t op_index = 0;
+
+  std::uint32_t n_rows() const { return static_cast<std::uint32_t>(x.block_.tokens.size()); }
+  std::uint32_t n_outputs() const { return static_cast<std::uint32_t>(x.block_.outputs.size()); }
+  Range my_rows(std::uint32_t n) const { return split_range(n, thread, n_threads); }
+  std::byte* at(std::uint64_t offset) const { return x.base_ + offset; }
+
+  // ---- step start: angles, history
+  void prepare() {
+    const Range rows = my_rows(n_rows());
+    for (std::size_t i = 0; i < x.program_.ropes.size(); ++i) {
+      const RopeSpec& rope = x.program_.ropes[i];
+      const auto* inv_freq = reinterpret_cast<const double*>(at(x.space_.inv_freq_of_rope[i]));
+      for (std::uint32_t r = rows.begin; r < rows.end; ++r)
+        rope_angles(x.block_.positions[r], inv_freq, rope.n_rot / 2, rope.magnitude, cos_sin(i, r));
+    }
+  }
+  float* cos_sin(std::size_t rope, std::uint32_t row) const {
+    return reinterpret_cast<float*>(at(x.space_.cos_sin_of_rope[rope])) +
+           std::uint64_t{row} * x.program_.ropes[rope].n_rot;
+  }
+
+  // ---- inputs of products
+  // Row `source[i]` (or i) of a float buffer, normed and quantised, as activations row i. Ends with a barrier
+  // unless every thread made its own copy.
+  ActView input(const float* rows, std::uint64_t stride, std::uint32_t n, std::uint32_t cols,
+                const NormRef& norm, ActFormat format) {
+    const bool own = n <= kPrivateRows;
+    const ActView view{
+        format, cols,
+        own ? at(x.space_.private_input + thread * x.space_.private_input_stride) : at(x.space_.input)};
+    const Range mine = own ? Range{0, n} : my_rows(n);
+    for (std::uint32_t i = mine.begin; i < mine.end; ++i)
+      k.rms_norm_quantize(rows + i * stride, x.vector(norm.weight), norm ? norm.eps : -1.0f, view, i);
+    if (!own) pool.barrier();
+    return view;
+  }
+
+  // ---- ops
+  void operator()(const EmbedOp& op) {
+    const WeightSpec& table = x.program_.weights[op.table];
+    const Range rows = my_rows(n_rows());
+    for (std::uint32_t r = rows.begin; r < rows.end; ++r) {
+      const std::int32_t token = x.token_of_row(r);
+      float* out = x.floats(op.out) + std::uint64_t{r} * table.cols;
+      if (table.role == WeightRole::embedding)
+        dequantize(table.type, x.bindings_.weights[op.table] + token * row_bytes(table.type, table.cols),
+                   table.cols, out);
+      else
+        dequantize_row(x.matrix(op.table), token, out);
+      if (op.scale != 1.0f) k.scale(op.scale, table.cols, out);
+    }
+  }
+
+  void operator()(const QkvOp& op) {
+    const std::uint32_t cols = x.program_.buffers[op.in].width;
+    const ActFormat format = input_format(x.program_, x.mode_, {op.q, op.k, op.v});
+    const ActView in = input(x.floats(op.in), cols, n_rows(), cols, op.norm, format);
+    struct Part {
+      WeightId weight, bias;
+      BufferId out;
+    };
+    const Part parts[] = {
+        {op.q, op.q_bias, op.q_out}, {op.k, op.k_bias, op.k_out}, {op.v, op.v_bias, op.v_out}};
+    std::uint32_t total = 0;
+    for (const auto& p : parts) total += groups_of(x.matrix(p.weight).rows, kRowGroup);
+    const Range mine = split_range(total, thread, n_threads);
+    std::uint32_t first = 0;  // group number of the part's first group
+    for (const auto& p : parts) {
+      const PackedMatrix w = x.matrix(p.weight);
+      const std::uint32_t groups = groups_of(w.rows, kRowGroup);
+      const std::uint32_t begin = std::clamp(mine.begin, first, first + groups) - first;
+      const std::uint32_t end = std::clamp(mine.end, first, first + groups) - first;
+      const Range out = scaled({begin, end}, kRowGroup, w.rows);
+      first += groups;
+      if (out.begin < out.end)
+        k.matmul({.w = w,
+                  .x = in,
+                  .n_rows = n_rows(),
+                  .y = x.floats(p.out),
+                  .y_stride = w.rows,
+                  .bias = x.vector(p.bias),
+                  .out_begin = out.begin,
+                  .out_end = out.end});
+    }
+  }
+
+  void operator()(const RopeAppendOp& op) {
+    const StateSpec& s = x.program_.states[op.state];
+    // Few rows: threads share the heads; many: the rows. Units are (row, KV head).
+    const std::uint32_t per_kv = op.n_heads / s.n_kv_heads;
+    const Range units = split_range(n_rows() * s.n_kv_heads, thread, n_threads);
+    for (std::uint32_t u = units.begin; u < units.end; ++u)
+      rope_append(op, s, u / s.n_kv_heads, u % s.n_kv_heads, per_kv);
+  }
+  void rope_append(const RopeAppendOp& op, const StateSpec& s, std::uint32_t row, std::uint32_t head,
+                   std::uint32_t per_kv) {
+    const std::uint32_t dk = s.head_dim_k;
+    float* q = x.floats(op.q) + (std::uint64_t{row} * op.n_heads + head * per_kv) * dk;
+    float* keys = x.floats(op.k) + std::uint64_t{row} * s.n_kv_heads * dk;
+    const float* values = x.floats(op.v) + std::uint64_t{row} * s.n_kv_heads * s.head_dim_v;
+    const auto norm = [&](const NormRef& n, float* v) { k.rms_norm(v, x.vector(n.weight), n.eps, dk, v); };
+    if (op.q_norm)
+      for (std::uint32_t h = 0; h < per_kv; ++h) norm(op.q_norm, q + h * dk);
+    if (op.k_norm) norm(op.k_norm, keys + head * dk);
+    if (op.rope >= 0) {
+      const RopeSpec& rope = x.program_.ropes[op.rope];
+      const auto rotate = rope.pairs == RopeSpec::Pairs::halves ? k.rope_halves : k.rope_adjacent;
+      rotate(q, per_kv, dk, rope.n_rot, cos_sin(op.rope, row));
+      rotate(keys + head * dk, 1, dk, rope.n_rot, cos_sin(op.rope, row));
+    }
+    k.append_kv(x.kv_layout(s), x.kv_pages(op.state, x.block_.row_sequence[row]), x.block_.positions[row],
+                keys, values, head, head + 1);
+  }
+
+  AttentionArgs attention_args(const AttentionOp& op, std::uint32_t sequence) const {
+    const StateSpec& s = x.program_.states[op.state];
+    const StepSequence& seq = x.block_.sequences[sequence];
+    const std::uint64_t stride = std::uint64_t{op.n_heads} * s.head_dim_k;
+    return {.layout = x.kv_layout(s),
+            .pages = x.kv_pages(op.state, sequence),
+            .n_heads = op.n_heads,
+            .q = x.floats(op.q) + seq.first_row * stride,
+            .q_stride = stride,
+            .scale = op.scale,
+            .softcap = op.softcap,
+            .window = op.window,
+            .sinks = x.vector(op.sinks)};
+  }
+  std::byte* scratch() const {
+    return at(x.space_.attention_scratch + thread * x.space_.attention_scratch_stride);
+  }
+  std::uint32_t next_task() const { return x.next_task_[op_index].fetch_add(1, std::memory_order_relaxed); }
+
+  void operator()(const AttentionOp& op) {
+    if (n_rows() <= x.space_.split_rows)
+      split_attention(op);
+    else
+      tiled_attention(op);
+  }
+  // Tasks are (sequence, tile of its rows, KV head), handed out as threads get free: late tiles see more
+  // keys.
+  void tiled_attention(const AttentionOp& op) {
+    const StateSpec& s = x.program_.states[op.state];
+    const std::uint64_t out_stride = std::uint64_t{op.n_heads} * s.head_dim_v;
+    std::uint32_t task = next_task(), first = 0;
+    for (std::uint32_t i = 0; i < x.block_.sequences.size(); ++i) {
+      const StepSequence& seq = x.block_.sequences[i];
+      const std::uint32_t tasks = groups_of(seq.n_rows, kQueryTile) * s.n_kv_heads;
+      const AttentionArgs args = attention_args(op, i);
+      for (; task < first + tasks; task = next_task()) {
+        const std::uint32_t tile = (task - first) / s.n_kv_heads, head = (task - first) % s.n_kv_heads;
+        const std::uint32_t begin = tile * kQueryTile, end = std::min(begin + kQueryTile, seq.n_rows);
+        k.attention(args, head, begin, end, seq.first_position, x.floats(op.out) + seq.first_row * out_stride,
+                    out_stride, scratch());
+      }
+      first += tasks;
+    }
+  }
+  // Few rows: tasks are (row, KV head, chunk of the context); a second pass merges the chunks.
+  void split_attention(const AttentionOp& op) {
+    const StateSpec& s = x.program_.states[op.state];
+    const std::uint32_t per_kv = op.n_heads / s.n_kv_heads, size = partial_floats(s.head_dim_v);
+    const std::uint32_t max_chunks = groups_of(x.limits_.context, kChunkTokens);
+    auto* partials = reinterpret_cast<float*>(at(x.space_.partials));
+    // [row][KV head][chunk][heads of the group]
+    const auto partial = [&](std::uint32_t row, std::uint32_t head, std::uint32_t chunk) {
+      return partials + ((std::uint64_t{row} * s.n_kv_heads + head) * max_chunks + chunk) * per_kv * size;
+    };
+    std::uint32_t task = next_task(), first = 0;
+    for (std::uint32_t row = 0; row < n_rows(); ++row) {
+      const std::int32_t position = x.block_.positions[row];
+      const std::uint32_t chunk0 = first_chunk(position, op.window), chunks = end_chunk(position) - chunk0;
+      const std::uint32_t sequence = x.block_.row_sequence[row];
+      const std::uint32_t row_in_sequence = row - x.block_.sequences[sequence].first_row;
+      for (; task < first + chunks * s.n_kv_heads; task = next_task()) {
+        const std::uint32_t head = (task - first) / chunks, chunk = (task - first) % chunks;
+        k.attention_chunk(attention_args(op, sequence), head, row_in_sequence, position, chunk0 + chunk,
+                          partial(row, head, chunk), scratch());
+      }
+      first += chunks * s.n_kv_heads;
+    }
+    pool.barrier();
+    const Range units = split_range(n_rows() * op.n_heads, thread, n_threads);
+    for (std::uint32_t u = units.begin; u < units.end; ++u) {
+      const std::uint32_t row = u / op.n_heads, head = u % op.n_heads;
+      const std::int32_t position = x.block_.positions[row];
+      const float* sink = op.sinks == kNoWeight ? nullptr : x.vector(op.sinks) + head;
+      k.attention_merge(partial(row, head / per_kv, 0) + (head % per_kv) * size, std::uint64_t{per_kv} * size,
+                        end_chunk(position) - first_chunk(position, op.window), s.head_dim_v, sink,
+                        x.floats(op.out) + std::uint64_t{u} * s.head_dim_v);
+    }
+  }
+
+  void operator()(const ResidualLinearOp& op) {
+    const std::uint32_t cols = x.program_.buffers[op.in].width;
+    const PackedMatrix w = x.matrix(op.weight);
+    const ActView in = x.space_.buffer_is_act[op.in] ? x.act_buffer(op.in)
+                                                     : input(x.floats(op.in), cols, n_rows(), cols, {},
+                                                             input_format(x.program_, x.mode_, {op.weight}));
+    const Range out = scaled(split_range(groups_of(w.rows, kRowGroup), thread, n_threads), kRowGroup, w.rows);
+    float* y = op.post_norm ? reinterpret_cast<float*>(at(x.space_.branch)) : x.floats(op.out);
+    MatmulArgs args{.w = w,
+                    .x = in,
+                    .n_rows = n_rows(),
+                    .y = y,
+                    .y_stride = w.rows,
+                    .bias = x.vector(op.bias),
+                    .out_begin = out.begin,
+                    .out_end = out.end};
+    if (!op.post_norm) args.residual = x.floats(op.residual), args.residual_stride = w.rows;
+    if (out.begin < out.end) k.matmul(args);
+    if (op.post_norm) add_normed(op, y, w.rows);
+  }
+  void add_normed(const ResidualLinearOp& op, float* branch, std::uint32_t width) {
+    pool.barrier();
+    const Range rows = my_rows(n_rows());
+    for (std::uint32_t r = rows.begin; r < rows.end; ++r) {
+      float* b = branch + std::uint64_t{r} * width;
+      const float* residual = x.floats(op.residual) + std::uint64_t{r} * width;
+      float* out = x.floats(op.out) + std::uint64_t{r} * width;
+      k.rms_norm(b, x.vector(op.post_norm.weight), op.post_norm.eps, width, b);
+      if (out != residual) std::copy_n(residual, width, out);
+      k.add(b, width, out);
+    }
+  }
+
+  void operator()(const GateUpOp& op) {
+    const std::uint32_t cols = x.program_.buffers[op.in].width;
+    const ActFormat format = input_format(x.program_, x.mode_, {op.gate, op.up});
+    const ActView in = input(x.floats(op.in), cols, n_rows(), cols, op.norm, format);
+    const PackedMatrix gate = x.matrix(op.gate), up = x.matrix(op.up);
+    const Range out =
+        scaled(split_range(groups_of(gate.rows, kActBlock), thread, n_threads), kActBlock, gate.rows);
+    if (out.begin < out.end)
+      k.gate_up({.gate = gate,
+                 .up = up,
+                 .x = in,
+                 .n_rows = n_rows(),
+                 .act = op.activation == Activation::silu ? Gate::silu : Gate::gelu_tanh,
+                 .out = x.act_buffer(op.out),
+                 .out_begin = out.begin,
+                 .out_end = out.end});
+  }
+
+  void operator()(const HeadOp& op) {
+    if (n_outputs() == 0) return;
+    const std::uint32_t cols = x.program_.buffers[op.in].width;
+    // The wanted rows, normed: in the hidden area, since they need not be neighbours in the step.
+    auto* hidden = reinterpret_cast<float*>(at(x.space_.hidden_out));
+    const Range mine = my_rows(n_outputs());
+    for (std::uint32_t i = mine.begin; i < mine.end; ++i)
+      k.rms_norm(x.floats(op.in) + std::uint64_t{x.block_.outputs[i].row} * cols, x.vector(op.norm.weight),
+                 op.norm.eps, cols, hidden + std::uint64_t{i} * cols);
+    pool.barrier();
+    const PackedMatrix w = x.matrix(op.weight);
+    const ActView in =
+        input(hidden, cols, n_outputs(), cols, {}, input_format(x.program_, x.mode_, {op.weight}));
+    const Range out = scaled(split_range(groups_of(w.rows, kRowGroup), thread, n_threads), kRowGroup, w.rows);
+    if (out.begin >= out.end) return;
+    float* logits = x.floats(op.logits);
+    k.matmul({.w = w,
+              .x = in,
+              .n_rows = n_outputs(),
+              .y = logits,
+              .y_stride = w.rows,
+              .out_begin = out.begin,
+              .out_end = out.end});
+    if (op.softcap > 0)
+      for (std::uint32_t i = 0; i < n_outputs(); ++i)
+        k.softcap(op.softcap, out.end - out.begin, logits + std::uint64_t{i} * w.rows + out.begin);
+  }
+
+  void operator()(const SampleOp& op) {
+    const std::uint32_t vocab = x.program_.vocab_size;
+    auto* candidates =
+        reinterpret_cast<Candidate*>(at(x.space_.candidates + thread * x.space_.candidates_stride));
+    const Range mine = my_rows(n_outputs());
+    for (std::uint32_t i = mine.begin; i < mine.end; ++i) {
+      const StepOutput& out = x.block_.outputs[i];
+      x.sampled()[i] = -1;
+      if (!(out.want & static_cast<std::uint8_t>(Want::sample))) continue;
+      const std::uint32_t slot = x.block_.sequences[out.sequence].slot;
+      const std::int32_t position = x.block_.positions[out.row];
+      std::span<float> logits(x.floats(op.logits) + std::uint64_t{i} * vocab, vocab);
+      const SampleInput input{
+          logits, {x.history(slot), static_cast<std::size_t>(position) + 1}, position + 1, out.mask};
+      x.sampled()[i] = sample(out.sampling, input, {candidates, vocab});
+      x.last_sample()[slot] = x.sampled()[i];
+    }
+  }
+};
+
+CpuExecutable::CpuExecutable(const Program& program, const Bindings& bindings, const StepLimits& limits,
+                             Mode mode, Isa isa, ThreadPool& pool)
+    : program_(program),
+      bindings_(bindings),
+      limits_(limits),
+      mode_(mode),
+      kernels_(kernels(isa)),
+      pool_(pool),
+      space_(lay_out(program, limits, mode, pool.size())),
+      base_(bindings.workspace),
+      next_task_(new std::atomic<std::uint32_t>[program.ops.size()]) {
+  check(program_);
+  if (bindings.workspace_bytes < space_.bytes)
+    throw_error(ErrorKind::internal, "the workspace has {} bytes of {}", bindings.workspace_bytes,
+                space_.bytes);
+  for (const auto& s : program_.states) page_bytes_.push_back(kv_page_bytes(kv_layout(s)));
+  for (std::size_t i = 0; i < program_.ropes.size(); ++i) {
+    const RopeSpec& r = program_.ropes[i];
+    rope_inv_freq(r.n_rot, r.base, r.freq_scale, vector(r.factors),
+                  reinterpret_cast<double*>(base_ + space_.inv_freq_of_rope[i]));
+  }
+  for (const auto& op : program_.ops)
+    if (const auto* head = std::get_if<HeadOp>(&op.body)) logits_ = head->logits;
+  trace_.reserve(program_.ops.size());
+  std::uint32_t widest = 0;
+  for (const auto& b : program_.buffers) widest = std::max(widest, b.width);
+  probe_row_.resize(widest + kActBlock);
+}
+
+KvPages CpuExecutable::kv_pages(StateId id, std::uint32_t sequence) const {
+  const std::size_t group = program_.states[id].group;
+  return {
+      bindings_.states[id], page_bytes_[id],
+      block_.block_tables.data() + (group * block_.sequences.size() + sequence) * block_.pages_per_sequence};
+}
+
+std::int32_t* CpuExecutable::history(std::uint32_t slot) const {
+  return reinterpret_cast<std::int32_t*>(base_ + space_.history) + std::uint64_t{slot} * limits_.context;
+}
+
+std::int32_t CpuExecutable::token_of_row(std::uint32_t row) const {
+  const std::uint32_t slot = block_.sequences[block_.row_sequence[row]].slot;
+  return history(slot)[block_.positions[row]];
+}
+
+// Everything a kernel trusts is checked here, so that a wrong batch is an error and not a crash.
+void CpuExecutable::check_block(const StepBlock& b) const {
+  const auto require = [](bool ok, const char* what) {
+    if (!ok) throw_error(ErrorKind::internal, "the step block {}", what);
+  };
+  require(!b.tokens.empty() && b.tokens.size() <= limits_.rows, "has no rows or too many");
+  require(b.positions.size() == b.tokens.size() && b.row_sequence.size() == b.tokens.size(),
+          "has arrays of other sizes");
+  require(b.outputs.size() <= limits_.outputs, "wants too many outputs");
+  require(b.sequences.size() <= limits_.slots, "has too many sequences");
+  require(b.block_tables.size() == program_.groups.size() * b.sequences.size() * b.pages_per_sequence,
+          "has block tables of another size");
+  std::uint32_t row = 0;
+  for (std::size_t i = 0; i < b.sequences.size(); ++i) {
+    const StepSequence& s = b.sequences[i];
+    require(s.slot < limits_.slots && s.first_row == row && s.n_rows > 0, "has a sequence out of place");
+    require(s.first_position >= 0 && std::uint64_t(s.first_position) + s.n_rows <= limits_.context,
+            "goes past the context");
+    for (std::uint32_t r = 0; r < s.n_rows; ++r, ++row) {
+      require(
+          row < b.tokens.size() && b.row_sequence[row] == i && b.positions[row] == s.first_position + int(r),
+          "has rows that aren't their sequence's");
+      const std::int32_t token = b.tokens[row];
+      require(token == kLastSample ? r == 0 : token >= 0 && std::uint32_t(token) < program_.vocab_size,
+              "has a token that isn't in the vocabulary");
+    }
+    check_pages(b, i);
+  }
+  require(row == b.tokens.size(), "has rows without a sequence");
+  for (const auto& o : b.outputs)
+    require(o.row < row && o.sequence < b.sequences.size(), "wants an unknown row");
+}
+
+// Pages that the step's rows can see or write must exist; behind a window they may be gone.
+void CpuExecutable::check_pages(const StepBlock& b, std::size_t sequence) const {
+  const StepSequence& s = b.sequences[sequence];
+  const std::uint32_t last = (s.first_position + s.n_rows - 1) / kPageTokens;
+  for (std::size_t g = 0; g < program_.groups.size(); ++g) {
+    const std::uint32_t window = program_.groups[g].window;
+    const std::uint32_t first =
+        window && s.first_position >= int(window) ? (s.first_position - window + 1) / kPageTokens : 0;
+    const std::int32_t* table =
+        b.block_tables.data() + (g * b.sequences.size() + sequence) * b.pages_per_sequence;
+    for (std::uint32_t p = first; p <= last; ++p)
+      if (p >= b.pages_per_sequence || table[p] < 0 || std::uint32_t(table[p]) >= bindings_.pages[g])
+        throw_error(ErrorKind::internal, "the step block lacks page {} of a sequence in group {}", p,
+                    program_.groups[g].name);
+  }
+}
+
+void CpuExecutable::start_step(const StepBlock& block) {
+  block_ = block;
+  trace_.clear();
+  want_hidden_ = false;
+  for (const auto& o : block.outputs) want_hidden_ |= (o.want & static_cast<std::uint8_t>(Want::hidden)) != 0;
+  for (std::size_t i = 0; i < program_.ops.size(); ++i) next_task_[i].store(0, std::memory_order_relaxed);
+  for (std::size_t row = 0; row < block.tokens.size(); ++row) {
+    const std::uint32_t slot = block.sequences[block.row_sequence[row]].slot;
+    const std::int32_t token = block.tokens[row] == kLastSample ? last_sample()[slot] : block.tokens[row];
+    if (token < 0 || static_cast<std::uint32_t>(token) >= program_.vocab_size)
+      throw_error(ErrorKind::internal, "slot {} has no last sample to continue from", slot);
+    history(slot)[block.positions[row]] = token;
+  }
+}
+
+void CpuExecutable::launch(const StepBlock& block) {
+  check_block(block);
+  const std::int64_t begin = now();
+  start_step(block);
+  last_stamp_ = begin;
+  pool_.run([this](unsigned thread, unsigned n) {
+    Worker w{*this, pool_, kernels_, thread, n};
+    w.prepare();
+    pool_.barrier();
+    for (std::size_t i = 0; i < program_.ops.size(); ++i) {
+      w.op_index = i;
+      std::visit(w, program_.ops[i].body);
+      pool_.barrier();
+      if (tracing_ || probe_) finish_op(w, i);
+    }
+  });
+  const std::size_t n = block.outputs.size();
+  result_.tokens = {sampled(), n};
+  result_.logits = logits_ == kNoBuffer ? std::span<const float>()
+                                        : std::span<const float>(floats(logits_), n * program_.vocab_size);
+  const auto* hidden = reinterpret_cast<const float*>(base_ + space_.hidden_out);
+  result_.hidden = {hidden, want_hidden_ ? n * program_.n_embd : 0};
+  result_.nanoseconds = now() - begin;
+}
+
+void CpuExecutable::finish_op(Worker& w, std::size_t op_index) {
+  if (w.thread == 0) {
+    const std::int64_t stamp = now();
+    if (tracing_) trace_.push_back({static_cast<std::uint32_t>(op_index), stamp - last_stamp_});
+    if (probe_) probe_op(program_.ops[op_index]);
+    last_stamp_ = now();
+  }
+  if (probe_) pool_.barrier();
+}
+
+void CpuExecutable::probe_op(const Op& op) {
+  struct Written {
+    BufferId ids[3];
+  };
+  struct Outputs {
+    Written operator()(const EmbedOp& o) { return {{o.out, kNoBuffer, kNoBuffer}}; }
+    Written operator()(const QkvOp& o) { return {{o.q_out, o.k_out, o.v_out}}; }
+    Written operator()(const RopeAppendOp& o) { return {{o.q, o.k, kNoBuffer}}; }
+    Written operator()(const AttentionOp& o) { return {{o.out, kNoBuffer, kNoBuffer}}; }
+    Written operator()(const ResidualLinearOp& o) { return {{o.out, kNoBuffer, kNoBuffer}}; }
+    Written operator()(const GateUpOp& o) { return {{o.out, kNoBuffer, kNoBuffer}}; }
+    Written operator()(const HeadOp& o) { return {{o.logits, kNoBuffer, kNoBuffer}}; }
+    Written operator()(const SampleOp&) { return {{kNoBuffer, kNoBuffer, kNoBuffer}}; }
+  };
+  for (const BufferId id : std::visit(Outputs{}, op.body).ids)
+    if (id != kNoBuffer) probe_buffer(op, id);
+}
+
+void CpuExecutable::probe_buffer(const Op& op, BufferId id) {
+  const BufferSpec& spec = program_.buffers[id];
+  const std::size_t n = spec.rows == RowSet::all ? block_.tokens.size() : block_.outputs.size();
+  for (std::uint32_t row = 0; row < n; ++row) {
+    const float* values = floats(id) + std::uint64_t{row} * spec.width;
+    if (space_.buffer_is_act[id]) {
+      kernels_.dequantize_act(act_buffer(id), row, probe_row_.data());
+      values = probe_row_.data();
+    }
+    probe_(op, id, row, {values, spec.width});
+  }
+}
+
+void CpuExecutable::reset_slot(std::uint32_t slot) {
+  if (slot < limits_.slots) last_sample()[slot] = -1;
+}
+
+void CpuExecutable::copy_pages(std::uint32_t group, std::span<const std::int32_t> from,
+                               std::span<const std::int32_t> to) {
+  for (std::size_t i = 0; i < from.size(); ++i)
+    for (std::size_t s = 0; s < program_.states.size(); ++s) {
+      if (program_.states[s].group != static_cast<int>(group)) continue;
+      std::byte* pages = bindings_.states[s];
+      std::memcpy(pages + to[i] * page_bytes_[s], pages + from[i] * page_bytes_[s], page_bytes_[s]);
+    }
+}
+
+void CpuExecutable::set_tracing(bool on) { tracing_ = on; }
+void CpuExecutable::set_probe(Probe probe) { probe_ = std::move(probe); }
+
+}  // namespace strata::cpu

@@ -1,0 +1,80 @@
+// Interprets a program on the CPU: one parallel region a step, a barrier between ops, all memory carved at
+// compile.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "device/cpu/kernels.h"
+#include "device/cpu/workspace.h"
+#include "device/device.h"
+
+namespace strata::cpu {
+
+class CpuExecutable final : public Executable {
+ public:
+  // `pool` and the memory behind `bindings` outlive this.
+  CpuExecutable(const Program& program, const Bindings& bindings, const StepLimits& limits, Mode mode,
+                Isa isa, ThreadPool& pool);
+
+  void launch(const StepBlock& block) override;
+  const StepResult& wait() override { return result_; }
+  void reset_slot(std::uint32_t slot) override;
+  void copy_pages(std::uint32_t group, std::span<const std::int32_t> from,
+                  std::span<const std::int32_t> to) override;
+  void set_tracing(bool on) override;
+  std::span<const OpTime> trace() const override { return trace_; }
+  void set_probe(Probe probe) override;
+
+ private:
+  struct Worker;  // one thread's view of the running step
+
+  void check_block(const StepBlock& block) const;
+  void check_pages(const StepBlock& block, std::size_t sequence) const;
+  std::int32_t token_of_row(std::uint32_t row) const;
+  void start_step(const StepBlock& block);
+  void finish_op(Worker& w, std::size_t op_index);
+  void probe_op(const Op& op);
+  void probe_buffer(const Op& op, BufferId id);
+
+  float* floats(BufferId id) const { return reinterpret_cast<float*>(base_ + space_.buffers[id]); }
+  ActView act_buffer(BufferId id) const {
+    return {space_.buffer_formats[id], program_.buffers[id].width, base_ + space_.buffers[id]};
+  }
+  PackedMatrix matrix(WeightId id) const {
+    const WeightSpec& w = program_.weights[id];
+    return {w.type, w.rows, w.cols, bindings_.weights[id]};
+  }
+  const float* vector(WeightId id) const {
+    return id == kNoWeight ? nullptr : reinterpret_cast<const float*>(bindings_.weights[id]);
+  }
+  KvLayout kv_layout(const StateSpec& s) const { return {s.type, s.n_kv_heads, s.head_dim_k, s.head_dim_v}; }
+  KvPages kv_pages(StateId id, std::uint32_t sequence) const;
+  std::int32_t* history(std::uint32_t slot) const;
+  std::int32_t* last_sample() const { return reinterpret_cast<std::int32_t*>(base_ + space_.last_sample); }
+  std::int32_t* sampled() const { return reinterpret_cast<std::int32_t*>(base_ + space_.sampled); }
+
+  const Program program_;
+  const Bindings bindings_;
+  const StepLimits limits_;
+  const Mode mode_;
+  const Kernels& kernels_;
+  ThreadPool& pool_;
+  const Workspace space_;
+  std::byte* const base_;
+  BufferId logits_ = kNoBuffer;
+  std::vector<std::uint64_t> page_bytes_;                    // by StateId
+  std::unique_ptr<std::atomic<std::uint32_t>[]> next_task_;  // by op: tasks handed out
+  StepBlock block_;
+  StepResult result_;
+  bool want_hidden_ = false;
+  bool tracing_ = false;
+  std::int64_t last_stamp_ = 0;
+  std::vector<OpTime> trace_;
+  Probe probe_;
+  std::vector<float> probe_row_;
+};
+
+}  // namespace strata::cpu

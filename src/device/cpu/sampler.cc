@@ -1,0 +1,153 @@
+#include "device/cpu/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace strata::cpu {
+namespace {
+
+constexpr float kNever = -std::numeric_limits<float>::infinity();
+
+std::span<const std::int32_t> penalised(const SamplingParams& p, std::span<const std::int32_t> history) {
+  if (p.repeat_last_n < 0 || history.size() <= static_cast<std::size_t>(p.repeat_last_n)) return history;
+  return history.last(static_cast<std::size_t>(p.repeat_last_n));
+}
+
+// Repetition penalty (CTRL, arXiv:1909.05858) once per distinct token; presence and frequency as OpenAI's API
+// defines them. A token's first occurrence in the window stands for all of them, so no table is needed.
+void apply_penalties(const SamplingParams& p, std::span<const std::int32_t> window, std::span<float> logits,
+                     std::span<Candidate> scratch) {
+  if (p.repeat_penalty == 1.0f && p.presence_penalty == 0.0f && p.frequency_penalty == 0.0f) return;
+  const std::size_t n = std::min(window.size(), scratch.size());
+  for (std::size_t i = 0; i < n; ++i) scratch[i].token = window[window.size() - n + i];
+  std::sort(scratch.begin(), scratch.begin() + n, [](auto& a, auto& b) { return a.token < b.token; });
+  for (std::size_t i = 0; i < n;) {
+    std::size_t end = i + 1;
+    while (end < n && scratch[end].token == scratch[i].token) ++end;
+    const std::int32_t token = scratch[i].token;
+    if (token >= 0 && static_cast<std::size_t>(token) < logits.size()) {
+      float& x = logits[token];
+      x = x > 0 ? x / p.repeat_penalty : x * p.repeat_penalty;
+      x -= p.presence_penalty + p.frequency_penalty * static_cast<float>(end - i);
+    }
+    i = end;
+  }
+}
+
+void apply_mask(const std::uint32_t* mask, std::span<float> logits) {
+  if (!mask) return;
+  for (std::size_t i = 0; i < logits.size(); ++i)
+    if (!(mask[i / 32] >> (i % 32) & 1)) logits[i] = kNever;
+}
+
+std::int32_t greedy(std::span<const float> logits) {
+  std::int32_t best = 0;
+  for (std::size_t i = 1; i < logits.size(); ++i)
+    if (logits[i] > logits[best]) best = static_cast<std::int32_t>(i);
+  return best;
+}
+
+bool better(const Candidate& a, const Candidate& b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+}
+
+// The k best, sorted. A heap of k while scanning: most tokens are turned away by one comparison.
+std::span<Candidate> top_k(std::span<const float> logits, std::size_t k, std::span<Candidate> scratch) {
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    if (!(logits[i] > kNever)) continue;
+    const Candidate c{logits[i], static_cast<std::int32_t>(i)};
+    if (n < k) {
+      scratch[n++] = c;
+      if (n == k) std::make_heap(scratch.begin(), scratch.begin() + n, better);
+    } else if (better(c, scratch[0])) {
+      std::pop_heap(scratch.begin(), scratch.begin() + n, better);
+      scratch[n - 1] = c;
+      std::push_heap(scratch.begin(), scratch.begin() + n, better);
+    }
+  }
+  std::sort(scratch.begin(), scratch.begin() + n, better);
+  return scratch.first(n);
+}
+
+double sum_of_exponentials(std::span<const Candidate> c, double temperature) {
+  double sum = 0;
+  for (const auto& x : c) sum += std::exp((x.logit - c[0].logit) / temperature);
+  return sum;
+}
+
+// Keeps the candidates whose surprise is nearest the entropy until their mass reaches p. `c` is sorted, and
+// stays so.
+std::span<Candidate> typical(std::span<Candidate> c, float p) {
+  if (p >= 1.0f || c.size() < 2) return c;
+  const double log_sum = std::log(sum_of_exponentials(c, 1.0)), top = c[0].logit;
+  double entropy = 0;
+  for (const auto& x : c) {
+    const double lp = x.logit - top - log_sum;
+    entropy -= std::exp(lp) * lp;
+  }
+  const auto distance = [&](const Candidate& x) { return std::abs(-(x.logit - top - log_sum) - entropy); };
+  std::sort(c.begin(), c.end(), [&](const Candidate& a, const Candidate& b) {
+    return distance(a) != distance(b) ? distance(a) < distance(b) : better(a, b);
+  });
+  double mass = 0;
+  std::size_t n = 0;
+  while (n < c.size() && mass < p) mass += std::exp(c[n++].logit - top - log_sum);
+  std::sort(c.begin(), c.begin() + n, better);
+  return c.first(n);
+}
+
+// The fewest best candidates whose mass reaches p (nucleus sampling, arXiv:1904.09751).
+std::span<Candidate> top_p(std::span<Candidate> c, float p) {
+  if (p >= 1.0f || c.size() < 2) return c;
+  const double wanted = p * sum_of_exponentials(c, 1.0);
+  double mass = 0;
+  std::size_t n = 0;
+  while (n < c.size() && (n == 0 || mass < wanted)) mass += std::exp(double{c[n++].logit} - c[0].logit);
+  return c.first(n);
+}
+
+// Candidates at least p times as likely as the best (arXiv:2407.01082).
+std::span<Candidate> min_p(std::span<Candidate> c, float p) {
+  if (p <= 0.0f || c.empty()) return c;
+  const double least = c[0].logit + std::log(std::min(1.0, double{p}));
+  std::size_t n = 1;
+  while (n < c.size() && c[n].logit >= least) ++n;
+  return c.first(n);
+}
+
+std::int32_t draw(std::span<const Candidate> c, float temperature, double u) {
+  const double wanted = u * sum_of_exponentials(c, temperature);
+  double mass = 0;
+  for (const auto& x : c) {
+    mass += std::exp((x.logit - c[0].logit) / double{temperature});
+    if (mass > wanted) return x.token;
+  }
+  return c.back().token;
+}
+
+}  // namespace
+
+double uniform(std::uint64_t seed, std::int32_t position) {
+  std::uint64_t z = seed + 0x9E3779B97F4A7C15ull * (static_cast<std::uint64_t>(position) + 1);
+  for (int round = 0; round < 2; ++round) {
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+    z ^= z >> 31;
+  }
+  return static_cast<double>(z >> 11) * 0x1.0p-53;
+}
+
+std::int32_t sample(const SamplingParams& p, const SampleInput& in, std::span<Candidate> scratch) {
+  apply_penalties(p, penalised(p, in.history), in.logits, scratch);
+  apply_mask(in.mask, in.logits);
+  if (p.temperature <= 0.0f || p.top_k == 1) return greedy(in.logits);
+  const std::size_t k = p.top_k > 0 ? std::min<std::size_t>(p.top_k, in.logits.size()) : in.logits.size();
+  std::span<Candidate> c = top_k(in.logits, k, scratch);
+  if (c.empty()) return greedy(in.logits);
+  c = min_p(top_p(typical(c, p.typical_p), p.top_p), p.min_p);
+  return draw(c, p.temperature, uniform(p.seed, in.position));
+}
+
+}  // namespace strata::cpu

@@ -1,0 +1,31 @@
+// Draws a token from one row of logits. Order: penalties, mask, top-k, typical, top-p, min-p, temperature,
+// draw. Deterministic: the draw depends on seed and position only. Thread-safe on disjoint scratch; nothing
+// is allocated.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "device/step.h"
+
+namespace strata::cpu {
+
+struct Candidate {
+  float logit;
+  std::int32_t token;
+};
+
+struct SampleInput {
+  std::span<float> logits;                // [vocab]; changed by the penalties
+  std::span<const std::int32_t> history;  // tokens so far, the newest last
+  std::int32_t position;                  // of the token to draw
+  const std::uint32_t* mask = nullptr;    // StepOutput::mask
+};
+
+// scratch: logits.size() entries.
+std::int32_t sample(const SamplingParams& params, const SampleInput& input, std::span<Candidate> scratch);
+
+// A uniform number in [0, 1) from a counter (SplitMix64's finaliser over seed and position).
+double uniform(std::uint64_t seed, std::int32_t position);
+
+}  // namespace strata::cpu

@@ -1,0 +1,47 @@
+#include "device/target.h"
+
+#include "base/error.h"
+#include "device/cpu/workspace.h"
+
+namespace strata {
+namespace {
+
+using namespace cpu;
+
+class CpuTarget final : public Target {
+ public:
+  std::string_view name() const override { return "CPU"; }
+  std::uint64_t alignment() const override { return 64; }
+  std::uint32_t page_tokens() const override { return kPageTokens; }
+
+  WeightLayout weight_layout(const WeightSpec& w, Mode) const override {
+    // Rows of an embedding are looked up one by one: the file's order serves as well as any.
+    if (w.role == WeightRole::embedding) return {WeightHome::mapped, w.file_bytes(), true};
+    if (w.is_vector()) return {WeightHome::repacked, aligned(w.file_bytes()), true};
+    if (!is_packed(w.type)) return {WeightHome::mapped, w.file_bytes(), false};
+    return {WeightHome::repacked, aligned(packed_bytes(w.type, w.rows, w.cols)), true};
+  }
+
+  std::uint64_t state_page_bytes(const StateSpec& s) const override {
+    return kv_page_bytes({s.type, s.n_kv_heads, s.head_dim_k, s.head_dim_v});
+  }
+
+  std::uint64_t workspace_bytes(const Program& program, const StepLimits& limits, Mode mode,
+                                std::uint32_t threads) const override {
+    return lay_out(program, limits, mode, threads).bytes;
+  }
+
+ private:
+  std::uint64_t aligned(std::uint64_t bytes) const {
+    return (bytes + alignment() - 1) / alignment() * alignment();
+  }
+};
+
+}  // namespace
+
+const Target& cpu_target() {
+  static const CpuTarget target;
+  return target;
+}
+
+}  // namespace strata

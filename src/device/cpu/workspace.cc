@@ -1,0 +1,128 @@
+#include "device/cpu/workspace.h"
+
+#include <algorithm>
+
+#include "device/cpu/format_choice.h"
+
+namespace strata::cpu {
+namespace {
+
+class Carver {
+ public:
+  std::uint64_t take(std::uint64_t bytes) {
+    const std::uint64_t at = end_;
+    end_ += (bytes + 63) / 64 * 64;
+    return at;
+  }
+  std::uint64_t end() const { return end_; }
+
+ private:
+  std::uint64_t end_ = 0;
+};
+
+// Largest sizes over the ops.
+struct Extremes {
+  std::uint64_t input_bytes = 0, private_bytes = 0;
+  std::uint32_t branch_width = 0;
+  std::uint64_t scratch_bytes = 0, partial_floats_a_row = 0;
+  std::uint32_t split_rows = 0;
+};
+
+void note_input(Extremes& e, ActFormat format, std::uint32_t rows, std::uint32_t cols) {
+  e.input_bytes = std::max(e.input_bytes, act_bytes(format, rows, cols));
+  e.private_bytes = std::max(e.private_bytes, act_bytes(format, kPrivateRows, cols));
+}
+
+void note_attention(Extremes& e, const StateSpec& s, const AttentionOp& op, std::uint32_t context,
+                    std::uint32_t threads) {
+  const std::uint64_t chunks = (context + kChunkTokens - 1) / kChunkTokens;
+  e.scratch_bytes =
+      std::max(e.scratch_bytes, attention_scratch_bytes(op.n_heads / s.n_kv_heads, s.head_dim_v));
+  e.partial_floats_a_row =
+      std::max(e.partial_floats_a_row, op.n_heads * chunks * partial_floats(s.head_dim_v));
+  e.split_rows = std::max(e.split_rows, (4 * threads + s.n_kv_heads - 1) / s.n_kv_heads);
+}
+
+Extremes find_extremes(const Program& p, const StepLimits& limits, Mode mode, std::uint32_t threads) {
+  Extremes e;
+  for (const auto& op : p.ops) {
+    if (const auto* o = std::get_if<QkvOp>(&op.body))
+      note_input(e, input_format(p, mode, {o->q, o->k, o->v}), limits.rows, p.buffers[o->in].width);
+    if (const auto* o = std::get_if<GateUpOp>(&op.body))
+      note_input(e, input_format(p, mode, {o->gate, o->up}), limits.rows, p.buffers[o->in].width);
+    if (const auto* o = std::get_if<ResidualLinearOp>(&op.body)) {
+      note_input(e, input_format(p, mode, {o->weight}), limits.rows, p.buffers[o->in].width);
+      if (o->post_norm) e.branch_width = std::max(e.branch_width, p.buffers[o->out].width);
+    }
+    if (const auto* o = std::get_if<HeadOp>(&op.body))
+      note_input(e, input_format(p, mode, {o->weight}), std::max(limits.outputs, 1u), p.buffers[o->in].width);
+    if (const auto* o = std::get_if<AttentionOp>(&op.body))
+      note_attention(e, p.states[o->state], *o, limits.context, threads);
+  }
+  return e;
+}
+
+void mark_act_buffers(Workspace& w, const Program& p, Mode mode) {
+  w.buffer_is_act.assign(p.buffers.size(), false);
+  w.buffer_formats.assign(p.buffers.size(), ActFormat::f32);
+  for (const auto& op : p.ops)
+    if (const auto* o = std::get_if<GateUpOp>(&op.body)) w.buffer_is_act[o->out] = true;
+  // One format a buffer: the finest that a layer's product wants, floats if one can't take less.
+  std::vector<bool> seen(p.buffers.size(), false);
+  for (const auto& op : p.ops) {
+    const auto* o = std::get_if<ResidualLinearOp>(&op.body);
+    if (!o || !w.buffer_is_act[o->in]) continue;
+    const ActFormat format = input_format(p, mode, {o->weight}), had = w.buffer_formats[o->in];
+    const bool floats = format == ActFormat::f32 || (seen[o->in] && had == ActFormat::f32);
+    w.buffer_formats[o->in] = floats ? ActFormat::f32 : std::max(format, had);
+    seen[o->in] = true;
+  }
+}
+
+}  // namespace
+
+ActFormat input_format(const Program& program, Mode mode, std::initializer_list<WeightId> weights) {
+  if (mode == Mode::exact) return ActFormat::f32;
+  ActFormat format = ActFormat::q8;
+  for (const WeightId id : weights) {
+    const WeightSpec& w = program.weights[id];
+    if (!fast_type(w.type)) return ActFormat::f32;
+    format = std::max(format, preferred_format(w.role, w.type));
+  }
+  return format;
+}
+
+Workspace lay_out(const Program& p, const StepLimits& limits, Mode mode, std::uint32_t threads) {
+  const Extremes e = find_extremes(p, limits, mode, threads);
+  Workspace w;
+  Carver carve;
+  mark_act_buffers(w, p, mode);
+  for (std::size_t i = 0; i < p.buffers.size(); ++i) {
+    const std::uint64_t rows = p.buffers[i].rows == RowSet::all ? limits.rows : limits.outputs;
+    w.buffers.push_back(w.buffer_is_act[i]
+                            ? carve.take(act_bytes(w.buffer_formats[i], limits.rows, p.buffers[i].width))
+                            : carve.take(rows * p.buffers[i].width * sizeof(float)));
+  }
+  w.branch = carve.take(std::uint64_t{limits.rows} * e.branch_width * sizeof(float));
+  w.input = carve.take(e.input_bytes);
+  w.private_input_stride = (e.private_bytes + 63) / 64 * 64;
+  w.private_input = carve.take(w.private_input_stride * threads);
+  for (const auto& rope : p.ropes) {
+    w.cos_sin_of_rope.push_back(carve.take(std::uint64_t{limits.rows} * rope.n_rot * sizeof(float)));
+    w.inv_freq_of_rope.push_back(carve.take(rope.n_rot / 2 * sizeof(double)));
+  }
+  w.hidden_out = carve.take(std::uint64_t{limits.outputs} * p.n_embd * sizeof(float));
+  w.attention_scratch_stride = (e.scratch_bytes + 63) / 64 * 64;
+  w.attention_scratch = carve.take(w.attention_scratch_stride * threads);
+  w.split_rows = std::min(e.split_rows, limits.rows);
+  w.partials = carve.take(e.partial_floats_a_row * w.split_rows * sizeof(float));
+  w.history = carve.take(std::uint64_t{limits.slots} * limits.context * sizeof(std::int32_t));
+  w.last_sample = carve.take(limits.slots * sizeof(std::int32_t));
+  w.sampled = carve.take(limits.outputs * sizeof(std::int32_t));
+  w.candidates_stride = (std::uint64_t{p.vocab_size} * 8 + 63) / 64 * 64;
+  w.candidates = carve.take(w.candidates_stride * threads);
+  w.bytes = carve.end();
+  return w;
+}
+
+}  // namespace strata::cpu

@@ -1,0 +1,98 @@
+#include <algorithm>
+
+#include "base/error.h"
+#include "plan/plan.h"
+
+namespace strata {
+namespace {
+
+constexpr std::uint32_t kLeastContext = 256;
+
+std::uint64_t total_of(const PlanInput& in) { return plan_memory(in).devices[0].total(); }
+
+std::string size_text(std::uint64_t bytes) {
+  const double mib = static_cast<double>(bytes) / (1024.0 * 1024.0);
+  return mib < 1024 ? fmt::format("{:.0f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
+}
+
+// The longest context, in whole pages' hundreds, that fits; 0 when none does.
+std::uint32_t fitting_context(PlanInput in, std::uint64_t free_bytes) {
+  std::uint32_t low = 0, high = in.limits.context / kLeastContext;
+  while (low < high) {
+    const std::uint32_t middle = (low + high + 1) / 2;
+    in.limits.context = middle * kLeastContext;
+    if (total_of(in) <= free_bytes)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return low * kLeastContext;
+}
+
+// A program with its states in another type: what write_forward would give for it.
+Program with_kv_type(const Program& program, DType type) {
+  Program copy = program;
+  for (auto& s : copy.states) s.type = type;
+  return copy;
+}
+
+std::string changes(const PlanInput& in, std::uint64_t free_bytes) {
+  std::vector<std::string> ways;
+  if (const std::uint32_t context = fitting_context(in, free_bytes); context > 0)
+    ways.push_back(fmt::format("--context {}", context));
+  if (in.limits.slots > 1) {
+    PlanInput fewer = in;
+    while (fewer.limits.slots > 1 && total_of(fewer) > free_bytes) --fewer.limits.slots;
+    if (total_of(fewer) <= free_bytes)
+      ways.push_back(fmt::format("{} parallel sequence(s)", fewer.limits.slots));
+  }
+  if (in.kv_type != DType::Q8_0 && in.mode != Mode::exact) {
+    const Program smaller = with_kv_type(*in.program, DType::Q8_0);
+    PlanInput q8 = in;
+    q8.program = &smaller;
+    q8.kv_type = DType::Q8_0;
+    if (total_of(q8) <= free_bytes) ways.push_back("--kv-type q8_0");
+  }
+  std::string text;
+  for (std::size_t i = 0; i < ways.size(); ++i) text += (i ? " or " : "") + ways[i];
+  return text;
+}
+
+}  // namespace
+
+std::string why_not(const PlanInput& in, std::uint64_t free_bytes) {
+  const MemoryPlan plan = plan_memory(in);
+  const std::uint64_t needed = plan.devices[0].total();
+  if (needed <= free_bytes) return {};
+  const std::string ways = changes(in, free_bytes);
+  return fmt::format(
+      "the model needs {} on {}, but {} are free; {}", size_text(needed), in.device, size_text(free_bytes),
+      ways.empty() ? fmt::format("its weights alone take {}: a smaller model or quantisation is needed",
+                                 size_text(plan.devices[0].bytes(Purpose::weights) +
+                                           plan.devices[0].bytes(Purpose::mapped_weights)))
+                   : "it would fit with " + ways);
+}
+
+std::string to_text(const MemoryPlan& plan, const std::vector<std::vector<std::uint64_t>>* actual) {
+  const auto mib = [](std::uint64_t bytes) { return fmt::format("{:.2f} MiB", bytes / (1024.0 * 1024.0)); };
+  std::string text;
+  for (std::size_t d = 0; d < plan.devices.size(); ++d) {
+    const DevicePlan& device = plan.devices[d];
+    text +=
+        fmt::format("{:<16}{:>15}{}\n", device.device, "plan", actual ? fmt::format("{:>15}", "actual") : "");
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < device.lines.size(); ++i) {
+      const PlanLine& line = device.lines[i];
+      text += fmt::format("  {:<14}{:>15}", purpose_name(line.purpose), mib(line.bytes));
+      if (actual) text += fmt::format("{:>15}", mib((*actual)[d][i])), sum += (*actual)[d][i];
+      text += "  " + line.note + "\n";
+    }
+    text += fmt::format("  {:<14}{:>15}{}\n", "total", mib(device.total()),
+                        actual ? fmt::format("{:>15}", mib(sum)) : "");
+  }
+  for (const auto& slow : plan.slow_types)
+    text += fmt::format("  slow type     {}: right, but without a fast kernel\n", slow);
+  return text;
+}
+
+}  // namespace strata

@@ -1,0 +1,143 @@
+#include "plan/plan.h"
+
+#include <algorithm>
+#include <map>
+
+#include "base/error.h"
+
+namespace strata {
+namespace {
+
+std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) { return (a + b - 1) / b; }
+
+std::string mib(std::uint64_t bytes) {
+  return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1024.0 * 1024.0));
+}
+
+// Bytes by type of the weights that live in one home, the largest first: "Q4_1 56.6 MiB, Q8_0 27.7 MiB".
+std::string types_note(const std::map<std::string, std::uint64_t>& by_type) {
+  std::vector<std::pair<std::string, std::uint64_t>> sorted(by_type.begin(), by_type.end());
+  std::stable_sort(sorted.begin(), sorted.end(), [](auto& a, auto& b) { return a.second > b.second; });
+  std::string text;
+  for (const auto& [type, bytes] : sorted)
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", type, mib(bytes));
+  return text;
+}
+
+struct WeightSums {
+  std::uint64_t repacked = 0, mapped = 0;
+  std::map<std::string, std::uint64_t> repacked_types, mapped_types;
+  std::map<std::string, int> slow;
+};
+
+WeightSums sum_weights(const PlanInput& in) {
+  WeightSums sums;
+  for (const auto& w : in.program->weights) {
+    const WeightLayout layout = in.target->weight_layout(w, in.mode);
+    const std::string type(dtype_info(w.type).name);
+    const bool repacked = layout.home == WeightHome::repacked;
+    (repacked ? sums.repacked : sums.mapped) += layout.bytes;
+    (repacked ? sums.repacked_types : sums.mapped_types)[type] += layout.bytes;
+    if (!layout.fast) ++sums.slow[type];
+  }
+  return sums;
+}
+
+// The most pages that one sequence holds: all of its context and one ahead; a window keeps what it sees, what
+// a step adds, and a partial page at either end.
+std::uint32_t pages_per_sequence(const StateGroup& group, const StepLimits& limits,
+                                 std::uint32_t page_tokens) {
+  const std::uint32_t all = ceil_div(limits.context, page_tokens) + 1;
+  if (group.window == 0) return all;
+  return std::min(all, ceil_div(group.window, page_tokens) + ceil_div(limits.rows, page_tokens) + 2);
+}
+
+std::vector<GroupPlan> plan_groups(const PlanInput& in) {
+  std::vector<GroupPlan> groups;
+  for (std::size_t g = 0; g < in.program->groups.size(); ++g) {
+    const std::uint32_t each = pages_per_sequence(in.program->groups[g], in.limits, in.target->page_tokens());
+    std::uint64_t bytes = 0;
+    for (const auto& s : in.program->states)
+      if (s.group == static_cast<int>(g)) bytes += in.target->state_page_bytes(s);
+    groups.push_back({in.program->groups[g].name, each * in.limits.slots, each, bytes});
+  }
+  return groups;
+}
+
+std::uint64_t state_bytes(const std::vector<GroupPlan>& groups) {
+  std::uint64_t bytes = 0;
+  for (const auto& g : groups) bytes += g.page_bytes * g.pages;
+  return bytes;
+}
+
+std::string state_note(const MemoryPlan& plan) {
+  std::string text = fmt::format("{} KV, {} sequence{} of {} tokens", dtype_info(plan.kv_type).name,
+                                 plan.limits.slots, plan.limits.slots == 1 ? "" : "s", plan.limits.context);
+  for (const auto& g : plan.groups)
+    text += fmt::format("; {}: {} pages of {} tokens", g.name, g.pages, plan.page_tokens);
+  return text;
+}
+
+}  // namespace
+
+const char* purpose_name(Purpose purpose) {
+  switch (purpose) {
+    case Purpose::weights:
+      return "weights";
+    case Purpose::mapped_weights:
+      return "mapped weights";
+    case Purpose::state:
+      return "KV state";
+    case Purpose::workspace:
+      return "workspace";
+    case Purpose::process:
+      return "process";
+    case Purpose::reserve:
+      return "reserve";
+  }
+  return "?";
+}
+
+std::uint64_t DevicePlan::total() const {
+  std::uint64_t sum = 0;
+  for (const auto& line : lines) sum += line.bytes;
+  return sum;
+}
+
+std::uint64_t DevicePlan::bytes(Purpose purpose) const {
+  std::uint64_t sum = 0;
+  for (const auto& line : lines) sum += line.purpose == purpose ? line.bytes : 0;
+  return sum;
+}
+
+MemoryPlan plan_memory(const PlanInput& in) {
+  MemoryPlan plan{.limits = in.limits,
+                  .mode = in.mode,
+                  .kv_type = in.kv_type,
+                  .threads = in.threads,
+                  .page_tokens = in.target->page_tokens(),
+                  .groups = plan_groups(in)};
+  const WeightSums weights = sum_weights(in);
+  for (const auto& [type, n] : weights.slow)
+    plan.slow_types.push_back(fmt::format("{}: {} tensor{}", type, n, n == 1 ? "" : "s"));
+  const std::size_t n_layers = in.config->layers.size();
+  DevicePlan device{in.device, {}};
+  device.lines.push_back({Purpose::weights, weights.repacked,
+                          fmt::format("{} repeating layers + output layer, repacked: {}", n_layers,
+                                      types_note(weights.repacked_types))});
+  if (weights.mapped)
+    device.lines.push_back({Purpose::mapped_weights, weights.mapped,
+                            fmt::format("read from the file: {}", types_note(weights.mapped_types))});
+  device.lines.push_back({Purpose::state, state_bytes(plan.groups), state_note(plan)});
+  device.lines.push_back(
+      {Purpose::workspace, in.target->workspace_bytes(*in.program, in.limits, in.mode, in.threads),
+       fmt::format("steps of {} rows, {} output{}, {} thread{}", in.limits.rows, in.limits.outputs,
+                   in.limits.outputs == 1 ? "" : "s", in.threads, in.threads == 1 ? "" : "s")});
+  if (in.process_bytes)
+    device.lines.push_back({Purpose::process, in.process_bytes, "program, libraries, vocabulary (measured)"});
+  if (in.reserve_bytes) device.lines.push_back({Purpose::reserve, in.reserve_bytes, "kept free"});
+  plan.devices.push_back(std::move(device));
+  return plan;
+}
+
+}  // namespace strata

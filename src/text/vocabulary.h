@@ -8,7 +8,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 namespace strata {
@@ -40,6 +39,7 @@ struct VocabularyParts {
   std::vector<std::string_view> merges;  // "left right", best first
   std::optional<int64_t> bos, eos, eot, eom, unknown, padding, separator;
   std::optional<bool> add_bos, add_eos, add_space_prefix, ignore_merges;
+  bool strip_after_special = false;  // Phi-3 files: white space after a parsed control token belongs to it
   std::string chat_template;
 };
 
@@ -58,7 +58,7 @@ class Vocabulary {
 
   VocabularyKind kind() const { return kind_; }
   int size() const { return static_cast<int>(ends_.size()); }
-  // Text of a token as stored in the file (BPE: byte-level letters, SPM: ▁ for a space). `id` in [0, size()).
+  // Text of a token as stored in the file (BPE: byte-level letters, SPM: ▁ for a space); `id` in [0, size()).
   std::string_view text(TokenId id) const;
   TokenType type(TokenId id) const { return types_[id]; }
   float score(TokenId id) const { return scores_.empty() ? 0.0f : scores_[id]; }
@@ -81,6 +81,7 @@ class Vocabulary {
   bool add_eos() const { return add_eos_; }
   bool add_space_prefix() const { return add_space_prefix_; }
   bool ignore_merges() const { return ignore_merges_; }
+  bool strip_after_special() const { return strip_after_special_; }
 
   // An answer ends on any of these: eos, eot, eom of the file and the tokens known by text (<|im_end|>, …).
   bool is_end(TokenId id) const;
@@ -92,6 +93,8 @@ class Vocabulary {
  private:
   void store_tokens(const VocabularyParts& parts);
   void store_types(const VocabularyParts& parts);
+  void store_byte_tokens();
+  void build_index();
   void store_merges(const VocabularyParts& parts);
   void store_special(const VocabularyParts& parts);
   void find_end_tokens(const VocabularyParts& parts);
@@ -103,13 +106,14 @@ class Vocabulary {
   std::vector<TokenType> types_;
   std::vector<float> scores_;
   std::vector<Merge> merges_;
-  std::unordered_map<std::string_view, TokenId> ids_;  // views into arena_
+  std::vector<TokenId> slots_;  // text → id, open addressing, a power of two of them
   std::array<TokenId, 256> byte_tokens_{};
   std::vector<TokenId> end_tokens_;
   std::string pre_, chat_template_;
   bool pre_missing_ = false;
   TokenId bos_ = kNoToken, eos_ = kNoToken, unknown_ = kNoToken, padding_ = kNoToken;
   bool add_bos_ = false, add_eos_ = false, add_space_prefix_ = false, ignore_merges_ = false;
+  bool strip_after_special_ = false;
 };
 
 }  // namespace strata

@@ -1,0 +1,385 @@
+#include "text/tokenizer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <random>
+#include <sstream>
+#include <thread>
+
+#include "base/error.h"
+#include "gguf/gguf.h"
+#include "text/merge.h"
+#include "text/test_files.h"
+#include "text/unicode.h"
+
+namespace strata {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using Ids = std::vector<TokenId>;
+
+constexpr EncodeOptions kPlain{.add_special = false, .parse_special = false};
+constexpr EncodeOptions kSpecial{.add_special = false, .parse_special = true};
+
+Tokenizer open_tokenizer(const std::filesystem::path& path) {
+  GgufFile file = GgufFile::open(path);
+  return Tokenizer(Vocabulary::from_metadata(file.metadata()));
+}
+
+// "no-break space" and the like survive; the caller sees which text failed.
+std::string shown(const std::string& text) { return nlohmann::json(text).dump(-1, ' ', true); }
+
+void check_goldens(const Tokenizer& tokenizer, const std::string& name) {
+  std::ifstream in(test_data(name));
+  ASSERT_TRUE(in) << "missing " << test_data(name);
+  std::string line;
+  int cases = 0;
+  while (std::getline(in, line)) {
+    auto golden = nlohmann::json::parse(line);
+    std::string text = golden["text"];
+    EXPECT_EQ(tokenizer.encode(text, kPlain), golden["ids"].get<Ids>()) << shown(text);
+    bool underline =
+        tokenizer.vocabulary().kind() == VocabularyKind::spm && text.find("▁") != std::string::npos;
+    if (!underline)
+      EXPECT_EQ(tokenizer.decode(tokenizer.encode(text, kPlain)), text);  // else it becomes a space
+    if (golden.contains("special")) {
+      EXPECT_EQ(tokenizer.encode(text, kSpecial), golden["special"].get<Ids>()) << shown(text);
+    }
+    ++cases;
+  }
+  EXPECT_GT(cases, 150);
+}
+
+// ------------------------------------------------------------------------------------------ shared vectors
+
+void check_vectors(const std::string& name) {
+  const char* root = std::getenv("STRATA_TEST_DATA");
+  if (root == nullptr)
+    GTEST_SKIP() << "STRATA_TEST_DATA is not set: the shared vocabulary vectors are not here";
+  std::filesystem::path path = std::filesystem::path(root) / "vocab" / ("ggml-vocab-" + name + ".gguf");
+  Tokenizer tokenizer = open_tokenizer(path);
+  std::string all = read_text(path.string() + ".inp");
+  std::istringstream out(read_text(path.string() + ".out"));
+  const std::string marker = "\n__ggml_vocab_test__\n";
+  int cases = 0;
+  for (size_t begin = 0, end; (end = all.find(marker, begin)) != std::string::npos;
+       begin = end + marker.size()) {
+    std::string text = all.substr(begin, end - begin), line;
+    ASSERT_TRUE(std::getline(out, line));
+    std::istringstream numbers(line);
+    Ids want{std::istream_iterator<TokenId>(numbers), {}};
+    EXPECT_EQ(tokenizer.encode(text, kPlain), want) << shown(text);
+    ++cases;
+  }
+  EXPECT_GT(cases, 40);
+  std::string rest;
+  EXPECT_FALSE(std::getline(out, rest) && !rest.empty()) << "a case was not read";
+}
+
+TEST(SharedVectors, LlamaSpm) { check_vectors("llama-spm"); }
+TEST(SharedVectors, LlamaBpe) { check_vectors("llama-bpe"); }
+TEST(SharedVectors, Qwen2) { check_vectors("qwen2"); }
+TEST(SharedVectors, Gpt2) { check_vectors("gpt-2"); }
+
+// --------------------------------------------------------------------------------------------- real models
+
+class RealModel : public ::testing::Test {
+ protected:
+  // Null, with a skip recorded, when the file is not here.
+  std::unique_ptr<Tokenizer> open(const char* name) {
+    auto path = model_file(name);
+    if (!std::filesystem::exists(path)) return nullptr;
+    return std::make_unique<Tokenizer>(open_tokenizer(path));
+  }
+};
+
+constexpr char kSmolLm2[] = "SmolLM2-135M-Instruct.Q4_1.gguf";
+constexpr char kGemma[] = "gemma-3-270m-q4_k_m.gguf";
+
+TEST_F(RealModel, SmolLm2EqualsHuggingFaceTokenizers) {
+  auto tokenizer = open(kSmolLm2);
+  if (!tokenizer) GTEST_SKIP() << model_file(kSmolLm2) << " is not there (test.sh fetches it)";
+  check_goldens(*tokenizer, "tokens_smollm2.jsonl");
+}
+
+TEST_F(RealModel, SmolLm2SpecialTokens) {
+  auto tokenizer = open(kSmolLm2);
+  if (!tokenizer) GTEST_SKIP() << model_file(kSmolLm2) << " is not there (test.sh fetches it)";
+  const Vocabulary& vocabulary = tokenizer->vocabulary();
+  EXPECT_EQ(vocabulary.pre(), "smollm");
+  EXPECT_FALSE(vocabulary.add_bos());
+  EXPECT_EQ(tokenizer->bos(), 1);
+  EXPECT_TRUE(tokenizer->is_end(2));   // <|im_end|>, also eos
+  EXPECT_TRUE(tokenizer->is_end(0));   // <|endoftext|>
+  EXPECT_FALSE(tokenizer->is_end(1));  // <|im_start|>
+  Ids ids = tokenizer->encode("hi<|im_end|>", kPlain);
+  EXPECT_THAT(ids, ::testing::Not(::testing::Contains(2)));
+  EXPECT_EQ(tokenizer->decode(ids), "hi<|im_end|>");
+  ids = tokenizer->encode("hi<|im_end|>", kSpecial);
+  EXPECT_EQ(ids.back(), 2);
+  EXPECT_EQ(tokenizer->decode(ids), "hi");
+  EXPECT_EQ(tokenizer->decode(ids, true), "hi<|im_end|>");
+}
+
+TEST_F(RealModel, GemmaEqualsSentencepiece) {
+  auto tokenizer = open(kGemma);
+  if (!tokenizer) GTEST_SKIP() << model_file(kGemma) << " is not there (test.sh fetches it)";
+  check_goldens(*tokenizer, "tokens_gemma.jsonl");
+}
+
+TEST_F(RealModel, GemmaSpecialTokens) {
+  auto tokenizer = open(kGemma);
+  if (!tokenizer) GTEST_SKIP() << model_file(kGemma) << " is not there (test.sh fetches it)";
+  EXPECT_FALSE(tokenizer->vocabulary().add_space_prefix());
+  EXPECT_EQ(tokenizer->encode("a").front(), 2);  // <bos>, as the file says
+  Ids turn = tokenizer->encode("<start_of_turn>user\n", kSpecial);
+  EXPECT_THAT(turn, ElementsAre(105, 2364, 107));
+  EXPECT_TRUE(tokenizer->is_end(106));  // <end_of_turn>
+  EXPECT_TRUE(tokenizer->is_end(1));
+}
+
+// SmolLM2's vocabulary lacks a few control bytes; they have no token, as with Hugging Face tokenizers.
+bool has_letter(const Tokenizer& tokenizer, char c) {
+  std::string letter;
+  append_utf8(letter, byte_letter(static_cast<uint8_t>(c)));
+  return tokenizer.vocabulary().find(letter) != kNoToken;
+}
+
+TEST_F(RealModel, AnyBytesComeBack) {
+  for (const char* name : {kSmolLm2, kGemma}) {
+    auto tokenizer = open(name);
+    if (!tokenizer) GTEST_SKIP() << model_file(name) << " is not there (test.sh fetches it)";
+    std::mt19937 rng(11);
+    for (int round = 0; round < 200; ++round) {
+      std::string bytes(rng() % 60, '\0');
+      for (char& c : bytes) c = static_cast<char>(rng() % (round % 2 ? 256 : 140));
+      if (name == kSmolLm2) std::erase_if(bytes, [&](char c) { return !has_letter(*tokenizer, c); });
+      EXPECT_EQ(tokenizer->decode(tokenizer->encode(bytes, kPlain)), bytes) << name << " " << round;
+    }
+  }
+}
+
+TEST_F(RealModel, LongWordsAndManyThreads) {
+  for (const char* name : {kSmolLm2, kGemma}) {
+    auto tokenizer = open(name);
+    if (!tokenizer) GTEST_SKIP() << model_file(name) << " is not there (test.sh fetches it)";
+    std::string word(1 << 20, 'a'), spaces(1 << 20, ' ');
+    for (size_t i = 0; i < word.size(); i += 3) word[i] = "bcdefgh"[i % 7];
+    for (const std::string& text : {word, spaces}) {
+      Ids first, second;
+      std::thread other([&] { second = tokenizer->encode(text, kPlain); });
+      first = tokenizer->encode(text, kPlain);
+      other.join();
+      EXPECT_EQ(first, second);
+      EXPECT_EQ(tokenizer->decode(first), text);
+    }
+  }
+}
+
+// ------------------------------------------------------------------------------------- small vocabularies
+
+struct SmallVocabulary {
+  std::vector<std::string> texts;
+  VocabularyParts parts;
+  std::vector<std::string> merge_texts;
+
+  VocabularyParts& finish() {
+    parts.tokens.assign(texts.begin(), texts.end());
+    parts.merges.assign(merge_texts.begin(), merge_texts.end());
+    return parts;
+  }
+};
+
+SmallVocabulary small_spm() {
+  SmallVocabulary v;
+  v.parts.model = "llama";
+  auto add = [&](std::string text, float score, int type) {
+    v.texts.push_back(std::move(text));
+    v.parts.scores.push_back(score);
+    v.parts.types.push_back(type);
+  };
+  add("<unk>", 0, 2);
+  add("<s>", 0, 3);
+  add("</s>", 0, 3);
+  char name[8];
+  for (int byte = 0; byte < 256; ++byte) {
+    std::snprintf(name, sizeof name, "<0x%02X>", byte);
+    add(name, 0, 6);
+  }
+  const char* pieces[] = {"▁", "a", "b", "c", "ab", "▁a", "bc", "abc", "aa", "▁ab"};  // ids 259 …
+  float score = -1;
+  for (const char* piece : pieces) add(piece, score--, 1);
+  add("<tool>", 0, 4);  // 269
+  add("  ", 0, 4);      // 270
+  v.finish();
+  return v;
+}
+
+TEST(Spm, MergesBestScoreFirstThenLeftmost) {
+  auto v = small_spm();
+  v.parts.add_space_prefix = false;
+  Tokenizer tokenizer{Vocabulary(v.parts)};
+  EXPECT_THAT(tokenizer.encode("abc", kPlain), ElementsAre(266));  // ab (−5) before bc (−7), then abc
+  EXPECT_THAT(tokenizer.encode("aaa", kPlain), ElementsAre(267, 260));
+  EXPECT_THAT(tokenizer.encode(" abc", kPlain), ElementsAre(259, 266));  // abc (−8) before ▁ab (−10)
+}
+
+TEST(Spm, SpacePrefixBytesAndUserDefinedTokens) {
+  auto v = small_spm();
+  Tokenizer tokenizer{Vocabulary(v.parts)};
+  EXPECT_THAT(tokenizer.encode("b"), ElementsAre(1, 259, 261));
+  EXPECT_THAT(tokenizer.encode("", kPlain), ElementsAre());
+  EXPECT_THAT(tokenizer.encode("é", kPlain), ElementsAre(259, 3 + 0xC3, 3 + 0xA9));
+  EXPECT_THAT(tokenizer.encode("\xFF", kPlain), ElementsAre(259, 3 + 0xFF));
+  EXPECT_THAT(tokenizer.encode("<tool>", kPlain), ElementsAre(269));  // even with special parsing off
+  EXPECT_THAT(tokenizer.encode("c  c", kPlain), ElementsAre(259, 262, 270, 259, 262));
+  EXPECT_EQ(tokenizer.decode({1, 259, 261, 2}), "b");
+  EXPECT_EQ(tokenizer.piece(3 + 0xC3), "\xC3");
+  EXPECT_EQ(tokenizer.piece(1, true), "<s>");
+  EXPECT_EQ(tokenizer.piece(-1), "");
+  EXPECT_EQ(tokenizer.piece(100000), "");
+}
+
+TEST(Spm, ControlAndByteTokensNeverComeOutOfText) {
+  auto v = small_spm();
+  Tokenizer tokenizer{Vocabulary(v.parts)};
+  for (const char* text : {"<s>", "</s>", "<0x41>", "<unk>"}) {
+    for (TokenId id : tokenizer.encode(text, kPlain)) EXPECT_EQ(tokenizer.piece(id).size(), 1u) << text;
+    EXPECT_EQ(tokenizer.decode(tokenizer.encode(text, kPlain)), text);
+  }
+  EXPECT_THAT(tokenizer.encode("b</s>", kSpecial), ElementsAre(259, 261, 2));
+}
+
+TEST(Spm, UnusedPiecesAreTakenApart) {
+  auto v = small_spm();
+  v.parts.add_space_prefix = false;
+  v.parts.types[263] = 5;  // ab
+  Tokenizer tokenizer{Vocabulary(v.parts)};
+  EXPECT_THAT(tokenizer.encode("ab", kPlain), ElementsAre(260, 261));
+  EXPECT_THAT(tokenizer.encode("abc", kPlain), ElementsAre(266));
+}
+
+SmallVocabulary small_bpe() {
+  SmallVocabulary v;
+  v.parts.model = "gpt2";
+  v.parts.pre = "llama-bpe";
+  for (int byte = 0; byte < 256; ++byte) {
+    std::string letter;
+    append_utf8(letter, byte_letter(static_cast<uint8_t>(byte)));
+    v.texts.push_back(letter);
+  }
+  for (const char* text : {"ab", "abc", "bc", "xyz", "<|end|>", "<tag>", "<s>"})
+    v.texts.push_back(text);  // 256 …
+  v.parts.types.assign(256 + 7, 1);
+  v.parts.types[260] = 3;
+  v.parts.types[261] = 4;
+  v.parts.types[262] = 3;
+  v.merge_texts = {"b c", "a b", "a bc"};
+  v.parts.bos = 262;
+  v.parts.eos = 260;
+  v.finish();
+  return v;
+}
+
+TEST(Bpe, RanksWholeWordsAndSpecialTokens) {
+  auto v = small_bpe();
+  Tokenizer tokenizer{Vocabulary(v.parts)};
+  EXPECT_THAT(tokenizer.encode("abc"), ElementsAre(262, 257));            // BOS: llama-bpe's default
+  EXPECT_THAT(tokenizer.encode("abcab", kPlain), ElementsAre(257, 256));  // bc first, then a+bc
+  EXPECT_THAT(tokenizer.encode("xyz", kPlain), ElementsAre(259));         // no merge makes it: taken whole
+  EXPECT_THAT(tokenizer.encode("a<tag>", kPlain), ElementsAre('a', 261));
+  EXPECT_THAT(tokenizer.encode("<|end|>", kPlain).size(), 7u);
+  EXPECT_THAT(tokenizer.encode("<|end|>", kSpecial), ElementsAre(260));
+  EXPECT_TRUE(tokenizer.is_end(260));
+  v.parts.ignore_merges = false;
+  v.parts.add_bos = false;
+  v.parts.add_eos = true;
+  Tokenizer merging{Vocabulary(v.parts)};
+  EXPECT_EQ(merging.encode("xyz", kPlain).size(), 3u);
+  EXPECT_EQ(merging.encode("").back(), 260);
+}
+
+TEST(Vocabulary, PreTokenizersByName) {
+  auto v = small_bpe();
+  v.parts.pre = "";
+  EXPECT_TRUE(Vocabulary(v.parts).pre_missing());
+  EXPECT_EQ(Vocabulary(v.parts).pre(), "default");
+  v.parts.pre = "no-such-thing";
+  try {
+    Vocabulary bad(v.parts);
+    FAIL() << "an unknown pre-tokenizer was accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::unsupported);
+    EXPECT_THAT(error.what(), HasSubstr("\"no-such-thing\""));
+  }
+  for (const char* name :
+       {"default",          "llama-bpe",  "llama3",    "qwen2",        "qwen35",         "gpt-2",
+        "gpt-4o",           "llama4",     "tekken",    "deepseek-llm", "deepseek-coder", "deepseek-v3",
+        "deepseek-r1-qwen", "smollm",     "starcoder", "refact",       "command-r",      "dbrx",
+        "falcon",           "mpt",        "glm4",      "chatglm-bpe",  "kimi-k2",        "bloom",
+        "viking",           "seed-coder", "bailingmoe"}) {
+    v.parts.pre = name;
+    Tokenizer tokenizer{Vocabulary(v.parts)};
+    std::string text =
+        "It's 12345 abcABC día\r\n\n  日本語 がカ 한국 ½ \xFF\xC3 a  b\t\t x👍🏽 ''!!\u00a0Ω ";
+    EXPECT_EQ(tokenizer.decode(tokenizer.encode(text, kPlain)), text) << name;
+  }
+}
+
+std::string refused(VocabularyParts parts) {
+  try {
+    Vocabulary vocabulary(parts);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(Vocabulary, RefusesWhatDoesNotFitTogether) {
+  auto spm = small_spm();
+  auto parts = spm.parts;
+  parts.bos = 271;
+  EXPECT_EQ(refused(parts), "tokenizer.ggml.bos_token_id is 271, but the vocabulary has 271 tokens");
+  parts = spm.parts, parts.eos = -5;
+  EXPECT_THAT(refused(parts), HasSubstr("eos_token_id is -5"));
+  parts = spm.parts, parts.scores.pop_back();
+  EXPECT_THAT(refused(parts), HasSubstr("271 tokens but 270 scores"));
+  parts = spm.parts, parts.types.pop_back();
+  EXPECT_THAT(refused(parts), HasSubstr("271 tokens but 270 token types"));
+  parts = spm.parts, parts.types[0] = 9;
+  EXPECT_THAT(refused(parts), HasSubstr("unknown type 9"));
+  parts = spm.parts, parts.tokens[3] = "<0x-1>";
+  EXPECT_THAT(refused(parts), HasSubstr("\"<0x-1>\" is not of the form"));
+  parts = spm.parts, parts.scores[5] = NAN;
+  EXPECT_THAT(refused(parts), HasSubstr("not a number"));
+  parts = spm.parts, parts.tokens.clear();
+  EXPECT_THAT(refused(parts), HasSubstr("no tokens"));
+  parts = spm.parts, parts.model = "bert";
+  EXPECT_THAT(refused(parts), HasSubstr("\"bert\" is not supported"));
+  auto bpe = small_bpe();
+  bpe.parts.merges[1] = "nospace";
+  EXPECT_THAT(refused(bpe.parts), HasSubstr("merge 1 (\"nospace\")"));
+}
+
+TEST(Vocabulary, EndTokensByText) {
+  auto v = small_bpe();
+  v.texts.insert(v.texts.end(), {"<|return|>", "<|call|>"});
+  v.parts.types.insert(v.parts.types.end(), {3, 3});
+  v.parts.eos = 263;
+  v.finish();
+  Vocabulary harmony(v.parts);
+  EXPECT_FALSE(harmony.is_end(260));  // <|end|> only ends a message there
+  EXPECT_THAT(harmony.end_tokens(), ElementsAre(263, 264));
+}
+
+TEST(Vocabulary, NoneEncodesNothing) {
+  Tokenizer tokenizer{Vocabulary(VocabularyParts{})};
+  EXPECT_EQ(tokenizer.size(), 0);
+  EXPECT_THROW(tokenizer.encode("a"), Error);
+}
+
+}  // namespace
+}  // namespace strata

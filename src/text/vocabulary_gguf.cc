@@ -1,0 +1,62 @@
+// Reading the tokenizer.ggml.* keys of a file.
+#include <limits>
+
+#include "base/error.h"
+#include "gguf/gguf.h"
+#include "text/vocabulary.h"
+
+namespace strata {
+
+namespace {
+
+std::vector<std::string_view> strings_of(const GgufMetadata& metadata, const char* key) {
+  auto array = metadata.find_array(key);
+  if (!array) return {};
+  auto all = array->strings();
+  return {all.begin(), all.end()};
+}
+
+std::vector<int32_t> types_of(const GgufMetadata& metadata, const char* key) {
+  auto array = metadata.find_array(key);
+  if (!array) return {};
+  std::vector<int32_t> types;
+  types.reserve(array->size());
+  for (int64_t type : array->ints()) types.push_back(type < 0 || type > 6 ? -1 : static_cast<int32_t>(type));
+  return types;
+}
+
+// Some converters write −1 for "none" of the ids that no encoding needs.
+std::optional<int64_t> optional_id(const GgufMetadata& metadata, const char* key) {
+  auto id = metadata.find_int(key);
+  if (id && (*id == -1 || *id == std::numeric_limits<uint32_t>::max())) return std::nullopt;
+  return id;
+}
+
+}  // namespace
+
+Vocabulary Vocabulary::from_metadata(const GgufMetadata& metadata) {
+  VocabularyParts parts;
+  parts.model = std::string(metadata.find_string("tokenizer.ggml.model").value_or("none"));
+  parts.pre = std::string(metadata.find_string("tokenizer.ggml.pre").value_or(""));
+  parts.tokens = strings_of(metadata, "tokenizer.ggml.tokens");
+  if (auto scores = metadata.find_array("tokenizer.ggml.scores")) parts.scores = scores->floats();
+  parts.types = types_of(metadata, "tokenizer.ggml.token_type");
+  parts.merges = strings_of(metadata, "tokenizer.ggml.merges");
+  parts.bos = metadata.find_int("tokenizer.ggml.bos_token_id");
+  parts.eos = metadata.find_int("tokenizer.ggml.eos_token_id");
+  parts.eot = optional_id(metadata, "tokenizer.ggml.eot_token_id");
+  parts.eom = optional_id(metadata, "tokenizer.ggml.eom_token_id");
+  parts.unknown = optional_id(metadata, "tokenizer.ggml.unknown_token_id");
+  parts.padding = optional_id(metadata, "tokenizer.ggml.padding_token_id");
+  parts.separator = optional_id(metadata, "tokenizer.ggml.seperator_token_id");  // spelt so in the format
+  parts.add_bos = metadata.find_bool("tokenizer.ggml.add_bos_token");
+  parts.add_eos = metadata.find_bool("tokenizer.ggml.add_eos_token");
+  parts.add_space_prefix = metadata.find_bool("tokenizer.ggml.add_space_prefix");
+  parts.chat_template = std::string(metadata.find_string("tokenizer.chat_template").value_or(""));
+  std::string_view name = metadata.find_string("general.name").value_or("");
+  for (const char* phi : {"phi-3", "phi3", "Phi-3", "Phi3"})
+    if (name.find(phi) != std::string_view::npos) parts.strip_after_special = true;
+  return Vocabulary(parts);
+}
+
+}  // namespace strata

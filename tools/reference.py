@@ -241,8 +241,7 @@ class Config:
             raise SystemExit(f"architecture {self.arch} is not known here")
 
         def get(key, default=None):
-            v = kv.get(f"{self.arch}.{key}", default)
-            return v
+            return kv.get(f"{self.arch}.{key}", default)
 
         a = self.arch
         self.layers = get("block_count")
@@ -259,22 +258,25 @@ class Config:
         if kind not in ("none", "linear", "longrope"):
             raise SystemExit(f"RoPE scaling {kind} is not known here")
         self.rope_scale = 1 / get("rope.scaling.factor", 1.0) if kind == "linear" else 1.0
-        self.rope_magnitude = get("rope.scaling.attn_factor", 1.0)
-        self.rope_original = get("rope.scaling.original_context_length", get("context_length"))
+        trained = get("context_length", 0)
+        self.rope_original = get("rope.scaling.original_context_length", trained)
+        self.rope_magnitude = 1.0
+        if "rope_factors_long.weight" in gguf.tensors:  # LongRoPE, arXiv:2402.13753
+            ratio = trained / self.rope_original
+            stretch = (1 + np.log(ratio) / np.log(self.rope_original)) ** 0.5 if ratio > 1 else 1.0
+            self.rope_magnitude = get("rope.scaling.attn_factor", stretch)
         self.gemma = a in ("gemma2", "gemma3")
         self.embedding_scale = float(np.float32(self.width**0.5)) if self.gemma else 1.0
         # Gemma 2 and 3 27B scale by the width per head instead of the head's own dimension
         wide = (a == "gemma2" and self.layers == 46) or (a == "gemma3" and self.layers == 62)
         self.scale = get("attention.scale", (self.width / self.heads if wide else self.head_dim) ** -0.5)
         self.attention_cap = get("attn_logit_softcapping", 50.0) if a == "gemma2" else 0
-        self.final_cap = get("final_logit_softcapping", 30.0) if a == "gemma2" else 0
+        self.final_cap = get("final_logit_softcapping", 30.0 if a == "gemma2" else 0)
         self.window = get("attention.sliding_window", 0)
-        self.local_base = get("rope.freq_base_swa", 10000.0)
+        self.local_base = get("rope.local.freq_base", 10000.0)
 
     def is_local(self, layer):
-        """Does this layer see only the last `window` positions?"""
-        if not self.window:
-            return False
+        """Does this layer see only the last `window` positions (if the file names a window)?"""
         if self.arch == "gemma2":
             return layer % 2 == 0
         if self.arch == "gemma3":
@@ -390,7 +392,7 @@ class Model:
             end = min(at + step, n)
             behind = np.arange(at, end)[:, None] - np.arange(end)[None, :]
             hidden = behind < 0
-            if c.is_local(layer):
+            if c.window and c.is_local(layer):
                 hidden |= behind >= c.window
             for h in range(c.heads):
                 s = (q[at:end, h] @ k[:end, h // group].T) * self.dtype.type(c.scale)

@@ -42,14 +42,15 @@ static_assert(sizeof(QTail) == 24);
 
 inline constexpr std::uint32_t kActTile = 16;
 inline constexpr std::uint32_t kActBlock = 32;
-constexpr std::uint32_t record_bytes(ActFormat format) {
+[[gnu::always_inline]] constexpr std::uint32_t record_bytes(ActFormat format) {
   return format == ActFormat::f32 ? 128 : format == ActFormat::q8x2 ? 88 : 56;
 }
-constexpr std::uint64_t act_tile_bytes(ActFormat format, std::uint32_t cols) {
+[[gnu::always_inline]] constexpr std::uint64_t act_tile_bytes(ActFormat format, std::uint32_t cols) {
   return std::uint64_t{(cols + kActBlock - 1) / kActBlock} * kActTile * record_bytes(format);
 }
 // Room for `rows` rows; data must be 64-byte aligned.
-constexpr std::uint64_t act_bytes(ActFormat format, std::uint32_t rows, std::uint32_t cols) {
+[[gnu::always_inline]] constexpr std::uint64_t act_bytes(ActFormat format, std::uint32_t rows,
+                                                         std::uint32_t cols) {
   return std::uint64_t{(rows + kActTile - 1) / kActTile} * act_tile_bytes(format, cols);
 }
 
@@ -128,18 +129,21 @@ struct AttentionArgs {
 // results are then merged in order. Both ways below do the same operations in the same order.
 inline constexpr std::uint32_t kChunkTokens = 128;
 inline constexpr std::uint32_t kMaxHeadDim = 512;
+inline constexpr std::uint32_t kQueryTile = 32;  // queries (rows x heads of a group) handled at once
 // First and one-past-last chunk that a query at `position` sees.
-constexpr std::uint32_t first_chunk(std::int32_t position, std::uint32_t window) {
+[[gnu::always_inline]] constexpr std::uint32_t first_chunk(std::int32_t position, std::uint32_t window) {
   const std::int32_t first = window != 0 && position >= static_cast<std::int32_t>(window)
                                  ? position - static_cast<std::int32_t>(window) + 1
                                  : 0;
   return static_cast<std::uint32_t>(first) / kChunkTokens;
 }
-constexpr std::uint32_t end_chunk(std::int32_t position) {
+[[gnu::always_inline]] constexpr std::uint32_t end_chunk(std::int32_t position) {
   return static_cast<std::uint32_t>(position) / kChunkTokens + 1;
 }
-// Partial result of one query head and chunk: [max, sum, unused 14][head_dim_v rounded up to 16] floats.
-constexpr std::uint32_t partial_floats(std::uint32_t head_dim_v) { return 16 + (head_dim_v + 15) / 16 * 16; }
+// Partial result of one query head and chunk: [max, sum, unused 14][head_dim_v rounded up to 32] floats.
+[[gnu::always_inline]] constexpr std::uint32_t partial_floats(std::uint32_t head_dim_v) {
+  return 16 + (head_dim_v + 31) / 32 * 32;
+}
 
 // ---- The table
 // ----------------------------------------------------------------------------------------------
@@ -174,7 +178,7 @@ struct Kernels {
                     const float* v, std::uint32_t head_begin, std::uint32_t head_end);
   // Attention of the query heads that share `kv_head`, for rows [row_begin, row_end) of one sequence; row r
   // is at position first_position + r. Writes out[r * out_stride + head * head_dim_v ...]. Any number of
-  // rows; several at once share the keys that are read (8 or 16 rows are a good tile). scratch:
+  // rows; several at once share the keys that are read. scratch:
   // attention_scratch_bytes, 64-aligned.
   void (*attention)(const AttentionArgs& args, std::uint32_t kv_head, std::uint32_t row_begin,
                     std::uint32_t row_end, std::int32_t first_position, float* out, std::uint64_t out_stride,
@@ -182,7 +186,7 @@ struct Kernels {
   // The same for one row and one chunk, so that threads can share a long context: partials
   // [n_heads / n_kv_heads][partial_floats], 64-aligned.
   void (*attention_chunk)(const AttentionArgs& args, std::uint32_t kv_head, std::uint32_t row,
-                          std::int32_t position, std::uint32_t chunk, float* partials, std::byte* scratch);
+                          std::int32_t position, std::uint32_t chunk, float* partials);
   // Merges one head's partials, `stride` floats apart, of chunks in ascending order into out[head_dim_v].
   void (*attention_merge)(const float* partials, std::uint64_t stride, std::uint32_t n_chunks,
                           std::uint32_t head_dim_v, const float* sink, float* out);
@@ -195,10 +199,11 @@ struct Kernels {
   void (*exp_sub)(const float* x, float minus, std::uint32_t n, float* y);  // y = exp(x - minus)
 };
 
-constexpr std::uint64_t attention_scratch_bytes(std::uint32_t heads_per_group, std::uint32_t head_dim_v) {
-  // 16 queries at once at least: chunk state and merged state of each, scores of a page.
-  const std::uint64_t queries = heads_per_group > 16 ? heads_per_group : 16;
-  return queries * (2 * partial_floats(head_dim_v) + 64 + 16) * sizeof(float) + 4096;
+[[gnu::always_inline]] constexpr std::uint64_t attention_scratch_bytes(std::uint32_t heads_per_group,
+                                                                       std::uint32_t head_dim_v) {
+  // Chunk state and merged state of the queries handled at once.
+  const std::uint64_t queries = heads_per_group > kQueryTile ? heads_per_group : kQueryTile;
+  return queries * 2 * partial_floats(head_dim_v) * sizeof(float);
 }
 
 // The table of an instruction set; isa_available(isa) must hold.

@@ -13,8 +13,8 @@
 //   bits | 4 tiles) Q6_K   d | 16 x i8 x 16 rows as 4 tiles (byte k of tile j: scale of columns 16(4j+k)..) |
 //   8 x (2 tiles of
 //          2-bit pairs: bits 2j, 2j+1 of a byte of tile h belong to column group 4h+j | 4 tiles)
-//   F16, BF16   per pair of columns 16 rows x 2 values
-//   F32         per column 16 rows
+//   F16, F32   per column 16 rows
+//   BF16       per pair of columns 16 rows x 2 values
 //   others      the file's bytes, row after row ("raw"): dequantised on the fly
 // The 192 bytes: three tiles; byte k of tile j, low 6 bits: j = 0 scales of blocks 0..3, j = 1 scales of
 // blocks 4..7, j = 2 minimums of blocks 0..3; the top two bits of tiles 0, 1, 2 together (low to high)
@@ -33,7 +33,7 @@ inline constexpr std::uint32_t kRowGroup = 16;
 struct PackedMatrix {  // a view
   DType type = DType::F32;
   std::uint32_t rows = 0, cols = 0;
-  const std::byte* data = nullptr;  // 64-byte aligned unless is_raw(type)
+  const std::byte* data = nullptr;  // 64-byte aligned if is_packed(type)
 };
 
 // False: kept as in the file and multiplied by a correct but slow kernel.

@@ -1,0 +1,15 @@
+// Kernels for CPUs with AVX-512 F, BW, VL and DQ.
+#if defined(__x86_64__)
+// gcc 12 warns about its own _mm512_undefined_ps.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+
+#define STRATA_SIMD "device/cpu/kernels_simd_avx512.h"
+#include "device/cpu/kernels_impl.h"
+
+namespace strata::cpu {
+extern const Kernels kAvx512Kernels;
+const Kernels kAvx512Kernels = kernel_table(Isa::avx512);
+}  // namespace strata::cpu
+#endif

@@ -1,0 +1,267 @@
+// Elementwise kernels, norms, quantisation of activations. Included inside an unnamed namespace, after a
+// kernels_simd_*.h; no standard library calls, so that no code with special flags can be linked elsewhere.
+
+// e^x, relative error about 1e-7; 0 below -87.3, which includes -infinity. Range reduction by ln 2 and the
+// degree-6 polynomial of the Cephes library (S. Moshier).
+STRATA_INLINE VF vf_exp(VF x) {
+  const VF c = vf_min(vf_max(x, vf_set(-88.0f)), vf_set(88.3f));
+  const VI n = vf_round(vf_mul(c, vf_set(1.44269504088896341f)));
+  const VF nf = vi_to_float(n);
+  VF r = vf_fma(nf, vf_set(-0.693359375f), c);
+  r = vf_fma(nf, vf_set(2.12194440e-4f), r);
+  VF p = vf_fma(vf_set(1.9875691500e-4f), r, vf_set(1.3981999507e-3f));
+  p = vf_fma(p, r, vf_set(8.3334519073e-3f));
+  p = vf_fma(p, r, vf_set(4.1665795894e-2f));
+  p = vf_fma(p, r, vf_set(1.6666665459e-1f));
+  p = vf_fma(p, r, vf_set(5.0000001201e-1f));
+  p = vf_add(vf_fma(p, vf_mul(r, r), r), vf_set(1.0f));
+  const VF power = vi_as_float(vi_shl<23>(vi_add(n, vi_set(127))));
+  return vf_less_select(x, vf_set(-87.3f), vf_zero(), vf_mul(p, power));
+}
+
+STRATA_INLINE VF vf_sigmoid(VF x) {
+  const VF one = vf_set(1.0f);
+  return vf_div(one, vf_add(one, vf_exp(vf_sub(vf_zero(), x))));
+}
+
+STRATA_INLINE VF vf_silu(VF x) { return vf_mul(x, vf_sigmoid(x)); }
+
+// x/2 (1 + tanh(u)) = x sigmoid(2u) with u = sqrt(2/pi) (x + 0.044715 x^3).
+STRATA_INLINE VF vf_gelu_tanh(VF x) {
+  const VF u =
+      vf_mul(x, vf_fma(vf_mul(x, x), vf_set(2.0f * 0.7978845608f * 0.044715f), vf_set(2.0f * 0.7978845608f)));
+  return vf_mul(x, vf_sigmoid(u));
+}
+
+// 1 - 2 / (e^2x + 1); a Taylor polynomial near zero, where that would cancel.
+STRATA_INLINE VF vf_tanh(VF x) {
+  const VF one = vf_set(1.0f), s = vf_mul(x, x);
+  VF p = vf_fma(s, vf_set(-0.00886323553f), vf_set(0.0218694885f));
+  p = vf_fma(p, s, vf_set(-0.0539682540f));
+  p = vf_fma(p, s, vf_set(0.133333333f));
+  p = vf_fma(p, s, vf_set(-0.333333333f));
+  const VF small = vf_fma(vf_mul(p, s), x, x);
+  const VF big = vf_sub(one, vf_div(vf_set(2.0f), vf_add(vf_exp(vf_add(x, x)), one)));
+  return vf_less_select(vf_abs(x), vf_set(0.3f), small, big);
+}
+
+STRATA_INLINE VF load_part(const float* p, std::uint32_t n) {  // n < 16 values, then zeros
+  float t[16] = {};
+  for (std::uint32_t i = 0; i < n; ++i) t[i] = p[i];
+  return vf_load(t);
+}
+STRATA_INLINE void store_part(float* p, std::uint32_t n, VF a) {
+  float t[16];
+  vf_store(t, a);
+  for (std::uint32_t i = 0; i < n; ++i) p[i] = t[i];
+}
+// f(16 lanes) -> 16 lanes over an array, with a padded tail.
+template <typename F>
+STRATA_INLINE void transform(const float* x, std::uint32_t n, float* y, const F& f) {
+  std::uint32_t i = 0;
+  for (; i + 16 <= n; i += 16) vf_store(y + i, f(vf_load(x + i)));
+  if (i < n) store_part(y + i, n - i, f(load_part(x + i, n - i)));
+}
+
+static void add_kernel(const float* x, std::uint32_t n, float* y) {
+  std::uint32_t i = 0;
+  for (; i + 16 <= n; i += 16) vf_store(y + i, vf_add(vf_load(y + i), vf_load(x + i)));
+  for (; i < n; ++i) y[i] += x[i];
+}
+static void scale_kernel(float factor, std::uint32_t n, float* x) {
+  const VF f = vf_set(factor);
+  transform(
+      x, n, x, [f](VF a) __attribute__((always_inline)) { return vf_mul(a, f); });
+}
+static void softcap_kernel(float cap, std::uint32_t n, float* x) {
+  const VF c = vf_set(cap), inverse = vf_set(1.0f / cap);
+  transform(
+      x, n, x,
+      [ c, inverse ](VF a) __attribute__((always_inline)) { return vf_mul(c, vf_tanh(vf_mul(a, inverse))); });
+}
+static void exp_sub_kernel(const float* x, float minus, std::uint32_t n, float* y) {
+  const VF m = vf_set(minus);
+  transform(
+      x, n, y, [m](VF a) __attribute__((always_inline)) { return vf_exp(vf_sub(a, m)); });
+}
+static float max_kernel(const float* x, std::uint32_t n) {
+  float best = x[0];
+  std::uint32_t i = 0;
+  if (n >= 16) {
+    VF m = vf_load(x);
+    for (i = 16; i + 16 <= n; i += 16) m = vf_max(vf_load(x + i), m);
+    best = vf_hmax(m);
+  }
+  for (; i < n; ++i) best = x[i] > best ? x[i] : best;
+  return best;
+}
+static std::uint32_t argmax_kernel(const float* x, std::uint32_t n) {
+  const float best = max_kernel(x, n);
+  for (std::uint32_t i = 0; i < n; ++i)
+    if (x[i] == best) return i;
+  return 0;
+}
+
+STRATA_INLINE float rms_factor(const float* x, float eps, std::uint32_t cols) {
+  VF s0 = vf_zero(), s1 = vf_zero();
+  std::uint32_t i = 0;
+  for (; i + 32 <= cols; i += 32) {
+    const VF a = vf_load(x + i), b = vf_load(x + i + 16);
+    s0 = vf_fma(a, a, s0);
+    s1 = vf_fma(b, b, s1);
+  }
+  for (; i < cols; i += 16) {
+    const VF a = i + 16 <= cols ? vf_load(x + i) : load_part(x + i, cols - i);
+    s0 = vf_fma(a, a, s0);
+  }
+  return 1.0f / __builtin_sqrtf(vf_sum(vf_add(s0, s1)) / static_cast<float>(cols) + eps);
+}
+
+static void rms_norm_kernel(const float* x, const float* weight, float eps, std::uint32_t cols, float* y) {
+  const VF f = vf_set(rms_factor(x, eps, cols));
+  std::uint32_t i = 0;
+  for (; i + 16 <= cols; i += 16) {
+    const VF a = vf_mul(vf_load(x + i), f);
+    vf_store(y + i, weight != nullptr ? vf_mul(a, vf_load(weight + i)) : a);
+  }
+  if (i < cols) {
+    const VF a = vf_mul(load_part(x + i, cols - i), f);
+    store_part(y + i, cols - i, weight != nullptr ? vf_mul(a, load_part(weight + i, cols - i)) : a);
+  }
+}
+
+// ---- Records of 32 activations (kernels.h)
+// ------------------------------------------------------------------
+STRATA_INLINE std::uint8_t* record_at(const ActView& v, std::uint32_t row, std::uint32_t block) {
+  const std::uint64_t rec = record_bytes(v.format);
+  return reinterpret_cast<std::uint8_t*>(v.data) + row / kActTile * act_tile_bytes(v.format, v.cols) +
+         (std::uint64_t{block} * kActTile + row % kActTile) * rec;
+}
+
+// Blocks whose largest value is below this become zeros: their inverse scale would overflow.
+constexpr float kTiny = 1e-34f;
+
+STRATA_INLINE void encode_q8(VF a, VF b, bool halves, std::uint8_t* rec) {
+  float m0 = vf_hmax(halves ? vf_abs(a) : vf_max(vf_abs(a), vf_abs(b)));
+  float m1 = halves ? vf_hmax(vf_abs(b)) : m0;
+  const VI qa = vf_round(vf_mul(a, vf_set(m0 > kTiny ? 127.0f / m0 : 0.0f)));
+  const VI qb = vf_round(vf_mul(b, vf_set(m1 > kTiny ? 127.0f / m1 : 0.0f)));
+  vi_store_i8(rec, qa);
+  vi_store_i8(rec + 16, qb);
+  QTail t;
+  const std::int32_t s0 = vi_sum(qa), s1 = vi_sum(qb);
+  t.d[0] = m0 * (1.0f / 127.0f);
+  t.d[1] = m1 * (1.0f / 127.0f);
+  t.minus_sum[0] = -s0;
+  t.minus_sum[1] = -s1;
+  t.minus_sum[2] = -(s0 + s1);
+  t.dsum = t.d[0] * static_cast<float>(s0) + t.d[1] * static_cast<float>(s1);
+  __builtin_memcpy(rec + 32, &t, sizeof(t));
+}
+
+STRATA_INLINE void encode_q8x2(VF a, VF b, std::uint8_t* rec) {
+  const float m = vf_hmax(vf_max(vf_abs(a), vf_abs(b)));
+  const VF inverse = vf_set(m > kTiny ? 16256.0f / m : 0.0f);
+  const VI qa = vf_round(vf_mul(a, inverse)), qb = vf_round(vf_mul(b, inverse));
+  const VI ha = vi_sar<7>(vi_add(qa, vi_set(64))), hb = vi_sar<7>(vi_add(qb, vi_set(64)));
+  vi_store_i8(rec, ha);
+  vi_store_i8(rec + 16, hb);
+  vi_store_i8(rec + 32, vi_sub(qa, vi_shl<7>(ha)));
+  vi_store_i8(rec + 48, vi_sub(qb, vi_shl<7>(hb)));
+  QTail t;
+  const std::int32_t s0 = vi_sum(qa), s1 = vi_sum(qb);
+  t.d[0] = t.d[1] = m * (1.0f / 16256.0f);
+  t.minus_sum[0] = -s0;
+  t.minus_sum[1] = -s1;
+  t.minus_sum[2] = -(s0 + s1);
+  t.dsum = t.d[0] * static_cast<float>(s0 + s1);
+  __builtin_memcpy(rec + 64, &t, sizeof(t));
+}
+
+STRATA_INLINE void encode_record(ActFormat format, VF a, VF b, std::uint8_t* rec) {
+  if (format == ActFormat::q8x2) return encode_q8x2(a, b, rec);
+  if (format != ActFormat::f32) return encode_q8(a, b, format == ActFormat::q8_16, rec);
+  vf_store(reinterpret_cast<float*>(rec), a);
+  vf_store(reinterpret_cast<float*>(rec) + 16, b);
+}
+
+// values(i, n): the 16 values from column i on, of which n exist.
+template <typename F>
+STRATA_INLINE void encode_columns(const ActView& dst, std::uint32_t row, std::uint32_t col_begin,
+                                  std::uint32_t cols, const F& values) {
+  for (std::uint32_t c = 0; c < cols; c += kActBlock) {
+    const std::uint32_t left = cols - c;
+    const VF a = values(c, left < 16 ? left : 16);
+    const VF b = left > 16 ? values(c + 16, left < 32 ? left - 16 : 16) : vf_zero();
+    encode_record(dst.format, a, b, record_at(dst, row, (col_begin + c) / kActBlock));
+  }
+}
+
+static void quantize_kernel(const float* x, std::uint32_t col_begin, std::uint32_t cols, const ActView& dst,
+                            std::uint32_t row) {
+  encode_columns(
+      dst, row, col_begin, cols, [x](std::uint32_t i, std::uint32_t n) __attribute__((always_inline)) {
+        return n == 16 ? vf_load(x + i) : load_part(x + i, n);
+      });
+}
+
+static void rms_norm_quantize_kernel(const float* x, const float* weight, float eps, const ActView& dst,
+                                     std::uint32_t row) {
+  if (eps < 0.0f) return quantize_kernel(x, 0, dst.cols, dst, row);
+  const VF f = vf_set(rms_factor(x, eps, dst.cols));
+  encode_columns(
+      dst, row, 0, dst.cols, [=](std::uint32_t i, std::uint32_t n) __attribute__((always_inline)) {
+        const VF a = vf_mul(n == 16 ? vf_load(x + i) : load_part(x + i, n), f);
+        if (weight == nullptr) return a;
+        return vf_mul(a, n == 16 ? vf_load(weight + i) : load_part(weight + i, n));
+      });
+}
+
+static void dequantize_act_kernel(const ActView& src, std::uint32_t row, float* out) {
+  for (std::uint32_t c = 0; c < src.cols; ++c) {
+    const std::uint8_t* rec = record_at(src, row, c / kActBlock);
+    const std::uint32_t i = c % kActBlock;
+    if (src.format == ActFormat::f32) {
+      __builtin_memcpy(out + c, rec + 4 * i, 4);
+      continue;
+    }
+    const bool two = src.format == ActFormat::q8x2;
+    QTail t;
+    __builtin_memcpy(&t, rec + (two ? 64 : 32), sizeof(t));
+    const int q = static_cast<std::int8_t>(rec[i]);
+    out[c] = t.d[i / 16] * static_cast<float>(two ? 128 * q + static_cast<std::int8_t>(rec[32 + i]) : q);
+  }
+}
+
+// ---- RoPE
+// ---------------------------------------------------------------------------------------------------
+static void rope_halves_kernel(float* x, std::uint32_t n_heads, std::uint32_t head_dim, std::uint32_t n_rot,
+                               const float* cos_sin) {
+  const std::uint32_t half = n_rot / 2;
+  const float *cs = cos_sin, *sn = cos_sin + half;
+  for (std::uint32_t h = 0; h < n_heads; ++h, x += head_dim) {
+    std::uint32_t i = 0;
+    for (; i + 16 <= half; i += 16) {
+      const VF a = vf_load(x + i), b = vf_load(x + half + i), c = vf_load(cs + i), s = vf_load(sn + i);
+      vf_store(x + i, vf_sub(vf_mul(a, c), vf_mul(b, s)));
+      vf_store(x + half + i, vf_add(vf_mul(a, s), vf_mul(b, c)));
+    }
+    for (; i < half; ++i) {
+      const float a = x[i], b = x[half + i];
+      x[i] = a * cs[i] - b * sn[i];
+      x[half + i] = a * sn[i] + b * cs[i];
+    }
+  }
+}
+static void rope_adjacent_kernel(float* x, std::uint32_t n_heads, std::uint32_t head_dim, std::uint32_t n_rot,
+                                 const float* cos_sin) {
+  const std::uint32_t half = n_rot / 2;
+  const float *cs = cos_sin, *sn = cos_sin + half;
+  for (std::uint32_t h = 0; h < n_heads; ++h, x += head_dim) {
+    for (std::uint32_t i = 0; i < half; ++i) {
+      const float a = x[2 * i], b = x[2 * i + 1];
+      x[2 * i] = a * cs[i] - b * sn[i];
+      x[2 * i + 1] = a * sn[i] + b * cs[i];
+    }
+  }
+}

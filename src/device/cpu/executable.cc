@@ -11,7 +11,7 @@
 namespace strata::cpu {
 namespace {
 
-constexpr std::uint32_t kQueryTile = 16;  // prefill rows that share the keys they read
+constexpr std::uint32_t kRowTile = 32;  // prefill rows that share the keys they read
 
 std::int64_t now() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -180,11 +180,11 @@ struct CpuExecutable::Worker {
     std::uint32_t task = next_task(), first = 0;
     for (std::uint32_t i = 0; i < x.block_.sequences.size(); ++i) {
       const StepSequence& seq = x.block_.sequences[i];
-      const std::uint32_t tasks = groups_of(seq.n_rows, kQueryTile) * s.n_kv_heads;
+      const std::uint32_t tasks = groups_of(seq.n_rows, kRowTile) * s.n_kv_heads;
       const AttentionArgs args = attention_args(op, i);
       for (; task < first + tasks; task = next_task()) {
         const std::uint32_t tile = (task - first) / s.n_kv_heads, head = (task - first) % s.n_kv_heads;
-        const std::uint32_t begin = tile * kQueryTile, end = std::min(begin + kQueryTile, seq.n_rows);
+        const std::uint32_t begin = tile * kRowTile, end = std::min(begin + kRowTile, seq.n_rows);
         k.attention(args, head, begin, end, seq.first_position, x.floats(op.out) + seq.first_row * out_stride,
                     out_stride, scratch());
       }
@@ -210,7 +210,7 @@ struct CpuExecutable::Worker {
       for (; task < first + chunks * s.n_kv_heads; task = next_task()) {
         const std::uint32_t head = (task - first) / chunks, chunk = (task - first) % chunks;
         k.attention_chunk(attention_args(op, sequence), head, row_in_sequence, position, chunk0 + chunk,
-                          partial(row, head, chunk), scratch());
+                          partial(row, head, chunk));
       }
       first += chunks * s.n_kv_heads;
     }
@@ -340,6 +340,7 @@ CpuExecutable::CpuExecutable(const Program& program, const Bindings& bindings, c
   if (bindings.workspace_bytes < space_.bytes)
     throw_error(ErrorKind::internal, "the workspace has {} bytes of {}", bindings.workspace_bytes,
                 space_.bytes);
+  for (std::uint32_t slot = 0; slot < limits_.slots; ++slot) last_sample()[slot] = -1;
   for (const auto& s : program_.states) page_bytes_.push_back(kv_page_bytes(kv_layout(s)));
   for (std::size_t i = 0; i < program_.ropes.size(); ++i) {
     const RopeSpec& r = program_.ropes[i];

@@ -1,0 +1,287 @@
+// Every op on the CPU against the slow reference, over types, shapes and modes. The bodies take any device.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+
+#include "device/device.h"
+#include "device/testing/harness.h"
+
+namespace strata {
+namespace {
+
+using namespace testing;
+
+// A one-layer model whose every op can be looked at. Shapes are odd on purpose.
+struct Shape {
+  std::uint32_t width = 96, n_heads = 4, n_kv_heads = 2, head_dim = 32, n_ff = 160, vocab = 75;
+  std::uint32_t n_rot = 32;
+  RopeSpec::Pairs pairs = RopeSpec::Pairs::halves;
+  bool bias = false, head_norms = false, post_norms = false, sinks = false, tied = false,
+       rope_factors = false;
+  std::uint32_t window = 0;
+  float softcap = 0, final_softcap = 0;
+  Activation activation = Activation::silu;
+};
+
+class TinyModel {
+ public:
+  TinyModel(const Shape& s, DType type, DType kv_type) : shape_(s), type_(type) {
+    p_.n_embd = s.width;
+    p_.vocab_size = s.vocab;
+    const auto hidden = buffer("hidden", s.width), q = buffer("q", s.n_heads * s.head_dim),
+               k = buffer("k", s.n_kv_heads * s.head_dim), v = buffer("v", s.n_kv_heads * s.head_dim),
+               attended = buffer("attended", s.n_heads * s.head_dim), inner = buffer("inner", s.n_ff);
+    p_.buffers.push_back({"logits", s.vocab, RowSet::outputs});
+    const auto logits = static_cast<BufferId>(p_.buffers.size() - 1);
+    p_.groups.push_back({"group", s.window});
+    p_.states.push_back({0, 0, kv_type, s.n_kv_heads, s.head_dim, s.head_dim});
+    p_.ropes.push_back(
+        {.pairs = s.pairs, .n_rot = s.n_rot, .base = 10000.0f, .freq_scale = 0.5f, .magnitude = 1.1f});
+    if (s.rope_factors) p_.ropes[0].factors = vector("rope_factors", WeightRole::rope_factors, s.n_rot / 2);
+    const WeightId table =
+        add({"table", s.tied ? WeightRole::head : WeightRole::embedding, -1, type, s.vocab, s.width});
+    op(-1, EmbedOp{table, 1.5f, hidden});
+    QkvOp qkv{.in = hidden,
+              .norm = norm("attn_norm", s.width),
+              .q = matrix("q", WeightRole::qkv, s.n_heads * s.head_dim, s.width),
+              .k = matrix("k", WeightRole::qkv, s.n_kv_heads * s.head_dim, s.width),
+              .v = matrix("v", WeightRole::qkv, s.n_kv_heads * s.head_dim, s.width),
+              .q_out = q,
+              .k_out = k,
+              .v_out = v};
+    if (s.bias) {
+      qkv.q_bias = vector("q_bias", WeightRole::bias, s.n_heads * s.head_dim);
+      qkv.k_bias = vector("k_bias", WeightRole::bias, s.n_kv_heads * s.head_dim);
+      qkv.v_bias = vector("v_bias", WeightRole::bias, s.n_kv_heads * s.head_dim);
+    }
+    op(0, qkv);
+    RopeAppendOp rope{.q = q, .k = k, .v = v, .n_heads = s.n_heads, .rope = 0, .state = 0};
+    if (s.head_norms) rope.q_norm = norm("q_norm", s.head_dim), rope.k_norm = norm("k_norm", s.head_dim);
+    op(0, rope);
+    op(0, AttentionOp{.q = q,
+                      .out = attended,
+                      .n_heads = s.n_heads,
+                      .state = 0,
+                      .scale = 0.2f,
+                      .window = s.window,
+                      .softcap = s.softcap,
+                      .sinks = s.sinks ? vector("sinks", WeightRole::sinks, s.n_heads) : kNoWeight});
+    ResidualLinearOp out{.in = attended,
+                         .weight = matrix("out", WeightRole::attn_out, s.width, s.n_heads * s.head_dim),
+                         .residual = hidden,
+                         .out = hidden};
+    if (s.bias) out.bias = vector("out_bias", WeightRole::bias, s.width);
+    if (s.post_norms) out.post_norm = norm("post_attn", s.width);
+    op(0, out);
+    op(0, GateUpOp{.in = hidden,
+                   .norm = norm("ffn_norm", s.width),
+                   .gate = matrix("gate", WeightRole::gate_up, s.n_ff, s.width),
+                   .up = matrix("up", WeightRole::gate_up, s.n_ff, s.width),
+                   .activation = s.activation,
+                   .out = inner});
+    ResidualLinearOp down{.in = inner,
+                          .weight = matrix("down", WeightRole::down, s.width, s.n_ff),
+                          .residual = hidden,
+                          .out = hidden};
+    if (s.post_norms) down.post_norm = norm("post_ffw", s.width);
+    op(0, down);
+    op(-1, HeadOp{.in = hidden,
+                  .norm = norm("output_norm", s.width),
+                  .weight = s.tied ? table : matrix("head", WeightRole::head, s.vocab, s.width),
+                  .softcap = s.final_softcap,
+                  .logits = logits});
+    op(-1, SampleOp{logits});
+    check(p_);
+  }
+  const Program& program() const { return p_; }
+
+ private:
+  BufferId buffer(std::string name, std::uint32_t width) {
+    p_.buffers.push_back({std::move(name), width});
+    return static_cast<BufferId>(p_.buffers.size() - 1);
+  }
+  WeightId add(WeightSpec w) {
+    p_.weights.push_back(std::move(w));
+    return static_cast<WeightId>(p_.weights.size() - 1);
+  }
+  WeightId matrix(std::string name, WeightRole role, std::uint32_t rows, std::uint32_t cols) {
+    return add({std::move(name), role, 0, type_, rows, cols});
+  }
+  WeightId vector(std::string name, WeightRole role, std::uint32_t n) {
+    return add({std::move(name), role, 0, DType::F32, 1, n});
+  }
+  NormRef norm(std::string name, std::uint32_t n) {
+    return {vector(std::move(name), WeightRole::norm, n), 1e-5f};
+  }
+  void op(int layer, OpBody body) { p_.ops.push_back({static_cast<std::int16_t>(layer), body}); }
+
+  Shape shape_;
+  DType type_;
+  Program p_;
+};
+
+std::vector<std::int32_t> random_tokens(std::mt19937& random, std::uint32_t n, std::uint32_t vocab) {
+  std::vector<std::int32_t> tokens(n);
+  for (auto& t : tokens) t = static_cast<std::int32_t>(random() % vocab);
+  return tokens;
+}
+
+// Runs mixed steps (prefill chunks and single tokens of three sequences) and compares every buffer that every
+// op wrote.
+void compare_with_reference(Device& device, const Shape& shape, DType type, DType kv_type, Mode mode,
+                            double tolerance) {
+  const TinyModel model(shape, type, kv_type);
+  const RandomWeights weights = random_weights(model.program(), 11);
+  const StepLimits limits{.rows = 80, .outputs = 80, .slots = 3, .context = 300};
+  Harness harness(device, model.program(), weights, limits, mode);
+  Reference reference(model.program(), weights.floats);
+  std::mt19937 random(5);
+  const std::vector<std::vector<std::pair<std::uint32_t, std::uint32_t>>> steps = {
+      {{0, 70}}, {{0, 1}, {1, 33}, {2, 5}}, {{1, 1}}, {{2, 40}, {0, 40}}, {{0, 1}, {1, 1}, {2, 1}}, {{0, 75}},
+      {{0, 1}}};
+  for (const auto& step : steps) {
+    std::vector<Feed> feeds;
+    for (const auto& [sequence, n] : step) feeds.push_back({sequence, random_tokens(random, n, shape.vocab)});
+    const auto got = harness.step(feeds);
+    std::vector<std::map<BufferId, Matrix>> want(model.program().ops.size());
+    for (const auto& feed : feeds) {
+      const auto part = reference.feed(feed.sequence, feed.tokens);
+      for (std::size_t i = 0; i < part.size(); ++i)
+        for (const auto& [id, rows] : part[i])
+          want[i][id].insert(want[i][id].end(), rows.begin(), rows.end());
+    }
+    for (std::size_t i = 0; i < want.size(); ++i)
+      for (const auto& [id, rows] : got[i])
+        EXPECT_LT(relative_error(rows, want[i].at(id)), tolerance)
+            << dtype_info(type).name << ", step of " << step.size() << " sequences, op "
+            << op_name(model.program().ops[i]) << ", buffer " << model.program().buffers[id].name;
+  }
+}
+
+std::unique_ptr<Device> cpu(std::uint32_t threads = 2) { return make_cpu_device({.threads = threads}); }
+
+// Float activations and sums: what is left is float rounding.
+constexpr double kExact = 2e-5;
+// One-byte activations in blocks of 32: half a step of max/127 each, through six products one after another.
+constexpr double kFast = 3e-2;
+
+class OpTypes : public ::testing::TestWithParam<DType> {};
+
+TEST_P(OpTypes, ExactModeAgreesWithTheReference) {
+  Shape shape;
+  if (dtype_info(GetParam()).block == 256)
+    shape.width = 256, shape.head_dim = 64, shape.n_rot = 64, shape.n_ff = 512;
+  compare_with_reference(*cpu(), shape, GetParam(), DType::F32, Mode::exact, kExact);
+}
+TEST_P(OpTypes, FastModeStaysNearTheReference) {
+  Shape shape;
+  if (dtype_info(GetParam()).block == 256)
+    shape.width = 256, shape.head_dim = 64, shape.n_rot = 64, shape.n_ff = 512;
+  compare_with_reference(*cpu(), shape, GetParam(), DType::F16, Mode::fast, kFast);
+}
+INSTANTIATE_TEST_SUITE_P(AllTypes, OpTypes,
+                         ::testing::Values(DType::F32, DType::F16, DType::BF16, DType::Q4_0, DType::Q4_1,
+                                           DType::Q5_0, DType::Q5_1, DType::Q8_0, DType::Q2_K, DType::Q3_K,
+                                           DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::IQ4_NL,
+                                           DType::IQ4_XS, DType::MXFP4),
+                         [](const auto& info) { return std::string(dtype_info(info.param).name); });
+
+struct NamedShape {
+  const char* name;
+  Shape shape;
+};
+class OpShapes : public ::testing::TestWithParam<NamedShape> {};
+
+TEST_P(OpShapes, ExactModeAgreesWithTheReference) {
+  compare_with_reference(*cpu(), GetParam().shape, DType::Q8_0, DType::F32, Mode::exact, kExact);
+}
+TEST_P(OpShapes, FastModeStaysNearTheReference) {
+  compare_with_reference(*cpu(), GetParam().shape, DType::Q8_0, DType::F16, Mode::fast, kFast);
+}
+TEST_P(OpShapes, EightBitStateStaysNearTheReference) {
+  compare_with_reference(*cpu(), GetParam().shape, DType::Q8_0, DType::Q8_0, Mode::fast, kFast);
+}
+INSTANTIATE_TEST_SUITE_P(
+    Features, OpShapes,
+    ::testing::Values(NamedShape{"llama", {.pairs = RopeSpec::Pairs::adjacent}},
+                      NamedShape{"factors", {.pairs = RopeSpec::Pairs::adjacent, .rope_factors = true}},
+                      NamedShape{"qwen2", {.bias = true}}, NamedShape{"qwen3", {.head_norms = true}},
+                      NamedShape{"gemma2",
+                                 {.post_norms = true,
+                                  .tied = true,
+                                  .window = 48,
+                                  .softcap = 5,
+                                  .final_softcap = 3,
+                                  .activation = Activation::gelu_tanh}},
+                      NamedShape{"gemma3",
+                                 {.n_heads = 4,
+                                  .n_kv_heads = 1,
+                                  .head_norms = true,
+                                  .post_norms = true,
+                                  .tied = true,
+                                  .window = 20,
+                                  .activation = Activation::gelu_tanh}},
+                      NamedShape{"sinks", {.sinks = true, .window = 33}},
+                      NamedShape{"partial_rotation", {.head_dim = 64, .n_rot = 32}},
+                      NamedShape{"many_heads", {.n_heads = 9, .n_kv_heads = 3}},
+                      NamedShape{"one_group", {.n_heads = 6, .n_kv_heads = 6}},
+                      NamedShape{"wide_heads",
+                                 {.n_heads = 2, .n_kv_heads = 1, .head_dim = 256, .n_rot = 256}}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+// Logits of every position, computed under one schedule.
+std::vector<std::vector<float>> logits_of(Device& device, Mode mode, const std::vector<std::int32_t>& tokens,
+                                          const std::vector<std::uint32_t>& chunks, bool company,
+                                          std::uint64_t page_seed) {
+  const Shape shape{
+      .width = 256, .n_heads = 4, .n_kv_heads = 2, .head_dim = 64, .n_ff = 512, .vocab = 75, .n_rot = 64};
+  const TinyModel model(shape, DType::Q4_K, mode == Mode::exact ? DType::F32 : DType::F16);
+  const RandomWeights weights = random_weights(model.program(), 3);
+  const StepLimits limits{.rows = 128, .outputs = 128, .slots = 4, .context = 400};
+  Harness harness(device, model.program(), weights, limits, mode, page_seed);
+  std::mt19937 random(page_seed);
+  std::vector<std::vector<float>> out;
+  std::size_t at = 0;
+  for (const std::uint32_t n : chunks) {
+    std::vector<Feed> feeds;
+    if (company) feeds.push_back({2, random_tokens(random, 1 + random() % 20, shape.vocab)});
+    const std::size_t first = company ? feeds[0].tokens.size() : 0;
+    feeds.push_back({1, {tokens.begin() + at, tokens.begin() + at + n}});
+    if (company) feeds.push_back({0, random_tokens(random, 1, shape.vocab)});
+    harness.step(feeds);
+    const auto all = harness.last().logits;
+    for (std::size_t i = first; i < first + n; ++i)
+      out.emplace_back(all.begin() + i * shape.vocab, all.begin() + (i + 1) * shape.vocab);
+    at += n;
+  }
+  return out;
+}
+
+TEST(Invariance, SameBitsAloneInCompanyAndInAnyChunks) {
+  std::mt19937 random(9);
+  const auto tokens = random_tokens(random, 200, 75);
+  const std::vector<std::uint32_t> whole = {100, 100}, ones(200, 1), mixed = {1, 2, 33, 64, 31, 7, 50, 12};
+  const auto one = cpu(1), two = cpu(2);
+  for (const Mode mode : {Mode::invariant, Mode::exact}) {
+    const auto want = logits_of(*two, mode, tokens, whole, false, 1);
+    EXPECT_EQ(logits_of(*two, mode, tokens, ones, false, 2), want);
+    EXPECT_EQ(logits_of(*two, mode, tokens, mixed, true, 3), want);
+    EXPECT_EQ(logits_of(*one, mode, tokens, mixed, false, 4), want);
+  }
+}
+
+TEST(Executable, RefusesBlocksThatBreakItsLimits) {
+  const TinyModel model({}, DType::F32, DType::F32);
+  const RandomWeights weights = random_weights(model.program(), 1);
+  const auto device = cpu();
+  Harness harness(*device, model.program(), weights, {.rows = 8, .outputs = 8, .slots = 2, .context = 64},
+                  Mode::fast);
+  EXPECT_ANY_THROW(harness.step({{0, std::vector<std::int32_t>(9, 1)}}));
+  EXPECT_ANY_THROW(harness.step({{5, {1}}}));
+  EXPECT_ANY_THROW(harness.step({{0, {75}}}));
+  EXPECT_ANY_THROW(harness.step({{1, {kLastSample}}}));
+}
+
+}  // namespace
+}  // namespace strata

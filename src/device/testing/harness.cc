@@ -1,0 +1,143 @@
+#include "device/testing/harness.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+
+#include "base/error.h"
+#include "quant/quant.h"
+
+namespace strata::testing {
+
+RandomWeights random_weights(const Program& program, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<float> normal;
+  RandomWeights out;
+  for (const auto& w : program.weights) {
+    std::vector<float> values(w.elements());
+    const float scale = 1.0f / std::sqrt(static_cast<float>(w.cols));
+    for (auto& v : values) {
+      if (w.role == WeightRole::norm)
+        v = 1.0f + 0.2f * normal(random);
+      else if (w.role == WeightRole::rope_factors)
+        v = 1.0f + std::abs(normal(random));
+      else if (w.is_vector())
+        v = 0.3f * normal(random);
+      else
+        v = normal(random) * (w.role == WeightRole::embedding ? 1.0f : scale);
+    }
+    out.raw.emplace_back(w.file_bytes());
+    quantize(w.type, values.data(), values.size(), out.raw.back().data());
+    dequantize(w.type, out.raw.back().data(), values.size(), values.data());
+    out.floats.push_back(std::move(values));
+  }
+  return out;
+}
+
+Harness::Harness(Device& device, const Program& program, const RandomWeights& weights,
+                 const StepLimits& limits, Mode mode, std::uint64_t page_seed)
+    : program_(program), limits_(limits) {
+  const Target& target = device.target();
+  table_length_ = (limits.context + target.page_tokens() - 1) / target.page_tokens() + 1;
+  Bindings bindings;
+  std::vector<WeightLoad> loads;
+  std::uint64_t weight_bytes = 0;
+  std::vector<std::int64_t> offsets;
+  for (std::size_t i = 0; i < program.weights.size(); ++i) {
+    const WeightLayout layout = target.weight_layout(program.weights[i], mode);
+    const bool repacked = layout.home == WeightHome::repacked;
+    offsets.push_back(repacked ? static_cast<std::int64_t>(weight_bytes) : -1);
+    if (!repacked) continue;
+    loads.push_back({&program_.weights[i], weights.raw[i], weight_bytes});
+    weight_bytes += layout.bytes;
+  }
+  weights_ = device.make_arena("weights", weight_bytes);
+  device.load_weights(loads, mode, *weights_, {});
+  for (std::size_t i = 0; i < offsets.size(); ++i)
+    bindings.weights.push_back(offsets[i] < 0 ? weights.raw[i].data() : weights_->data() + offsets[i]);
+
+  const std::uint32_t pages = table_length_ * limits.slots;
+  std::uint64_t state_bytes = 0;
+  for (const auto& s : program.states) state_bytes += target.state_page_bytes(s) * pages;
+  states_ = device.make_arena("states", state_bytes);
+  std::uint64_t offset = 0;
+  for (const auto& s : program.states) {
+    bindings.states.push_back(states_->data() + offset);
+    offset += target.state_page_bytes(s) * pages;
+  }
+  std::mt19937_64 random(page_seed);
+  for (std::size_t g = 0; g < program.groups.size(); ++g) {
+    bindings.pages.push_back(pages);
+    std::vector<std::int32_t> order(pages);
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random);
+    for (std::uint32_t s = 0; s < limits.slots; ++s)
+      tables_.emplace_back(order.begin() + s * table_length_, order.begin() + (s + 1) * table_length_);
+  }
+  lengths_.assign(limits.slots, 0);
+  workspace_ = device.make_arena(
+      "workspace", target.workspace_bytes(program, limits, mode, std::max(1u, device.info().threads)));
+  bindings.workspace = workspace_->data();
+  bindings.workspace_bytes = workspace_->bytes();
+  executable_ = device.compile(program_, bindings, limits, mode);
+}
+
+Harness::Trace Harness::step(const std::vector<Feed>& feeds, bool logits) {
+  std::vector<std::int32_t> tokens, positions, tables;
+  std::vector<std::uint32_t> row_sequence;
+  std::vector<StepSequence> sequences;
+  std::vector<StepOutput> outputs;
+  for (std::uint32_t f = 0; f < feeds.size(); ++f) {
+    const Feed& feed = feeds[f];
+    sequences.push_back({feed.sequence, static_cast<std::uint32_t>(tokens.size()),
+                         static_cast<std::uint32_t>(feed.tokens.size()), lengths_[feed.sequence]});
+    for (const std::int32_t token : feed.tokens) {
+      if (logits)
+        outputs.push_back({static_cast<std::uint32_t>(tokens.size()),
+                           f,
+                           static_cast<std::uint8_t>(Want::logits),
+                           {},
+                           nullptr});
+      tokens.push_back(token);
+      positions.push_back(lengths_[feed.sequence]++);
+      row_sequence.push_back(f);
+    }
+  }
+  for (std::size_t g = 0; g < program_.groups.size(); ++g)
+    for (const Feed& feed : feeds) {
+      const auto& table = tables_[g * limits_.slots + feed.sequence];
+      tables.insert(tables.end(), table.begin(), table.end());
+    }
+  Trace trace(program_.ops.size());
+  executable_->set_probe(
+      [&](const Op& op, BufferId buffer, std::uint32_t row, std::span<const float> values) {
+        std::size_t index = 0;  // the probe gets the executable's own copy of the op: found by layer and kind
+        for (; index < program_.ops.size(); ++index)
+          if (program_.ops[index].layer == op.layer && program_.ops[index].body.index() == op.body.index() &&
+              (trace[index].find(buffer) == trace[index].end() || trace[index][buffer].size() == row))
+            break;
+        if (index == program_.ops.size()) throw_error(ErrorKind::internal, "a probe of an unknown op");
+        trace[index][buffer].emplace_back(values.begin(), values.end());
+      });
+  executable_->launch({tokens, positions, row_sequence, sequences, outputs, tables, table_length_});
+  last_ = &executable_->wait();
+  executable_->set_probe({});
+  return trace;
+}
+
+double relative_error(const std::vector<std::vector<float>>& a, const Matrix& b) {
+  if (a.size() != b.size()) return INFINITY;
+  double difference = 0, norm = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (a[i].size() != b[i].size()) return INFINITY;
+    for (std::size_t c = 0; c < a[i].size(); ++c) {
+      difference += (a[i][c] - b[i][c]) * (a[i][c] - b[i][c]);
+      norm += b[i][c] * b[i][c];
+    }
+  }
+  const double error = std::sqrt(difference / std::max(norm, 1e-30));
+  return std::isfinite(error) ? error : INFINITY;
+}
+
+}  // namespace strata::testing

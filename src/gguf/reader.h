@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/readable.h"
 #include "gguf/gguf.h"
 
 namespace strata {
@@ -58,8 +59,5 @@ class GgufReader {
 
 // Bytes of a number or boolean; 0 for strings, arrays and ids that are no type.
 std::uint32_t gguf_type_bytes(GgufType type);
-// Text from a file made fit for a message or a list: one line of valid UTF-8, control characters and stray
-// bytes escaped, cut to `width` bytes or a few more.
-std::string readable(std::string_view text, std::size_t width = 80);
 
 }  // namespace strata

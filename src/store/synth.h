@@ -1,5 +1,5 @@
 // Random-weight GGUF files of real models' shapes: for speed and memory measurements and for tests, where the
-// words don't matter. Deterministic: the same options write the same bytes on every machine.
+// words don't matter. The same options write the same bytes.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,17 @@
+// Foreign text made fit for a message or a list.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace strata {
+
+// One line of valid UTF-8: control characters and stray bytes escaped, cut to about `width` bytes ("…" marks
+// it).
+std::string readable(std::string_view text, std::size_t width = 80);
+
+// Length in bytes of the valid UTF-8 character at the start of `text` (1 to 4), or 0 when there is none.
+std::size_t utf8_length(std::string_view text);
+
+}  // namespace strata

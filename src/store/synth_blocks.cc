@@ -53,11 +53,22 @@ int scatter(SynthRandom& random, int middle) {
   return middle - middle / 4 + static_cast<int>(random.next() >> 33) % (middle / 2 + 1);
 }
 
+double sign(SynthRandom& random) { return random.next() >> 63 != 0 ? 1 : -1; }
+
 // Each `scales` sets a block's scale fields so that random codes give weights of deviation s around 0.
-void scales(BlockQ4_0& b, double s, SynthRandom&) { b.d = half(s / uniform_deviation(16)); }
-void scales(BlockQ5_0& b, double s, SynthRandom&) { b.d = half(s / uniform_deviation(32)); }
-void scales(BlockQ8_0& b, double s, SynthRandom&) { b.d = half(s / uniform_deviation(256)); }
-void scales(BlockIq4Nl& b, double s, SynthRandom&) { b.d = half(s / codebook_deviation(kIq4Values)); }
+// Codes whose mean isn't 0 need scales of both signs.
+void scales(BlockQ4_0& b, double s, SynthRandom& random) {
+  b.d = half(sign(random) * s / uniform_deviation(16));
+}
+void scales(BlockQ5_0& b, double s, SynthRandom& random) {
+  b.d = half(sign(random) * s / uniform_deviation(32));
+}
+void scales(BlockQ8_0& b, double s, SynthRandom& random) {
+  b.d = half(sign(random) * s / uniform_deviation(256));
+}
+void scales(BlockIq4Nl& b, double s, SynthRandom& random) {
+  b.d = half(sign(random) * s / codebook_deviation(kIq4Values));
+}
 void scales(BlockQ4_1& b, double s, SynthRandom&) {
   b.d = half(s / uniform_deviation(16));
   b.m = half(-7.5 * s / uniform_deviation(16));
@@ -79,19 +90,19 @@ void scales(BlockQ2K& b, double s, SynthRandom& random) {
 void scales(BlockQ3K& b, double s, SynthRandom& random) {
   b.d = half(s / uniform_deviation(8) / 24);
   for (int g = 0; g < 16; ++g) {
-    const int sign = random.next() >> 63 != 0 ? 1 : -1;  // the codes' mean is -1/2; signs cancel it
-    pack_scale_q3k(b.scales, g, static_cast<std::uint8_t>(32 + sign * scatter(random, 24)));
+    const int scale = static_cast<int>(sign(random)) * scatter(random, 24);
+    pack_scale_q3k(b.scales, g, static_cast<std::uint8_t>(32 + scale));
   }
 }
 void scales(BlockQ6K& b, double s, SynthRandom& random) {
   b.d = half(s / uniform_deviation(64) / 64);
   for (std::int8_t& scale : b.scales)
-    scale = static_cast<std::int8_t>(scatter(random, 64) * (random.next() >> 63 != 0 ? 1 : -1));
+    scale = static_cast<std::int8_t>(static_cast<int>(sign(random)) * scatter(random, 64));
 }
 void scales(BlockIq4Xs& b, double s, SynthRandom& random) {
   b.d = half(s / codebook_deviation(kIq4Values) / 24);
   for (int g = 0; g < 8; ++g) {
-    const int code = 32 + scatter(random, 24) * (random.next() >> 63 != 0 ? 1 : -1);
+    const int code = 32 + static_cast<int>(sign(random)) * scatter(random, 24);
     b.scales_l[g / 2] |= static_cast<std::uint8_t>((code & 15) << 4 * (g % 2));
     b.scales_h = static_cast<std::uint16_t>(b.scales_h | code >> 4 << 2 * g);
   }

@@ -1,0 +1,170 @@
+#include "store/store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "gguf/writer.h"
+
+namespace strata {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class StoreTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (fs::temp_directory_path() / "strata-store-XXXXXX").string();
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    root_ = pattern;
+    fs::create_directories(root_ / "own");
+    fs::create_directories(root_ / "cache");
+  }
+  void TearDown() override { fs::remove_all(root_); }
+
+  fs::path write(const fs::path& path, std::uint16_t number = 0, std::uint16_t count = 1) {
+    GgufWriter w(root_ / path);
+    if (number == 0) w.add_string("general.architecture", "llama");
+    w.add_u32("general.file_type", 3);
+    if (count > 1) w.add_u16("split.no", number), w.add_u16("split.count", count);
+    w.add_tensor("w" + std::to_string(number), std::array<std::uint64_t, 2>{32, 4}, DType::Q4_1);
+    w.write(std::vector<std::byte>(80));
+    w.finish();
+    return root_ / path;
+  }
+  ModelStore store() const { return ModelStore({root_ / "own", root_ / "absent", root_ / "cache"}); }
+  std::string failure(const std::string& name, ErrorKind kind) const {
+    try {
+      const fs::path found = store().resolve(name);
+      ADD_FAILURE() << name << " gave " << found;
+    } catch (const Error& error) {
+      EXPECT_EQ(static_cast<int>(error.kind()), static_cast<int>(kind)) << error.what();
+      return error.what();
+    }
+    return "";
+  }
+
+  fs::path root_;
+};
+
+TEST_F(StoreTest, ListsModelsOfAllDirectories) {
+  write("cache/SmolLM2-135M-Instruct.Q4_1.gguf");
+  write("own/beta.gguf");
+  write("own/big-00001-of-00002.gguf", 0, 2);
+  write("own/big-00002-of-00002.gguf", 1, 2);
+  std::ofstream(root_ / "own/alpha.gguf") << "no model";
+  std::ofstream(root_ / "own/notes.txt") << "no model either";
+  fs::create_directories(root_ / "own/directory.gguf");
+  const std::vector<StoredModel> models = store().list();
+  ASSERT_EQ(models.size(), 4u);
+  EXPECT_EQ(models[0].name, "alpha");
+  EXPECT_THAT(models[0].error, HasSubstr("is not a GGUF file"));
+  EXPECT_EQ(models[0].bytes, 8u);
+  EXPECT_EQ(models[1].name, "beta");
+  EXPECT_EQ(models[1].error, "");
+  EXPECT_EQ(models[1].architecture, "llama");
+  EXPECT_EQ(models[1].parameters, 128u);
+  EXPECT_EQ(models[1].quantization, "Q4_1");
+  EXPECT_GT(models[1].modified, std::chrono::system_clock::now() - std::chrono::hours(1));
+  EXPECT_EQ(models[2].name, "big");
+  EXPECT_EQ(models[2].parameters, 256u);
+  EXPECT_EQ(models[2].bytes, fs::file_size(root_ / "own/big-00001-of-00002.gguf") +
+                                 fs::file_size(root_ / "own/big-00002-of-00002.gguf"));
+  EXPECT_EQ(models[3].name, "SmolLM2-135M-Instruct.Q4_1");
+}
+
+TEST_F(StoreTest, ResolvesNamesWithoutCaseAndByBeginning) {
+  const fs::path smol = write("cache/SmolLM2-135M-Instruct.Q4_1.gguf");
+  const fs::path gemma = write("cache/gemma-3-270m-q4_k_m.gguf");
+  const fs::path big = write("own/big-00001-of-00002.gguf", 0, 2);
+  write("own/big-00002-of-00002.gguf", 1, 2);
+  for (const char* name :
+       {"smollm2", "SmolLM2", "smollm2:135m", "smollm2:latest", "SMOLLM2-135M-instruct.q4_1",
+        "SmolLM2-135M-Instruct.Q4_1.gguf", "library/smollm2", "s", "smollm2:instruct"})
+    EXPECT_EQ(store().resolve(name), smol) << name;
+  EXPECT_EQ(store().resolve("gemma-3"), gemma);
+  EXPECT_EQ(store().resolve("gemma:270m"), gemma);
+  EXPECT_EQ(store().resolve("big"), big);
+  EXPECT_EQ(store().resolve(smol.string()), smol);
+  EXPECT_EQ(store().find("gemma").name, "gemma-3-270m-q4_k_m");
+}
+
+TEST_F(StoreTest, AWholeNameWinsAndEarlierDirectoriesToo) {
+  const fs::path own = write("own/qwen.gguf");
+  write("cache/Qwen.gguf");
+  write("own/qwen-7b.gguf");
+  EXPECT_EQ(store().resolve("qwen"), own);
+  EXPECT_EQ(store().resolve("qwen:7b"), root_ / "own/qwen-7b.gguf");
+  EXPECT_EQ(store().list().size(), 2u);
+}
+
+TEST_F(StoreTest, ExplainsWhatItCannotFind) {
+  write("own/qwen-7b.gguf");
+  write("own/qwen-32b.gguf");
+  write("own/smollm2.gguf");
+  EXPECT_THAT(failure("qwen", ErrorKind::bad_input),
+              HasSubstr("'qwen' may mean qwen-32b or qwen-7b; give more"));
+  EXPECT_THAT(failure("smolm2", ErrorKind::not_found), HasSubstr("no model 'smolm2'; did you mean smollm2?"));
+  EXPECT_THAT(failure("7b", ErrorKind::not_found), HasSubstr("did you mean qwen-7b?"));
+  EXPECT_THAT(failure("zzzzzzzz", ErrorKind::not_found),
+              AllOf(HasSubstr("neither a file nor a model in"), HasSubstr("own")));
+  EXPECT_THAT(failure("qwen:1b", ErrorKind::not_found), HasSubstr("did you mean"));
+  EXPECT_THAT(failure("", ErrorKind::bad_input), HasSubstr("empty"));
+  EXPECT_THAT(failure("./no/such.gguf", ErrorKind::not_found), HasSubstr("no file ./no/such.gguf"));
+  EXPECT_THAT(failure((root_ / "own").string(), ErrorKind::bad_input), HasSubstr("is a directory"));
+}
+
+TEST_F(StoreTest, NamesFromTheNetworkStayInside) {
+  write("own/model.gguf");
+  const fs::path outside = write("outside.gguf");
+  EXPECT_THROW(store().find("../outside"), Error);
+  EXPECT_THROW(store().find(outside.string()), Error);
+  EXPECT_THROW(store().find("own/../../outside"), Error);
+  EXPECT_EQ(store().find("model").path, root_ / "own/model.gguf");
+  for (const char* name : {"a", "smollm2:135m", "library/qwen2.5:7b-q4_K_M", "A_b-c.d"})
+    EXPECT_TRUE(ModelStore::valid_name(name)) << name;
+  for (const char* name : {"", "..", "a/../b", "/a", "a/", "a//b", "a/b/c", ".hidden", "a:", ":a", "a b",
+                           "a\nb", "a\\b", "caf\xc3\xa9", "~/x", "a/.b"})
+    EXPECT_FALSE(ModelStore::valid_name(name)) << name;
+  EXPECT_FALSE(ModelStore::valid_name(std::string(201, 'a')));
+  EXPECT_FALSE(ModelStore::valid_name(std::string_view("a\0b", 3)));
+}
+
+TEST(StoreEnvironment, FollowsTheVariables) {
+  const auto set = [](const char* name, const char* value) {
+    if (value == nullptr) {
+      unsetenv(name);
+    } else {
+      setenv(name, value, 1);
+    }
+  };
+  std::vector<std::pair<std::string, std::string>> saved;
+  for (const char* name : {"HOME", "STRATA_MODELS", "XDG_DATA_HOME", "XDG_CACHE_HOME"}) {
+    if (const char* value = std::getenv(name)) saved.emplace_back(name, value);
+    unsetenv(name);
+  }
+  set("HOME", "/home/someone");
+  EXPECT_THAT(ModelStore::from_environment().directories(),
+              ::testing::ElementsAre("/home/someone/.local/share/strata/models",
+                                     "/home/someone/.cache/strata/models"));
+  set("XDG_DATA_HOME", "/data");
+  set("XDG_CACHE_HOME", "/cache");
+  EXPECT_THAT(ModelStore::from_environment().directories(),
+              ::testing::ElementsAre("/data/strata/models", "/cache/strata/models"));
+  set("STRATA_MODELS", "/models");
+  EXPECT_THAT(ModelStore::from_environment().directories(),
+              ::testing::ElementsAre("/models", "/cache/strata/models"));
+  for (const char* name : {"HOME", "STRATA_MODELS", "XDG_DATA_HOME", "XDG_CACHE_HOME"}) unsetenv(name);
+  for (const auto& [name, value] : saved) setenv(name.c_str(), value.c_str(), 1);
+}
+
+}  // namespace
+}  // namespace strata

@@ -511,7 +511,8 @@ def read_tokens(args):
     if args.tokens_file:
         ids = [int(t) for t in open(args.tokens_file).read().replace(",", " ").split()]
     elif args.text:
-        out = subprocess.run([args.strata, "tokenize", args.model, args.text], check=True, capture_output=True, text=True)
+        command = [args.strata, "tokenize", args.model, args.text, "--bos"]
+        out = subprocess.run(command, check=True, capture_output=True, text=True)
         ids = [int(t) for t in out.stdout.replace(",", " ").split()]
     else:
         raise SystemExit("give --tokens-file or --text")

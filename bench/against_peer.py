@@ -1,0 +1,232 @@
+#!/usr/bin/env python3
+"""Strata against llama.cpp (through llama-cpp-python) on this CPU: same file, same threads, alternating pairs, medians.
+
+  python3 -m venv /tmp/peer && CMAKE_ARGS=-DGGML_NATIVE=ON /tmp/peer/bin/pip install \\
+      --no-binary llama-cpp-python llama-cpp-python==0.3.36        # builds it for this CPU, about 10 minutes
+  /tmp/peer/bin/python bench/against_peer.py MODEL.gguf [MODEL.gguf ...] --strata build/release/strata
+
+Tests: pp512 prefills 512 tokens from nothing, tg128 generates 128, tg@2048 generates behind 2048. Tokens are random
+(no sampling on either side), the head is computed for the last token of a prefill and for every generated one. The peer uses
+flash attention or not, whichever was faster in its warm-up, separately for each test. The side that isn't
+measured waits without using the CPU.
+"""
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import time
+
+TESTS = ("pp512", "tg128", "tg@2048")
+DEPTH, DEEP_TOKENS = 2048, 64
+
+
+class Peer:
+    """One loaded model in llama.cpp; measure(test) is tokens/s of one run."""
+
+    def __init__(self, model, threads):
+        import llama_cpp
+
+        self.lib = llama_cpp
+        llama_cpp.llama_log_set(QUIET, None)
+        llama_cpp.llama_backend_init()
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = 0
+        self.model = llama_cpp.llama_model_load_from_file(model.encode(), params)
+        if not self.model:
+            raise SystemExit(f"the peer can't load {model}")
+        self.vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
+        self.contexts = {fa: self.context(threads, fa) for fa in (0, 1)}
+        self.deep, self.best = set(), {}
+        self.random = random.Random(7)
+        self.batch = llama_cpp.llama_batch_init(512, 0, 1)
+
+    def context(self, threads, flash):
+        params = self.lib.llama_context_default_params()
+        params.n_ctx = DEPTH + 512
+        params.n_batch = params.n_ubatch = 512
+        params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = flash
+        return self.lib.llama_init_from_model(self.model, params)
+
+    def decode(self, ctx, first, count):
+        b = self.batch
+        b.n_tokens = count
+        for i in range(count):
+            b.token[i], b.pos[i], b.n_seq_id[i] = self.random.randrange(self.vocabulary), first + i, 1
+            b.seq_id[i][0], b.logits[i] = 0, i == count - 1
+        if self.lib.llama_decode(ctx, b):
+            raise SystemExit("the peer failed to decode")
+        self.lib.llama_synchronize(ctx)
+
+    def once(self, test, flash):
+        lib, ctx = self.lib, self.contexts[flash]
+        memory = lib.llama_get_memory(ctx)
+        if test == "tg@2048" and flash in self.deep:
+            lib.llama_memory_seq_rm(memory, 0, DEPTH, -1)
+        else:
+            lib.llama_memory_clear(memory, True)
+            self.deep.discard(flash)
+            if test == "tg@2048":
+                for at in range(0, DEPTH, 512):
+                    self.decode(ctx, at, 512)
+                self.deep.add(flash)
+        start = time.perf_counter()
+        if test == "pp512":
+            self.decode(ctx, 0, 512)
+            return 512 / (time.perf_counter() - start)
+        count, first = (DEEP_TOKENS, DEPTH) if test == "tg@2048" else (128, 0)
+        for i in range(count):
+            self.decode(ctx, first + i, 1)
+        return count / (time.perf_counter() - start)
+
+    def measure(self, test):
+        if test not in self.best:  # warm-up, which also says whether flash attention is faster
+            self.once(test, 0), self.once(test, 1)
+            self.best[test] = max((0, 1), key=lambda flash: self.once(test, flash))
+        return self.once(test, self.best[test])
+
+
+def serve_peer(model, threads):
+    """Worker: a test's name a line on stdin -> a JSON line on stdout."""
+    peer = Peer(model, threads)
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        speed = peer.measure(line.strip())
+        print(json.dumps({"speed": speed, "flash": peer.best[line.strip()]}), flush=True)
+
+
+class PeerProcess:
+    def __init__(self, model, threads):
+        command = [sys.executable, os.path.abspath(__file__), "--serve-peer", model, "--threads", str(threads)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.flash = {}
+        self.read()
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("the peer ended early")
+        return json.loads(line)
+
+    def measure(self, test):
+        self.process.stdin.write(test + "\n")
+        self.process.stdin.flush()
+        answer = self.read()
+        self.flash[test] = answer["flash"]
+        return answer["speed"]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure_strata(binary, model, threads, tests):
+    """{test: tokens/s} of one process that measures each test once after its own warm-up."""
+    command = [binary, "bench", model, "--threads", str(threads), "--tests", ",".join(tests), "--reps", "1", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    found = {r["test"]: r["tokens_per_second"] for r in json.loads(done.stdout)["results"]}
+    return {test: found[test] for test in tests}
+
+
+def spread(values):
+    return (max(values) - min(values)) / statistics.median(values)
+
+
+def compare(args, model):
+    peer = PeerProcess(model, args.threads)
+    runs = {test: {"strata": [], "peer": []} for test in args.tests}
+    for test in args.tests:
+        peer.measure(test)  # loads, warms and picks flash attention
+
+    def run_peer():
+        for test in args.tests:
+            runs[test]["peer"].append(peer.measure(test))
+
+    def run_strata():
+        if not args.peer_only:
+            for test, speed in measure_strata(args.strata, model, args.threads, args.tests).items():
+                runs[test]["strata"].append(speed)
+
+    for i in range(args.pairs):
+        for side in (run_strata, run_peer) if i % 2 == 0 else (run_peer, run_strata):
+            side()
+    peer.close()
+    rows = []
+    for test, both in runs.items():
+        row = {"model": os.path.basename(model), "test": test, "runs": both, "peer_flash_attention": bool(peer.flash[test])}
+        for side, values in both.items():
+            if values:
+                row[side], row[side + "_spread"] = statistics.median(values), spread(values)
+        if both["strata"]:
+            row["ratio"] = row["strata"] / row["peer"]
+        rows.append(row)
+    return rows
+
+
+def machine():
+    name, flags = platform.machine(), set()
+    try:
+        for line in open("/proc/cpuinfo"):
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                name = value.strip()
+            if key.strip() == "flags":
+                flags = set(value.split())
+    except OSError:
+        pass
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
+    return {"cpu": name, "cores": os.cpu_count(), "features": [f for f in wanted if f in flags]}
+
+
+def show(rows, args):
+    m = machine()
+    print(f"{m['cpu']}, {m['cores']} cores ({' '.join(m['features'])}), {args.threads} threads, median of {args.pairs} pairs")
+    print("| file | test | Strata tok/s | peer tok/s | ratio | spread Strata / peer | peer's flash attention |")
+    print("|---|---|---|---|---|---|---|")
+    for r in rows:
+        strata = f"{r['strata']:.1f}" if "strata" in r else "–"
+        ratio = f"{r['ratio']:.2f}×" if "ratio" in r else "–"
+        own = f"{r['strata_spread']:.0%}" if "strata" in r else "–"
+        flash = "on" if r["peer_flash_attention"] else "off"
+        print(f"| {r['model']} | {r['test']} | {strata} | {r['peer']:.1f} | {ratio} | {own} / {r['peer_spread']:.0%} | {flash} |")
+
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("models", nargs="*", help="GGUF files")
+    a.add_argument("--strata", default="build/release/strata", help="the binary")
+    a.add_argument("--threads", type=int, default=os.cpu_count())
+    a.add_argument("--pairs", type=int, default=5)
+    a.add_argument("--tests", type=lambda s: s.split(","), default=list(TESTS), help="of " + ",".join(TESTS))
+    a.add_argument("--peer-only", action="store_true", help="measure only the peer")
+    a.add_argument("--json", action="store_true")
+    a.add_argument("--serve-peer", metavar="MODEL", help=argparse.SUPPRESS)
+    args = a.parse_args()
+    if args.serve_peer:
+        return serve_peer(args.serve_peer, args.threads)
+    unknown = set(args.tests) - set(TESTS)
+    if unknown or not args.models:
+        a.error(f"unknown tests: {', '.join(unknown)}" if unknown else "MODEL is missing")
+    rows = [row for model in args.models for row in compare(args, model)]
+    print(json.dumps({"machine": machine(), "threads": args.threads, "results": rows})) if args.json else show(rows, args)
+
+
+try:
+    import llama_cpp
+
+    @llama_cpp.llama_log_callback
+    def QUIET(level, message, data):
+        pass
+
+except ImportError:
+    if "--help" not in sys.argv and "-h" not in sys.argv:
+        raise SystemExit("llama-cpp-python is not installed here; --help says how to build it")
+
+if __name__ == "__main__":
+    main()

@@ -28,22 +28,23 @@ Isa choose_isa();
 // 32 columns, 16 records, one a row: row r, block b is at (r / 16) * tile_bytes + (b * 16 + r % 16) *
 // record_bytes. Columns beyond `cols` are zero.
 //   f32    32 floats
-//   q8     32 x i8 q, QTail; x = d q
-//   q8_16  the same, with a scale for each half of 16 columns
-//   q8x2   32 x i8 hi, 32 x i8 lo, QTail; x = d (128 hi + lo), lo in -64..63: 15 bits
-enum class ActFormat : std::uint8_t { f32, q8, q8_16, q8x2 };
+//   q8     32 x i8 q, QTail; x = scale * q + middle with the middle of the block's range: no code is spent on
+//   a
+//          sign that doesn't occur, which halves the error of blocks with one large value
+enum class ActFormat : std::uint8_t { f32, q8 };
 
 struct QTail {
-  float d[2];  // scale of columns 0..15 and 16..31 (equal but for q8_16): max|x| / 127 (/ 16256)
-  std::int32_t minus_sum[3];  // -(sum of q) of columns 0..15, 16..31, 0..31; q8x2: of 128 hi + lo
-  float dsum;                 // d[0] * sum of q[0..15] + d[1] * sum of q[16..31]
+  float scale;                // (max - min) / 254: q is in -127..127
+  float middle;               // (max + min) / 2
+  std::int32_t minus_sum[3];  // -(sum of q) of columns 0..15, 16..31, 0..31
+  float sum;                  // scale * (sum of q) + 32 middle
 };
 static_assert(sizeof(QTail) == 24);
 
 inline constexpr std::uint32_t kActTile = 16;
 inline constexpr std::uint32_t kActBlock = 32;
 [[gnu::always_inline]] constexpr std::uint32_t record_bytes(ActFormat format) {
-  return format == ActFormat::f32 ? 128 : format == ActFormat::q8x2 ? 88 : 56;
+  return format == ActFormat::f32 ? 128 : 56;
 }
 [[gnu::always_inline]] constexpr std::uint64_t act_tile_bytes(ActFormat format, std::uint32_t cols) {
   return std::uint64_t{(cols + kActBlock - 1) / kActBlock} * kActTile * record_bytes(format);

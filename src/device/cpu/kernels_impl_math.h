@@ -138,49 +138,30 @@ STRATA_INLINE std::uint8_t* record_at(const ActView& v, std::uint32_t row, std::
          (std::uint64_t{block} * kActTile + row % kActTile) * rec;
 }
 
-// Blocks whose largest value is below this become zeros: their inverse scale would overflow.
+// Blocks whose range is below this become their middle: the inverse scale would overflow.
 constexpr float kTiny = 1e-34f;
 
-STRATA_INLINE void encode_q8(VF a, VF b, bool halves, std::uint8_t* rec) {
-  float m0 = vf_hmax(halves ? vf_abs(a) : vf_max(vf_abs(a), vf_abs(b)));
-  float m1 = halves ? vf_hmax(vf_abs(b)) : m0;
-  const VI qa = vf_round(vf_mul(a, vf_set(m0 > kTiny ? 127.0f / m0 : 0.0f)));
-  const VI qb = vf_round(vf_mul(b, vf_set(m1 > kTiny ? 127.0f / m1 : 0.0f)));
+STRATA_INLINE void encode_q8(VF a, VF b, std::uint8_t* rec) {
+  const VF zero = vf_zero();
+  const float top = vf_hmax(vf_max(a, b)), bottom = -vf_hmax(vf_max(vf_sub(zero, a), vf_sub(zero, b)));
+  const float range = top - bottom, middle = 0.5f * top + 0.5f * bottom;
+  const VF inverse = vf_set(range > kTiny ? 254.0f / range : 0.0f), m = vf_set(middle);
+  const VI qa = vf_round(vf_mul(vf_sub(a, m), inverse)), qb = vf_round(vf_mul(vf_sub(b, m), inverse));
   vi_store_i8(rec, qa);
   vi_store_i8(rec + 16, qb);
   QTail t;
   const std::int32_t s0 = vi_sum(qa), s1 = vi_sum(qb);
-  t.d[0] = m0 * (1.0f / 127.0f);
-  t.d[1] = m1 * (1.0f / 127.0f);
+  t.scale = range * (1.0f / 254.0f);
+  t.middle = middle;
   t.minus_sum[0] = -s0;
   t.minus_sum[1] = -s1;
   t.minus_sum[2] = -(s0 + s1);
-  t.dsum = t.d[0] * static_cast<float>(s0) + t.d[1] * static_cast<float>(s1);
+  t.sum = t.scale * static_cast<float>(s0 + s1) + 32.0f * middle;
   __builtin_memcpy(rec + 32, &t, sizeof(t));
 }
 
-STRATA_INLINE void encode_q8x2(VF a, VF b, std::uint8_t* rec) {
-  const float m = vf_hmax(vf_max(vf_abs(a), vf_abs(b)));
-  const VF inverse = vf_set(m > kTiny ? 16256.0f / m : 0.0f);
-  const VI qa = vf_round(vf_mul(a, inverse)), qb = vf_round(vf_mul(b, inverse));
-  const VI ha = vi_sar<7>(vi_add(qa, vi_set(64))), hb = vi_sar<7>(vi_add(qb, vi_set(64)));
-  vi_store_i8(rec, ha);
-  vi_store_i8(rec + 16, hb);
-  vi_store_i8(rec + 32, vi_sub(qa, vi_shl<7>(ha)));
-  vi_store_i8(rec + 48, vi_sub(qb, vi_shl<7>(hb)));
-  QTail t;
-  const std::int32_t s0 = vi_sum(qa), s1 = vi_sum(qb);
-  t.d[0] = t.d[1] = m * (1.0f / 16256.0f);
-  t.minus_sum[0] = -s0;
-  t.minus_sum[1] = -s1;
-  t.minus_sum[2] = -(s0 + s1);
-  t.dsum = t.d[0] * static_cast<float>(s0 + s1);
-  __builtin_memcpy(rec + 64, &t, sizeof(t));
-}
-
 STRATA_INLINE void encode_record(ActFormat format, VF a, VF b, std::uint8_t* rec) {
-  if (format == ActFormat::q8x2) return encode_q8x2(a, b, rec);
-  if (format != ActFormat::f32) return encode_q8(a, b, format == ActFormat::q8_16, rec);
+  if (format == ActFormat::q8) return encode_q8(a, b, rec);
   vf_store(reinterpret_cast<float*>(rec), a);
   vf_store(reinterpret_cast<float*>(rec) + 16, b);
 }
@@ -225,11 +206,9 @@ static void dequantize_act_kernel(const ActView& src, std::uint32_t row, float* 
       __builtin_memcpy(out + c, rec + 4 * i, 4);
       continue;
     }
-    const bool two = src.format == ActFormat::q8x2;
     QTail t;
-    __builtin_memcpy(&t, rec + (two ? 64 : 32), sizeof(t));
-    const int q = static_cast<std::int8_t>(rec[i]);
-    out[c] = t.d[i / 16] * static_cast<float>(two ? 128 * q + static_cast<std::int8_t>(rec[32 + i]) : q);
+    __builtin_memcpy(&t, rec + 32, sizeof(t));
+    out[c] = t.scale * static_cast<float>(static_cast<std::int8_t>(rec[i])) + t.middle;
   }
 }
 

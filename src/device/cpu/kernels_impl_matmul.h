@@ -132,70 +132,75 @@ STRATA_INLINE VF bcast_f(const std::uint8_t* p) {
   return vf_set(x);
 }
 
+// What a block needs beside its tiles. A weight is scale * (code - offset) + minimum, so that
+//   sum w x = scale * x.scale * sum (code - offset) q + scale * x.middle * sum (code - offset) + minimum *
+//   x.sum
+struct Block {
+  VF scale[2], minimum;
+  VF sum;  // scale * sum (code - offset)
+};
+
+alignas(4) constexpr std::uint8_t kOnes[4] = {1, 1, 1, 1};
+
+template <class W>
+constexpr bool kSplit = W::kHalves == 2;  // columns 0..15 and 16..31 have their own scale
+template <class W>
+constexpr bool kOffset = W::kShift >= 0 && !(kSignedWeights && W::kFull);
+
+template <class W>
+STRATA_INLINE Block block_of(const Scales& s, int b, const VI w[8]) {
+  Block k;
+  k.scale[0] = vf_load(s.scale[b * W::kHalves]);
+  k.scale[1] = vf_load(s.scale[b * W::kHalves + W::kHalves - 1]);
+  k.minimum = W::kMin ? vf_load(s.minimum[b]) : vf_zero();
+  const VI start = vi_set(kOffset<W> ? -((kSplit<W> ? 16 : 32) << (kOffset<W> ? W::kShift : 0)) : 0);
+  VI lo = start, hi = start;
+  for (int g = 0; g < 8; ++g) {
+    VI& c = kSplit<W> && g >= 4 ? hi : lo;
+    c = vi_dot<W::kFull>(c, w[g], kOnes);
+  }
+  k.sum = vf_mul(vi_to_float(lo), k.scale[0]);
+  if constexpr (kSplit<W>) k.sum = vf_fma(vi_to_float(hi), k.scale[1], k.sum);
+  return k;
+}
+
 // acc[r] += the products of one block, N rows at a time so that their chains of dot products overlap.
-template <class W, ActFormat Fmt, int N>
-STRATA_INLINE void block_rows(const VI w[8], const VF scale[2], VF minimum, const std::uint8_t* x, VF* acc) {
-  constexpr std::uint32_t rec = record_bytes(Fmt), tail = rec - 24;
-  constexpr bool split = Fmt == ActFormat::q8_16 || W::kHalves == 2;
-  constexpr bool offset = W::kShift >= 0 && !(kSignedWeights && W::kFull);
-  VI lo[N], hi[N];  // columns 0..15 and 16..31 when split
+template <class W, int N>
+STRATA_INLINE void block_rows(const VI w[8], const Block& k, const std::uint8_t* x, VF* acc) {
+  constexpr std::uint32_t rec = record_bytes(ActFormat::q8);
+  constexpr bool split = kSplit<W>;
+  constexpr int shift = kOffset<W> ? W::kShift : 0;
+  VI lo[N], hi[N];
   for (int r = 0; r < N; ++r) {
-    const std::uint8_t* t = x + r * rec + tail;
-    if constexpr (offset) {
-      lo[r] = vi_shl < offset ? W::kShift : 0 > (vi_bcast(t + (split ? 8 : 16)));
-      if constexpr (split) hi[r] = vi_shl < offset ? W::kShift : 0 > (vi_bcast(t + 12));
-    } else {
-      lo[r] = vi_set(0);
-      if constexpr (split) hi[r] = vi_set(0);
-    }
+    const std::uint8_t* sums = x + r * rec + 40;
+    lo[r] = kOffset<W> ? vi_shl<shift>(vi_bcast(sums + (split ? 0 : 8))) : vi_set(0);
+    if constexpr (split) hi[r] = kOffset<W> ? vi_shl<shift>(vi_bcast(sums + 4)) : vi_set(0);
   }
-  if constexpr (Fmt == ActFormat::q8x2) {
-    VI a[N], b[N];
-    for (int r = 0; r < N; ++r) a[r] = b[r] = vi_set(0);
-    for (int g = 0; g < 8; ++g) {
-      for (int r = 0; r < N; ++r) {
-        VI& high = split && g >= 4 ? b[r] : a[r];
-        VI& low = split && g >= 4 ? hi[r] : lo[r];
-        high = vi_dot<W::kFull>(high, w[g], x + r * rec + 4 * g);
-        low = vi_dot<W::kFull>(low, w[g], x + r * rec + 32 + 4 * g);
-      }
-    }
+  for (int g = 0; g < 8; ++g) {
     for (int r = 0; r < N; ++r) {
-      lo[r] = vi_add(lo[r], vi_shl<7>(a[r]));
-      if constexpr (split) hi[r] = vi_add(hi[r], vi_shl<7>(b[r]));
-    }
-  } else {
-    for (int g = 0; g < 8; ++g) {
-      for (int r = 0; r < N; ++r) {
-        VI& c = split && g >= 4 ? hi[r] : lo[r];
-        c = vi_dot<W::kFull>(c, w[g], x + r * rec + 4 * g);
-      }
+      VI& c = split && g >= 4 ? hi[r] : lo[r];
+      c = vi_dot<W::kFull>(c, w[g], x + r * rec + 4 * g);
     }
   }
   for (int r = 0; r < N; ++r) {
-    const std::uint8_t* t = x + r * rec + tail;
-    const VF d0 = bcast_f(t);
-    if constexpr (Fmt == ActFormat::q8_16 && W::kHalves == 2) {
-      acc[r] = vf_fma(vf_mul(vi_to_float(lo[r]), d0), scale[0], acc[r]);
-      acc[r] = vf_fma(vf_mul(vi_to_float(hi[r]), bcast_f(t + 4)), scale[1], acc[r]);
-    } else if constexpr (Fmt == ActFormat::q8_16) {
-      const VF s = vf_fma(vi_to_float(hi[r]), bcast_f(t + 4), vf_mul(vi_to_float(lo[r]), d0));
-      acc[r] = vf_fma(s, scale[0], acc[r]);
-    } else if constexpr (W::kHalves == 2) {
-      const VF s = vf_fma(vi_to_float(hi[r]), scale[1], vf_mul(vi_to_float(lo[r]), scale[0]));
-      acc[r] = vf_fma(s, d0, acc[r]);
+    const std::uint8_t* tail = x + r * rec + 32;
+    const VF scale = bcast_f(tail);
+    if constexpr (split) {
+      const VF s = vf_fma(vi_to_float(hi[r]), k.scale[1], vf_mul(vi_to_float(lo[r]), k.scale[0]));
+      acc[r] = vf_fma(s, scale, acc[r]);
     } else {
-      acc[r] = vf_fma(vf_mul(vi_to_float(lo[r]), d0), scale[0], acc[r]);
+      acc[r] = vf_fma(vf_mul(vi_to_float(lo[r]), scale), k.scale[0], acc[r]);
     }
-    if constexpr (W::kMin) acc[r] = vf_fma(minimum, bcast_f(t + 20), acc[r]);
+    acc[r] = vf_fma(k.sum, bcast_f(tail + 4), acc[r]);
+    if constexpr (W::kMin) acc[r] = vf_fma(k.minimum, bcast_f(tail + 20), acc[r]);
   }
 }
 
 // out[r][16], r < R: a group of weights times R rows of a tile. w: the group, x: the first row's first
 // record.
-template <class W, ActFormat Fmt, int R>
+template <class W, int R>
 static void group_kernel(const std::uint8_t* w, const std::uint8_t* x, std::uint32_t records, float* out) {
-  constexpr std::uint32_t rec = record_bytes(Fmt);
+  constexpr std::uint32_t rec = record_bytes(ActFormat::q8);
   constexpr int kStep = R >= 4 ? 4 : R;
   VF acc[R];
   for (int r = 0; r < R; ++r) acc[r] = vf_zero();
@@ -208,37 +213,34 @@ static void group_kernel(const std::uint8_t* w, const std::uint8_t* x, std::uint
     for (int b = 0; b < W::kBlocks; ++b, x += kActTile * rec) {
       VI tiles[8];
       W::tiles(w, b, tiles);
-      const VF scale[2] = {vf_load(s.scale[b * W::kHalves]),
-                           vf_load(s.scale[b * W::kHalves + W::kHalves - 1])};
-      const VF minimum = W::kMin ? vf_load(s.minimum[b]) : vf_zero();
+      const Block k = block_of<W>(s, b, tiles);
 #pragma GCC unroll 4
-      for (int r = 0; r < R; r += kStep)
-        block_rows<W, Fmt, kStep>(tiles, scale, minimum, x + r * rec, acc + r);
+      for (int r = 0; r < R; r += kStep) block_rows<W, kStep>(tiles, k, x + r * rec, acc + r);
     }
   }
   for (int r = 0; r < R; ++r) vf_store(out + 16 * r, acc[r]);
 }
 
-template <class W, ActFormat Fmt>
+template <class W>
 static void group_rows(const std::uint8_t* w, const std::uint8_t* x, std::uint32_t records, std::uint32_t n,
                        float* out) {
-  constexpr std::uint32_t rec = record_bytes(Fmt);
+  constexpr std::uint32_t rec = record_bytes(ActFormat::q8);
   while (n > 0) {
     std::uint32_t done;
     if (kTileRows >= 16 && n >= 16) {
-      group_kernel<W, Fmt, kTileRows >= 16 ? 16 : 1>(w, x, records, out);
+      group_kernel<W, kTileRows >= 16 ? 16 : 1>(w, x, records, out);
       done = 16;
     } else if (kTileRows >= 8 && n >= 8) {
-      group_kernel<W, Fmt, kTileRows >= 8 ? 8 : 1>(w, x, records, out);
+      group_kernel<W, kTileRows >= 8 ? 8 : 1>(w, x, records, out);
       done = 8;
     } else if (kTileRows >= 4 && n >= 4) {
-      group_kernel<W, Fmt, kTileRows >= 4 ? 4 : 1>(w, x, records, out);
+      group_kernel<W, kTileRows >= 4 ? 4 : 1>(w, x, records, out);
       done = 4;
     } else if (n >= 2) {
-      group_kernel<W, Fmt, 2>(w, x, records, out);
+      group_kernel<W, 2>(w, x, records, out);
       done = 2;
     } else {
-      group_kernel<W, Fmt, 1>(w, x, records, out);
+      group_kernel<W, 1>(w, x, records, out);
       done = 1;
     }
     n -= done;
@@ -257,34 +259,32 @@ struct GroupPlan {
 };
 
 template <class W>
-STRATA_INLINE GroupPlan plan_for(ActFormat format, std::uint32_t cols) {
+STRATA_INLINE GroupPlan plan_for(std::uint32_t cols) {
   GroupPlan plan;
-  plan.fn = format == ActFormat::q8      ? group_rows<W, ActFormat::q8>
-            : format == ActFormat::q8_16 ? group_rows<W, ActFormat::q8_16>
-                                         : group_rows<W, ActFormat::q8x2>;
+  plan.fn = group_rows<W>;
   plan.records = cols / (32u * W::kBlocks);
   plan.group_bytes = std::uint64_t{plan.records} * W::kRecord;
   return plan;
 }
 
-static GroupPlan plan_group(const PackedMatrix& w, ActFormat format) {
+static GroupPlan plan_group(const PackedMatrix& w) {
   switch (w.type) {
     case DType::Q4_0:
-      return plan_for<PackedQ4_0>(format, w.cols);
+      return plan_for<PackedQ4_0>(w.cols);
     case DType::Q4_1:
-      return plan_for<PackedQ4_1>(format, w.cols);
+      return plan_for<PackedQ4_1>(w.cols);
     case DType::Q5_0:
-      return plan_for<PackedQ5_0>(format, w.cols);
+      return plan_for<PackedQ5_0>(w.cols);
     case DType::Q5_1:
-      return plan_for<PackedQ5_1>(format, w.cols);
+      return plan_for<PackedQ5_1>(w.cols);
     case DType::Q8_0:
-      return plan_for<PackedQ8_0>(format, w.cols);
+      return plan_for<PackedQ8_0>(w.cols);
     case DType::Q4_K:
-      return plan_for<PackedQ4_K>(format, w.cols);
+      return plan_for<PackedQ4_K>(w.cols);
     case DType::Q5_K:
-      return plan_for<PackedQ5_K>(format, w.cols);
+      return plan_for<PackedQ5_K>(w.cols);
     case DType::Q6_K:
-      return plan_for<PackedQ6_K>(format, w.cols);
+      return plan_for<PackedQ6_K>(w.cols);
     default:
       return {};
   }
@@ -466,7 +466,7 @@ static void matmul_float(const MatmulArgs& a) {
 
 static void matmul_kernel(const MatmulArgs& a) {
   if (a.x.format == ActFormat::f32) return matmul_float(a);
-  const GroupPlan plan = plan_group(a.w, a.x.format);
+  const GroupPlan plan = plan_group(a.w);
   const std::uint64_t tile_bytes = act_tile_bytes(a.x.format, a.x.cols);
   const std::uint32_t chunk = chunk_tiles(tile_bytes) * kActTile;
   const std::uint8_t* x = reinterpret_cast<const std::uint8_t*>(a.x.data);
@@ -520,7 +520,7 @@ static void gate_up_float(const GateUpArgs& a) {
 
 static void gate_up_kernel(const GateUpArgs& a) {
   if (a.x.format == ActFormat::f32) return gate_up_float(a);
-  const GroupPlan plans[2] = {plan_group(a.gate, a.x.format), plan_group(a.up, a.x.format)};
+  const GroupPlan plans[2] = {plan_group(a.gate), plan_group(a.up)};
   const std::uint8_t* w[2] = {reinterpret_cast<const std::uint8_t*>(a.gate.data),
                               reinterpret_cast<const std::uint8_t*>(a.up.data)};
   const std::uint64_t tile_bytes = act_tile_bytes(a.x.format, a.x.cols);

@@ -81,6 +81,10 @@ struct FastInput {
   std::vector<DevicePtr> buffers;  // by BufferId: float [rows or outputs of limits][width]
   std::vector<KvView> states;      // by StateId
   StepView step;
+  std::vector<DevicePtr>
+      ropes;  // by rope: float [rows][n_rot / 2][cos, sin], filled before the step's first op
+  DevicePtr head_input =
+      0;                  // float [outputs][n_embd]: the head op leaves its normed input here (Want::hidden)
   DevicePtr scratch = 0;  // fast_scratch_bytes() (fast_layout.h), zeroed at compile
   std::uint64_t scratch_bytes = 0;
 };
@@ -89,8 +93,9 @@ struct FastInput {
 class FastPlan {
  public:
   virtual ~FastPlan() = default;
-  // Starts the whole step but the SampleOp for at most `rows` rows and `outputs` outputs (a bucket; true
-  // counts are in the step header). False, having started nothing: not covered.
+  // Starts the whole step between its EmbedOp (already started) and its SampleOp (started afterwards) for at
+  // most `rows` rows and `outputs` outputs (a bucket; the true counts are in the step header). False, having
+  // started nothing: not covered.
   virtual bool enqueue_step(std::uint32_t rows, std::uint32_t outputs, Launcher& launcher) = 0;
   // Starts op `op` of the program. False, having started nothing: the general kernel takes it.
   virtual bool enqueue_op(std::size_t op, std::uint32_t rows, std::uint32_t outputs, Launcher& launcher) = 0;

@@ -1,0 +1,133 @@
+// One GPU: its context, kernels and state of health. Shared by its arenas, loads and executables.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "device/cuda/driver.h"
+#include "device/cuda/fast.h"
+
+namespace strata::cuda {
+
+// A fatbin embedded in the plug-in.
+struct KernelImage {
+  const char* name;
+  const void* data;
+};
+std::span<const KernelImage> embedded_kernels();
+
+// Thread-safe. Every call that reaches the driver binds the context to the calling thread first.
+class Gpu {
+ public:
+  // Throws Error when the device can't be opened or none of the images fits it.
+  Gpu(const Driver& driver, int index, std::span<const KernelImage> images);
+  ~Gpu();
+  Gpu(const Gpu&) = delete;
+  Gpu& operator=(const Gpu&) = delete;
+
+  const Driver& driver() const { return driver_; }
+  const GpuInfo& info() const { return info_; }
+  const std::string& id() const { return id_; }
+  CuDevice device() const { return device_; }
+  std::uint64_t total_memory() const { return total_; }
+  std::uint64_t free_memory();
+
+  // Binds the context. Throws Error when the device is lost.
+  void bind();
+  // Throws Error unless `result` is success; `what` names the action. Marks the device lost where the error
+  // says that its context is beyond repair.
+  void check(CuResult result, std::string_view what);
+  bool lost() const { return lost_.load(std::memory_order_relaxed); }
+
+  struct Kernel {
+    CuKernel kernel = nullptr;
+    CuFunction function = nullptr;
+    std::uint32_t shared_bytes = 0;  // dynamic, as opted in so far
+  };
+  // nullptr: no image for this GPU holds it.
+  Kernel* find_kernel(const char* name);
+  // Throws Error(internal) when it isn't there.
+  Kernel& kernel(const char* name);
+  void allow_shared(Kernel& kernel, std::uint32_t bytes);
+
+ private:
+  void read_info(int index);
+  void load_images(std::span<const KernelImage> images);
+
+  const Driver& driver_;
+  std::string id_;
+  CuDevice device_ = 0;
+  CuContext context_ = nullptr;
+  GpuInfo info_;
+  std::uint64_t total_ = 0;
+  std::vector<CuLibrary> libraries_;
+  std::mutex kernels_mutex_;
+  std::map<std::string, Kernel, std::less<>> kernels_;
+  std::atomic<bool> lost_{false};
+};
+
+// Launches on one stream.
+class StreamLauncher final : public Launcher {
+ public:
+  StreamLauncher(Gpu& gpu, CuStream stream) : gpu_(gpu), stream_(stream) {}
+  void launch(const KernelLaunch& launch, void** args) override;
+
+ private:
+  Gpu& gpu_;
+  CuStream stream_;
+};
+
+// Owners of driver objects.
+class Stream {
+ public:
+  explicit Stream(Gpu& gpu);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  CuStream get() const { return stream_; }
+  void synchronize();
+
+ private:
+  Gpu& gpu_;
+  CuStream stream_ = nullptr;
+};
+
+class Event {
+ public:
+  Event(Gpu& gpu, bool timing);
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  CuEvent get() const { return event_; }
+  void record(CuStream stream);
+  void synchronize();
+
+ private:
+  Gpu& gpu_;
+  CuEvent event_ = nullptr;
+};
+
+// Page-locked host memory that the GPU can read and write too.
+class PinnedMemory {
+ public:
+  PinnedMemory(Gpu& gpu, std::uint64_t bytes);
+  ~PinnedMemory();
+  PinnedMemory(const PinnedMemory&) = delete;
+  PinnedMemory& operator=(const PinnedMemory&) = delete;
+  std::byte* data() const { return data_; }
+  DevicePtr device_address() const { return device_; }
+  std::uint64_t bytes() const { return bytes_; }
+
+ private:
+  Gpu& gpu_;
+  std::byte* data_ = nullptr;
+  DevicePtr device_ = 0;
+  std::uint64_t bytes_;
+};
+
+}  // namespace strata::cuda

@@ -1,0 +1,152 @@
+#include "device/cuda_target.h"
+
+#include <algorithm>
+
+#include "device/cuda/fast_layout.h"
+#include "device/cuda/general_args.h"
+
+namespace strata {
+namespace cuda {
+namespace {
+
+constexpr std::uint64_t kAlign = 256;
+constexpr std::uint64_t align(std::uint64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+
+class Carver {
+ public:
+  std::uint64_t take(std::uint64_t bytes) {
+    const std::uint64_t at = end_;
+    end_ += align(bytes);
+    return at;
+  }
+  std::uint64_t end() const { return end_; }
+
+ private:
+  std::uint64_t end_ = 0;
+};
+
+// Widths that the general kernels' scratch must hold, over all ops.
+struct Widths {
+  std::uint32_t normed = 0, branch = 0;
+  std::uint64_t partials = 0;  // floats a row
+};
+
+Widths find_widths(const Program& p) {
+  Widths w;
+  for (const auto& op : p.ops) {
+    if (const auto* o = std::get_if<QkvOp>(&op.body)) w.normed = std::max(w.normed, p.buffers[o->in].width);
+    if (const auto* o = std::get_if<ResidualLinearOp>(&op.body))
+      w.branch = std::max(w.branch, p.buffers[o->out].width);
+    if (const auto* o = std::get_if<GateUpOp>(&op.body)) {
+      w.normed = std::max(w.normed, p.buffers[o->in].width);
+      w.branch = std::max(w.branch, p.buffers[o->out].width);
+    }
+    if (const auto* o = std::get_if<AttentionOp>(&op.body))
+      w.partials = std::max(
+          w.partials, std::uint64_t{o->n_heads} * kAttentionWorkers * (p.states[o->state].head_dim_v + 2));
+  }
+  return w;
+}
+
+void lay_out_step(Workspace& w, const Program& p, const StepLimits& limits) {
+  Carver carve;
+  carve.take(sizeof(StepHeader));
+  w.tokens = carve.take(limits.rows * sizeof(std::int32_t));
+  w.positions = carve.take(limits.rows * sizeof(std::int32_t));
+  w.row_sequence = carve.take(limits.rows * sizeof(std::uint32_t));
+  w.sequences = carve.take(limits.slots * sizeof(DeviceSequence));
+  w.outputs = carve.take(limits.outputs * sizeof(DeviceOutput));
+  w.table_stride = (limits.context + kPageTokens - 1) / kPageTokens + 1;
+  w.tables =
+      carve.take(std::uint64_t{limits.slots} * p.groups.size() * w.table_stride * sizeof(std::int32_t));
+  w.step_bytes = carve.end();
+}
+
+}  // namespace
+
+bool is_repacked(const WeightSpec& w, Mode mode) {
+  return mode == Mode::fast && !w.is_vector() && fast_has_layout(w.type, w.rows, w.cols);
+}
+
+KvView kv_layout(const StateSpec& s) {
+  const std::uint64_t k = std::uint64_t{s.n_kv_heads} * kPageTokens * s.head_dim_k;
+  const std::uint64_t v = std::uint64_t{s.n_kv_heads} * kPageTokens * s.head_dim_v;
+  const std::uint64_t element = s.type == DType::F32 ? 4 : s.type == DType::F16 ? 2 : 1;
+  const auto part = [](std::uint64_t bytes) { return (bytes + 127) / 128 * 128; };
+  KvView view{};
+  view.type = static_cast<std::int32_t>(s.type);
+  view.n_kv_heads = s.n_kv_heads;
+  view.head_dim_k = s.head_dim_k;
+  view.head_dim_v = s.head_dim_v;
+  view.v_offset = static_cast<std::uint32_t>(part(k * element));
+  view.k_scale_offset = static_cast<std::uint32_t>(view.v_offset + part(v * element));
+  view.v_scale_offset = view.k_scale_offset;
+  view.page_bytes = view.k_scale_offset;
+  if (s.type == DType::Q8_0) {
+    view.v_scale_offset += static_cast<std::uint32_t>(part(k / 32 * 2));
+    view.page_bytes = view.v_scale_offset + part(v / 32 * 2);
+  }
+  view.page_bytes = align(view.page_bytes);
+  return view;
+}
+
+Workspace lay_out(const Program& p, const StepLimits& limits, Mode mode) {
+  const Widths widths = find_widths(p);
+  const std::uint64_t rows = limits.rows, outputs = limits.outputs;
+  Workspace w;
+  Carver carve;
+  lay_out_step(w, p, limits);
+  w.step = carve.take(w.step_bytes);
+  for (const auto& b : p.buffers)
+    w.buffers.push_back(carve.take((b.rows == RowSet::all ? rows : outputs) * b.width * sizeof(float)));
+  for (const auto& r : p.ropes) w.ropes.push_back(carve.take(rows * r.n_rot * sizeof(float)));
+  w.normed = carve.take(rows * widths.normed * sizeof(float));
+  w.branch = carve.take(rows * widths.branch * sizeof(float));
+  w.head_input = carve.take(outputs * p.n_embd * sizeof(float));
+  w.split_rows = std::min(limits.rows, 32u);
+  w.partials = carve.take(w.split_rows * widths.partials * sizeof(float));
+  w.masks = carve.take(outputs * ((p.vocab_size + 31) / 32) * sizeof(std::uint32_t));
+  w.history = carve.take(std::uint64_t{limits.slots} * limits.context * sizeof(std::int32_t));
+  w.last_sample = carve.take(limits.slots * sizeof(std::int32_t));
+  w.sampled = carve.take(outputs * sizeof(std::int32_t));
+  w.counts = carve.take(outputs * p.vocab_size * sizeof(std::uint32_t));
+  w.scratch_bytes = mode == Mode::exact ? 0 : fast_scratch_bytes(p, limits, mode);
+  w.scratch = carve.take(w.scratch_bytes);
+  w.bytes = carve.end();
+  return w;
+}
+
+}  // namespace cuda
+
+namespace {
+
+class CudaTarget final : public Target {
+ public:
+  std::string_view name() const override { return "CUDA"; }
+  std::uint64_t alignment() const override { return cuda::kAlign; }
+  std::uint32_t page_tokens() const override { return cuda::kPageTokens; }
+
+  WeightLayout weight_layout(const WeightSpec& w, Mode mode) const override {
+    if (cuda::is_repacked(w, mode))
+      return {WeightHome::repacked, cuda::repacked_bytes(w.type, w.rows, w.cols), true};
+    // Embedding rows are looked up one by one: the file's order serves as well as any.
+    const bool fast = w.is_vector() || w.role == WeightRole::embedding;
+    return {WeightHome::repacked, cuda::align(w.file_bytes()), fast};
+  }
+
+  std::uint64_t state_page_bytes(const StateSpec& s) const override { return cuda::kv_layout(s).page_bytes; }
+
+  std::uint64_t workspace_bytes(const Program& program, const StepLimits& limits, Mode mode,
+                                std::uint32_t) const override {
+    return cuda::lay_out(program, limits, mode).bytes;
+  }
+};
+
+}  // namespace
+
+const Target& cuda_target() {
+  static const CudaTarget target;
+  return target;
+}
+
+}  // namespace strata

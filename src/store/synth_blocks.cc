@@ -218,26 +218,64 @@ SynthBlocks::SynthBlocks(DType type, double mean, double deviation) : info_(dtyp
   }
 }
 
-void SynthBlocks::fill_floats(std::span<std::byte> bytes, SynthRandom& random) const {
-  const std::size_t width = info_.block_bytes;
+namespace {
+
+// Sizes are template arguments so that each copy is a move or two.
+template <std::size_t kWidth>
+void fill_floats(std::span<std::byte> bytes, const std::byte* variants, SynthRandom random) {
   for (std::size_t i = 0; i < bytes.size();) {
     std::uint64_t bits = random.next();
-    for (int j = 0; j < 5 && i < bytes.size(); ++j, bits >>= 12, i += width)
-      std::memcpy(bytes.data() + i, variants_.data() + bits % kFloatVariants * width, width);
+    for (int j = 0; j < 5 && i < bytes.size(); ++j, bits >>= 12, i += kWidth)
+      std::memcpy(bytes.data() + i, variants + bits % kFloatVariants * kWidth, kWidth);
   }
 }
 
+template <std::size_t kBytes>
+void patch(std::span<std::byte> bytes, std::size_t block, std::size_t offset, const std::byte* variants,
+           SynthRandom random) {
+  variants += offset;
+  for (std::size_t at = offset; at < bytes.size();) {
+    std::uint64_t bits = random.next();
+    for (int j = 0; j < 10 && at < bytes.size(); ++j, bits >>= 6, at += block)
+      std::memcpy(bytes.data() + at, variants + bits % kBlockVariants * block, kBytes);
+  }
+}
+
+}  // namespace
+
 void SynthBlocks::fill(std::span<std::byte> bytes, std::uint64_t seed) const {
   SynthRandom random(seed);
-  if (fields_.empty()) return fill_floats(bytes, random);
-  random.fill(bytes);
-  std::uint64_t bits = 0;
+  const std::byte* variants = variants_.data();
   const std::size_t size = info_.block_bytes;
-  for (std::size_t at = 0, block = 0; at < bytes.size(); at += size, ++block, bits >>= 6) {
-    if (block % 10 == 0) bits = random.next();
-    const std::byte* variant = variants_.data() + bits % kBlockVariants * size;
-    for (const Field& field : fields_)
-      std::memcpy(bytes.data() + at + field.offset, variant + field.offset, field.bytes);
+  if (fields_.empty())
+    return size == 2 ? fill_floats<2>(bytes, variants, random) : fill_floats<4>(bytes, variants, random);
+  random.fill(bytes);
+  for (const Field& field : fields_) {  // each with the same choices of variants
+    switch (field.bytes) {
+      case 1:
+        patch<1>(bytes, size, field.offset, variants, random);
+        break;
+      case 2:
+        patch<2>(bytes, size, field.offset, variants, random);
+        break;
+      case 4:
+        patch<4>(bytes, size, field.offset, variants, random);
+        break;
+      case 8:
+        patch<8>(bytes, size, field.offset, variants, random);
+        break;
+      case 14:
+        patch<14>(bytes, size, field.offset, variants, random);
+        break;
+      case 16:
+        patch<16>(bytes, size, field.offset, variants, random);
+        break;
+      case 18:
+        patch<18>(bytes, size, field.offset, variants, random);
+        break;
+      default:
+        throw_error(ErrorKind::internal, "no scale field has {} bytes", field.bytes);
+    }
   }
 }
 

@@ -34,7 +34,6 @@ class SynthBlocks {
   struct Field {  // of a block, to be taken from a variant
     std::uint32_t offset, bytes;
   };
-  void fill_floats(std::span<std::byte> bytes, SynthRandom& random) const;
 
   DTypeInfo info_;
   std::vector<std::byte> variants_;  // whole blocks (block types) or elements (floats)

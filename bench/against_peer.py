@@ -5,29 +5,44 @@
       --no-binary llama-cpp-python llama-cpp-python==0.3.36        # builds it for this CPU, about 10 minutes
   /tmp/peer/bin/python bench/against_peer.py MODEL.gguf [MODEL.gguf ...] --strata build/release/strata
 
-Tests: pp512 prefills 512 tokens from nothing, tg128 generates 128, tg@2048 generates behind 2048. Tokens are random
-(no sampling on either side), the head is computed for the last token of a prefill and for every generated one. The peer uses
-flash attention or not, whichever was faster in its warm-up, separately for each test. The side that isn't
-measured waits without using the CPU.
+Tests: pp512 reads a prompt of 512 tokens, tg128 generates 128, tg64@2048 generates 64 with 2048 in the state already. Token ids
+are random; the head is computed for the last token of a prompt and for every generated one. Strata samples its tokens, the peer
+isn't made to. The peer uses flash attention or not, whichever was faster in its warm-up, separately for each test. The side
+that isn't measured waits without using the CPU.
 """
 import argparse
 import json
 import os
 import platform
 import random
+import re
 import statistics
 import subprocess
 import sys
 import time
 
-TESTS = ("pp512", "tg128", "tg@2048")
-DEPTH, DEEP_TOKENS = 2048, 64
+TESTS = ("pp512", "tg128", "tg64@2048")
+BATCH = 512
+
+
+def parse_test(name):
+    """ "tg64@2048" -> ("tg", 64, 2048)"""
+    found = re.fullmatch(r"(pp|tg)(\d+)(?:@(\d+))?", name)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{name} is no test; tests look like pp512, tg128, tg64@2048")
+    return found[1], int(found[2]), int(found[3] or 0)
+
+
+def test_list(names):
+    for name in names.split(","):
+        parse_test(name)
+    return names.split(",")
 
 
 class Peer:
     """One loaded model in llama.cpp; measure(test) is tokens/s of one run."""
 
-    def __init__(self, model, threads):
+    def __init__(self, model, threads, tests):
         import llama_cpp
 
         self.lib = llama_cpp
@@ -39,15 +54,16 @@ class Peer:
         if not self.model:
             raise SystemExit(f"the peer can't load {model}")
         self.vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
-        self.contexts = {fa: self.context(threads, fa) for fa in (0, 1)}
-        self.deep, self.best = set(), {}
+        longest = max(count + depth for _, count, depth in map(parse_test, tests))
+        self.contexts = {flash: self.context(threads, flash, longest) for flash in (0, 1)}
+        self.filled, self.best = {0: 0, 1: 0}, {}  # per context: tokens in its state that a test may start behind
         self.random = random.Random(7)
-        self.batch = llama_cpp.llama_batch_init(512, 0, 1)
+        self.batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
 
-    def context(self, threads, flash):
+    def context(self, threads, flash, longest):
         params = self.lib.llama_context_default_params()
-        params.n_ctx = DEPTH + 512
-        params.n_batch = params.n_ubatch = 512
+        params.n_ctx = longest
+        params.n_batch = params.n_ubatch = BATCH
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = flash
         return self.lib.llama_init_from_model(self.model, params)
@@ -62,37 +78,40 @@ class Peer:
             raise SystemExit("the peer failed to decode")
         self.lib.llama_synchronize(ctx)
 
+    def prompt(self, ctx, first, count):
+        for at in range(first, first + count, BATCH):
+            self.decode(ctx, at, min(BATCH, first + count - at))
+
+    def fill(self, flash, depth):
+        """Leaves exactly `depth` tokens in the state."""
+        memory = self.lib.llama_get_memory(self.contexts[flash])
+        if self.filled[flash] == depth:
+            self.lib.llama_memory_seq_rm(memory, 0, depth, -1)
+            return
+        self.lib.llama_memory_clear(memory, True)
+        self.prompt(self.contexts[flash], 0, depth)
+        self.filled[flash] = depth
+
     def once(self, test, flash):
-        lib, ctx = self.lib, self.contexts[flash]
-        memory = lib.llama_get_memory(ctx)
-        if test == "tg@2048" and flash in self.deep:
-            lib.llama_memory_seq_rm(memory, 0, DEPTH, -1)
-        else:
-            lib.llama_memory_clear(memory, True)
-            self.deep.discard(flash)
-            if test == "tg@2048":
-                for at in range(0, DEPTH, 512):
-                    self.decode(ctx, at, 512)
-                self.deep.add(flash)
+        kind, count, depth = parse_test(test)
+        self.fill(flash, depth)
         start = time.perf_counter()
-        if test == "pp512":
-            self.decode(ctx, 0, 512)
-            return 512 / (time.perf_counter() - start)
-        count, first = (DEEP_TOKENS, DEPTH) if test == "tg@2048" else (128, 0)
-        for i in range(count):
-            self.decode(ctx, first + i, 1)
+        if kind == "pp":
+            self.prompt(self.contexts[flash], depth, count)
+        else:
+            for i in range(count):
+                self.decode(self.contexts[flash], depth + i, 1)
         return count / (time.perf_counter() - start)
 
     def measure(self, test):
         if test not in self.best:  # warm-up, which also says whether flash attention is faster
-            self.once(test, 0), self.once(test, 1)
-            self.best[test] = max((0, 1), key=lambda flash: self.once(test, flash))
+            self.best[test] = max((0, 1), key=lambda flash: max(self.once(test, flash) for _ in range(2)))
         return self.once(test, self.best[test])
 
 
-def serve_peer(model, threads):
+def serve_peer(model, threads, tests):
     """Worker: a test's name a line on stdin -> a JSON line on stdout."""
-    peer = Peer(model, threads)
+    peer = Peer(model, threads, tests)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         speed = peer.measure(line.strip())
@@ -100,8 +119,9 @@ def serve_peer(model, threads):
 
 
 class PeerProcess:
-    def __init__(self, model, threads):
+    def __init__(self, model, threads, tests):
         command = [sys.executable, os.path.abspath(__file__), "--serve-peer", model, "--threads", str(threads)]
+        command += ["--tests", ",".join(tests)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.flash = {}
         self.read()
@@ -126,7 +146,7 @@ class PeerProcess:
 
 def measure_strata(binary, model, threads, tests):
     """{test: tokens/s} of one process that measures each test once after its own warm-up."""
-    command = [binary, "bench", model, "--threads", str(threads), "--tests", ",".join(tests), "--reps", "1", "--json"]
+    command = [binary, "bench", model, "--threads", str(threads), "--tests", ",".join(tests), "--repeat", "1", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
@@ -139,7 +159,7 @@ def spread(values):
 
 
 def compare(args, model):
-    peer = PeerProcess(model, args.threads)
+    peer = PeerProcess(model, args.threads, args.tests)
     runs = {test: {"strata": [], "peer": []} for test in args.tests}
     for test in args.tests:
         peer.measure(test)  # loads, warms and picks flash attention
@@ -203,16 +223,15 @@ def main():
     a.add_argument("--strata", default="build/release/strata", help="the binary")
     a.add_argument("--threads", type=int, default=os.cpu_count())
     a.add_argument("--pairs", type=int, default=5)
-    a.add_argument("--tests", type=lambda s: s.split(","), default=list(TESTS), help="of " + ",".join(TESTS))
+    a.add_argument("--tests", type=test_list, default=list(TESTS), help="default " + ",".join(TESTS))
     a.add_argument("--peer-only", action="store_true", help="measure only the peer")
     a.add_argument("--json", action="store_true")
     a.add_argument("--serve-peer", metavar="MODEL", help=argparse.SUPPRESS)
     args = a.parse_args()
     if args.serve_peer:
-        return serve_peer(args.serve_peer, args.threads)
-    unknown = set(args.tests) - set(TESTS)
-    if unknown or not args.models:
-        a.error(f"unknown tests: {', '.join(unknown)}" if unknown else "MODEL is missing")
+        return serve_peer(args.serve_peer, args.threads, args.tests)
+    if not args.models:
+        a.error("MODEL is missing")
     rows = [row for model in args.models for row in compare(args, model)]
     print(json.dumps({"machine": machine(), "threads": args.threads, "results": rows})) if args.json else show(rows, args)
 

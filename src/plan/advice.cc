@@ -65,12 +65,16 @@ std::string why_not(const PlanInput& in, std::uint64_t free_bytes) {
   const std::uint64_t needed = plan.devices[0].total();
   if (needed <= free_bytes) return {};
   const std::string ways = changes(in, free_bytes);
+  if (!ways.empty())
+    return fmt::format("the model needs {} on {}, but {} are free; it would fit with {}", size_text(needed),
+                       in.device, size_text(free_bytes), ways);
+  PlanInput least = in;
+  least.limits.slots = 1;
+  least.limits.context = std::min(in.limits.context, kLeastContext);
   return fmt::format(
-      "the model needs {} on {}, but {} are free; {}", size_text(needed), in.device, size_text(free_bytes),
-      ways.empty() ? fmt::format("its weights alone take {}: a smaller model or quantisation is needed",
-                                 size_text(plan.devices[0].bytes(Purpose::weights) +
-                                           plan.devices[0].bytes(Purpose::mapped_weights)))
-                   : "it would fit with " + ways);
+      "the model needs {} on {}, but {} are free; even --context {} needs {}, so it takes a smaller model or "
+      "quantisation",
+      size_text(needed), in.device, size_text(free_bytes), least.limits.context, size_text(total_of(least)));
 }
 
 std::string to_text(const MemoryPlan& plan, const std::vector<std::vector<std::uint64_t>>* actual) {

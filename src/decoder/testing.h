@@ -1,0 +1,135 @@
+// Helpers of this room's tests: a model loaded on the CPU with its own simple page tables.
+#pragma once
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "decoder/decoder.h"
+#include "model/config.h"
+
+namespace strata::testing {
+
+struct LoadOptions {
+  Mode mode = Mode::fast;
+  DType kv_type = DType::F16;
+  StepLimits limits{.rows = 64, .outputs = 64, .slots = 1, .context = 256};
+  std::uint32_t threads = 2;
+};
+
+// One chunk for a slot.
+struct TestChunk {
+  std::uint32_t slot;
+  std::vector<std::int32_t> tokens;
+  std::uint8_t want = static_cast<std::uint8_t>(Want::logits);
+};
+
+class TestModel {
+ public:
+  TestModel(const std::filesystem::path& path, LoadOptions options) : lengths_(options.limits.slots, 0) {
+    if (options.mode == Mode::exact) options.kv_type = DType::F32;
+    auto file = std::make_shared<const GgufFile>(GgufFile::open(path));
+    config = read_config(*file);
+    Forward forward =
+        write_forward(*file, config, {.kv_type = options.kv_type, .context = options.limits.context});
+    std::shared_ptr<Device> device = make_cpu_device({.threads = options.threads});
+    const MemoryPlan plan = plan_memory({.config = &config,
+                                         .program = &forward.program,
+                                         .target = &device->target(),
+                                         .limits = options.limits,
+                                         .mode = options.mode,
+                                         .kv_type = options.kv_type,
+                                         .threads = device->info().threads,
+                                         .process_bytes = 1});
+    decoder = Decoder::load(file, std::move(forward), plan, device);
+    // Pages dealt out in turn, so that a sequence's neighbours lie apart. A windowed group reuses its share
+    // in a ring.
+    const std::uint32_t length = (options.limits.context + plan.page_tokens - 1) / plan.page_tokens + 1;
+    for (std::uint32_t slot = 0; slot < options.limits.slots; ++slot)
+      for (const auto& group : plan.groups) {
+        std::vector<std::int32_t> table(length);
+        for (std::uint32_t p = 0; p < length; ++p)
+          table[p] = static_cast<std::int32_t>((p % group.pages_per_sequence) * options.limits.slots + slot);
+        tables_.push_back(std::move(table));
+      }
+    for (const auto& table : tables_) views_.emplace_back(table);
+  }
+
+  // Runs one step with a chunk per entry; every token's output is wanted.
+  const StepResult& step(const std::vector<TestChunk>& chunks) {
+    chunks_.clear();
+    const std::size_t groups = decoder->plan().groups.size();
+    for (const auto& c : chunks) {
+      chunks_.push_back({.slot = c.slot,
+                         .first_position = lengths_[c.slot],
+                         .tokens = c.tokens,
+                         .block_tables = {views_.data() + c.slot * groups, groups},
+                         .n_outputs = static_cast<std::uint32_t>(c.want ? c.tokens.size() : 0),
+                         .want = c.want,
+                         .sampling = sampling});
+      lengths_[c.slot] += static_cast<std::int32_t>(c.tokens.size());
+    }
+    decoder->submit({chunks_});
+    return decoder->wait();
+  }
+
+  // Logits [tokens][vocab] of one sequence from its start, in chunks of `rows`.
+  std::vector<float> logits(const std::vector<std::int32_t>& tokens, std::size_t rows) {
+    std::vector<float> out;
+    lengths_[0] = 0;
+    for (std::size_t at = 0; at < tokens.size(); at += rows) {
+      const std::size_t end = std::min(at + rows, tokens.size());
+      const auto& result = step({{0, {tokens.begin() + at, tokens.begin() + end}}});
+      out.insert(out.end(), result.logits.begin(), result.logits.end());
+    }
+    return out;
+  }
+
+  ModelConfig config;
+  std::unique_ptr<Decoder> decoder;
+  SamplingParams sampling{.temperature = 0};
+
+ private:
+  std::vector<std::int32_t> lengths_;
+  std::vector<std::vector<std::int32_t>> tables_;  // [slot * groups + group]
+  std::vector<std::span<const std::int32_t>> views_;
+  std::vector<Chunk> chunks_;
+};
+
+inline std::filesystem::path golden(const std::string& name) {
+  return std::filesystem::path(STRATA_SOURCE_DIR) / "tests/data/models" / name;
+}
+
+// The data of a .npy file of 4-byte elements (version 1.0, little endian, C order).
+template <typename T>
+std::vector<T> read_npy(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::vector<char> bytes((std::istreambuf_iterator<char>(in)), {});
+  const std::size_t begin =
+      10 + static_cast<unsigned char>(bytes.at(8)) + 256 * static_cast<unsigned char>(bytes.at(9));
+  std::vector<T> values((bytes.size() - begin) / sizeof(T));
+  std::copy(bytes.begin() + begin, bytes.end(), reinterpret_cast<char*>(values.data()));
+  return values;
+}
+
+inline std::vector<std::int32_t> read_ids(const std::filesystem::path& path) {
+  std::ifstream in(path);
+  return {std::istream_iterator<std::int32_t>(in), {}};
+}
+
+// Real models that test.sh fetched, or an empty path.
+inline std::filesystem::path real_model(const std::string& file) {
+  std::filesystem::path cache;
+  if (const char* xdg = std::getenv("XDG_CACHE_HOME"))
+    cache = xdg;
+  else if (const char* home = std::getenv("HOME"))
+    cache = std::filesystem::path(home) / ".cache";
+  const auto path = cache / "strata/models" / file;
+  return std::filesystem::exists(path) ? path : std::filesystem::path();
+}
+
+}  // namespace strata::testing

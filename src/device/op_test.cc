@@ -2,8 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <random>
+#include <string_view>
 
+#include "device/cuda_plugin.h"
 #include "device/device.h"
 #include "device/testing/harness.h"
 
@@ -159,7 +162,12 @@ void compare_with_reference(Device& device, const Shape& shape, DType type, DTyp
   }
 }
 
-std::unique_ptr<Device> cpu(std::uint32_t threads = 2) { return make_cpu_device({.threads = threads}); }
+// The device under test: the CPU, or the GPU that STRATA_TEST_DEVICE names ("CUDA0").
+std::unique_ptr<Device> cpu(std::uint32_t threads = 2) {
+  const char* name = std::getenv("STRATA_TEST_DEVICE");
+  if (name && std::string_view(name).starts_with("CUDA")) return make_cuda_device(std::atoi(name + 4));
+  return make_cpu_device({.threads = threads});
+}
 
 // Float activations and sums: what is left is float rounding.
 constexpr double kExact = 2e-5;

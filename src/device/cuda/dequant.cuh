@@ -6,17 +6,10 @@
 
 #include <cstdint>
 
+#include "device/cuda/dequant_args.h"
 #include "device/cuda/fast_layout.cuh"
 
 namespace strata::cuda {
-
-struct MatrixArg {
-  const std::uint8_t* data;
-  std::int32_t type;  // DType
-  std::uint32_t rows, cols;
-  std::uint32_t row_bytes;  // of the file's form
-  std::int32_t repacked;
-};
 
 __device__ inline float half_at(const std::uint8_t* p) {
   return __half2float(*reinterpret_cast<const __half*>(p));

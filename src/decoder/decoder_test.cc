@@ -193,7 +193,7 @@ TEST(Decoder, SaysWhatDoesNotFitBeforeReadingAnything) {
   const PlanInput input{.config = &config, .program = &forward.program, .target = &device->target()};
   const std::uint64_t needed = plan_memory(input).devices[0].total();
   EXPECT_EQ(why_not(input, needed), "");
-  EXPECT_THAT(why_not(input, needed - 1), ::testing::HasSubstr("--context 3840 or --kv-type q8_0"));
+  EXPECT_THAT(why_not(input, needed - 1), ::testing::HasSubstr("it would fit with --context 3840"));
   EXPECT_THAT(why_not(input, 1 << 16), ::testing::HasSubstr("a smaller model"));
   try {
     Decoder::load(file, std::move(forward), plan_memory(input), device);

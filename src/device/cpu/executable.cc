@@ -319,7 +319,8 @@ struct CpuExecutable::Worker {
       std::span<float> logits(x.floats(op.logits) + std::uint64_t{i} * vocab, vocab);
       const SampleInput input{
           logits, {x.history(slot), static_cast<std::size_t>(position) + 1}, position + 1, out.mask};
-      x.sampled()[i] = sample(out.sampling, input, {candidates, vocab});
+      x.sampled()[i] =
+          sample(out.sampling, input, {candidates, x.space_.candidates_stride / sizeof(Candidate)});
       x.last_sample()[slot] = x.sampled()[i];
     }
   }

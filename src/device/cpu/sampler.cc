@@ -19,8 +19,8 @@ std::span<const std::int32_t> penalised(const SamplingParams& p, std::span<const
 void apply_penalties(const SamplingParams& p, std::span<const std::int32_t> window, std::span<float> logits,
                      std::span<Candidate> scratch) {
   if (p.repeat_penalty == 1.0f && p.presence_penalty == 0.0f && p.frequency_penalty == 0.0f) return;
-  const std::size_t n = std::min(window.size(), scratch.size());
-  for (std::size_t i = 0; i < n; ++i) scratch[i].token = window[window.size() - n + i];
+  const std::size_t n = window.size();
+  for (std::size_t i = 0; i < n; ++i) scratch[i].token = window[i];
   std::sort(scratch.begin(), scratch.begin() + n, [](auto& a, auto& b) { return a.token < b.token; });
   for (std::size_t i = 0; i < n;) {
     std::size_t end = i + 1;

@@ -22,7 +22,7 @@ struct SampleInput {
   const std::uint32_t* mask = nullptr;    // StepOutput::mask
 };
 
-// scratch: logits.size() entries.
+// scratch: at least as many entries as logits and history have.
 std::int32_t sample(const SamplingParams& params, const SampleInput& input, std::span<Candidate> scratch);
 
 // A uniform number in [0, 1) from a counter (SplitMix64's finaliser over seed and position).

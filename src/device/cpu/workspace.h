@@ -39,7 +39,7 @@ struct Workspace {
   std::uint64_t history = 0;      // int32 [slots][context]: tokens by position
   std::uint64_t last_sample = 0;  // int32 [slots]
   std::uint64_t sampled = 0;      // int32 [outputs]
-  std::uint64_t candidates = 0;   // per thread: 8 bytes x vocabulary
+  std::uint64_t candidates = 0;   // per thread: 8 bytes x the larger of vocabulary and context
   std::uint64_t candidates_stride = 0;
   std::uint64_t bytes = 0;
 };

@@ -1,0 +1,96 @@
+#include "plan/plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace strata {
+namespace {
+
+// A target whose sizes can be worked out by hand: matrices cost a byte an element and 8 more, the rest lies
+// in the file.
+class HandTarget final : public Target {
+ public:
+  std::string_view name() const override { return "hand"; }
+  std::uint64_t alignment() const override { return 8; }
+  std::uint32_t page_tokens() const override { return 32; }
+  WeightLayout weight_layout(const WeightSpec& w, Mode) const override {
+    if (w.role == WeightRole::embedding) return {WeightHome::mapped, w.file_bytes(), true};
+    return {WeightHome::repacked, w.elements() + 8, w.type != DType::Q2_K};
+  }
+  std::uint64_t state_page_bytes(const StateSpec& s) const override {
+    return 32 * s.n_kv_heads * (s.head_dim_k + s.head_dim_v) * (s.type == DType::F16 ? 2 : 1);
+  }
+  std::uint64_t workspace_bytes(const Program&, const StepLimits& l, Mode,
+                                std::uint32_t threads) const override {
+    return l.rows * 100 + threads * 10;
+  }
+};
+
+struct Fixture {
+  Fixture() {
+    program.n_embd = 256, program.vocab_size = 10;
+    program.weights = {{"token_embd", WeightRole::embedding, -1, DType::F16, 10, 256},
+                       {"a", WeightRole::qkv, 0, DType::F16, 4, 256},
+                       {"b", WeightRole::down, 0, DType::Q2_K, 2, 256}};
+    program.groups = {{"full", 0}, {"window 64", 64}};
+    program.states = {
+        {.layer = 0, .group = 0, .type = DType::F16, .n_kv_heads = 2, .head_dim_k = 4, .head_dim_v = 4},
+        {.layer = 1, .group = 1, .type = DType::F16, .n_kv_heads = 2, .head_dim_k = 4, .head_dim_v = 4}};
+    config.layers.resize(2);
+  }
+  PlanInput input(std::uint32_t context = 1000, std::uint32_t slots = 2) const {
+    return {.config = &config,
+            .program = &program,
+            .target = &target,
+            .limits = {.rows = 64, .outputs = 4, .slots = slots, .context = context},
+            .threads = 3,
+            .process_bytes = 77};
+  }
+  ModelConfig config;
+  Program program;
+  HandTarget target;
+};
+
+TEST(Plan, AddsUpWhatTheTargetDeclares) {
+  const Fixture f;
+  const MemoryPlan plan = plan_memory(f.input());
+  const DevicePlan& d = plan.devices.at(0);
+  EXPECT_EQ(d.bytes(Purpose::weights), 4u * 256 + 8 + 2 * 256 + 8);
+  EXPECT_EQ(d.bytes(Purpose::mapped_weights), 10u * 256 * 2);
+  // 1000 tokens are 32 pages and one ahead; a window of 64 and a step of 64 tokens are 2 + 2 pages and two
+  // partial ones.
+  ASSERT_EQ(plan.groups.size(), 2u);
+  EXPECT_EQ(plan.groups[0].pages, 33u * 2);
+  EXPECT_EQ(plan.groups[1].pages, 6u * 2);
+  EXPECT_EQ(d.bytes(Purpose::state), (33u + 6) * 2 * 32 * 2 * 8 * 2);
+  EXPECT_EQ(d.bytes(Purpose::workspace), 64u * 100 + 30);
+  EXPECT_EQ(d.bytes(Purpose::process), 77u);
+  EXPECT_EQ(d.total(), d.bytes(Purpose::weights) + d.bytes(Purpose::mapped_weights) +
+                           d.bytes(Purpose::state) + d.bytes(Purpose::workspace) + 77);
+  EXPECT_THAT(plan.slow_types, ::testing::ElementsAre("Q2_K: 1 tensor"));
+}
+
+TEST(Plan, NamesTheSmallestChangesThatFit) {
+  const Fixture f;
+  const std::uint64_t total = plan_memory(f.input()).devices[0].total();
+  EXPECT_EQ(why_not(f.input(), total), "");
+  const std::string why = why_not(f.input(), total - 1);
+  EXPECT_THAT(why, ::testing::HasSubstr("--context 768"));
+  EXPECT_THAT(why, ::testing::HasSubstr("1 parallel sequence"));
+  EXPECT_THAT(why, ::testing::HasSubstr("--kv-type q8_0"));
+  EXPECT_THAT(why_not(f.input(), 100), ::testing::HasSubstr("a smaller model"));
+}
+
+TEST(Plan, TextShowsPlanBesideReality) {
+  const Fixture f;
+  const MemoryPlan plan = plan_memory(f.input());
+  std::vector<std::vector<std::uint64_t>> actual(1);
+  for (const auto& line : plan.devices[0].lines) actual[0].push_back(line.bytes);
+  const std::string text = to_text(plan, &actual);
+  EXPECT_THAT(text, ::testing::HasSubstr("actual"));
+  EXPECT_THAT(text, ::testing::HasSubstr("2 repeating layers + output layer"));
+  EXPECT_THAT(text, ::testing::HasSubstr("Q2_K: 1 tensor"));
+}
+
+}  // namespace
+}  // namespace strata

@@ -146,6 +146,8 @@ inline constexpr std::uint32_t kQueryTile = 32;  // queries (rows x heads of a g
   return 16 + (head_dim_v + 31) / 32 * 32;
 }
 
+inline constexpr std::uint64_t kDotsPerSpin = 12 * 64, kFmasPerSpin = 12 * 16;
+
 // ---- The table
 // ----------------------------------------------------------------------------------------------
 struct Kernels {
@@ -198,6 +200,11 @@ struct Kernels {
   float (*max)(const float* x, std::uint32_t n);                            // n > 0
   std::uint32_t (*argmax)(const float* x, std::uint32_t n);                 // the first of equals
   void (*exp_sub)(const float* x, float minus, std::uint32_t n, float* y);  // y = exp(x - minus)
+
+  // For measuring the machine (probe.h); the results mean nothing.
+  std::uint64_t (*read_all)(const std::byte* data, std::uint64_t bytes);  // reads all, as fast as it can
+  std::uint64_t (*spin_dots)(std::uint64_t iterations);  // kDotsPerSpin int8 multiply-adds each, in registers
+  std::uint64_t (*spin_fmas)(std::uint64_t iterations);  // kFmasPerSpin float multiply-adds each
 };
 
 [[gnu::always_inline]] constexpr std::uint64_t attention_scratch_bytes(std::uint32_t heads_per_group,

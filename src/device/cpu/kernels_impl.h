@@ -14,6 +14,8 @@ namespace {
 #include "device/cpu/kernels_impl_matmul.h"
 // .
 #include "device/cpu/kernels_impl_attention.h"
+// .
+#include "device/cpu/kernels_impl_probe.h"
 
 constexpr Kernels kernel_table(Isa isa) {
   Kernels k{};
@@ -36,6 +38,9 @@ constexpr Kernels kernel_table(Isa isa) {
   k.max = max_kernel;
   k.argmax = argmax_kernel;
   k.exp_sub = exp_sub_kernel;
+  k.read_all = read_all_kernel;
+  k.spin_dots = spin_dots_kernel;
+  k.spin_fmas = spin_fmas_kernel;
   return k;
 }
 }  // namespace

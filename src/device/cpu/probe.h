@@ -1,0 +1,21 @@
+// Measured ceilings of this machine's CPU: what a perfect program could reach. Each call takes some tenths of
+// a second and uses the given threads alone; values are per second, of all threads together.
+#pragma once
+
+#include "base/dtype.h"
+#include "device/cpu/kernels.h"
+
+namespace strata::cpu {
+
+// Bytes read from memory (a buffer larger than the last-level cache).
+double measure_read_bandwidth(Isa isa, unsigned threads);
+
+// Operations (a multiply and an add are two) of byte dot products and of float multiply-adds, in registers.
+double measure_dot_rate(Isa isa, unsigned threads);
+double measure_fma_rate(Isa isa, unsigned threads);
+
+// Operations of the real product of a weight type with 256 rows of activations, weights and activations
+// cached.
+double measure_multiply_rate(Isa isa, DType type, unsigned threads);
+
+}  // namespace strata::cpu

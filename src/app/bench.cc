@@ -1,0 +1,252 @@
+// strata bench
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <numeric>
+#include <random>
+
+#include "app/bench_case.h"
+#include "app/commands.h"
+#include "app/common.h"
+#include "app/direct.h"
+#include "base/error.h"
+
+namespace strata {
+namespace {
+
+struct Flags {
+  std::string model, tests;
+  std::uint32_t repeat = 5, batch = 512;
+  bool json = false;
+  LoadFlags load;
+};
+
+struct Row {
+  BenchCase what;
+  double tokens_per_second = 0;  // the median
+  double slowest = 0, fastest = 0;
+  double limit = 0;  // tokens/s; 0: unknown
+
+  double spread() const { return (fastest - slowest) / tokens_per_second; }
+  double achieved() const { return limit > 0 ? tokens_per_second / limit : 0; }
+};
+
+// Runs cases on one loaded model. Tokens are random but the same in every run.
+class Bench {
+ public:
+  Bench(DirectModel& model, const Ceilings* ceilings) : model_(model), ceilings_(ceilings) {
+    std::mt19937 random(7);
+    std::uniform_int_distribution<std::int32_t> id(0,
+                                                   static_cast<std::int32_t>(model.program().vocab_size) - 1);
+    tokens_.resize(model.limits().context);
+    for (auto& t : tokens_) t = id(random);
+  }
+
+  Row run(const BenchCase& c, std::uint32_t repeat) {
+    for (std::uint32_t s = 0; s < c.streams; ++s) prefill(s, 0, c.depth);
+    once(c);  // warms caches and the threads up
+    std::vector<double> rates;
+    for (std::uint32_t i = 0; i < repeat; ++i) {
+      const auto start = std::chrono::steady_clock::now();
+      once(c);
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      rates.push_back(c.tokens * c.streams / seconds);
+    }
+    std::sort(rates.begin(), rates.end());
+    const std::size_t half = rates.size() / 2;
+    const double median = rates.size() % 2 ? rates[half] : (rates[half - 1] + rates[half]) / 2;
+    const double limit = ceilings_ ? limit_seconds(c) : 0;
+    return {c, median, rates.front(), rates.back(), limit > 0 ? c.tokens * c.streams / limit : 0};
+  }
+
+ private:
+  void once(const BenchCase& c) {
+    if (c.kind == BenchCase::Kind::generate) return generate(c);
+    for (std::uint32_t s = 0; s < c.streams; ++s) prefill(s, c.depth, c.tokens);
+  }
+
+  void prefill(std::uint32_t slot, std::uint32_t first, std::uint32_t count) {
+    for (std::uint32_t at = 0; at < count; at += model_.limits().rows) {
+      const std::uint32_t n = std::min(model_.limits().rows, count - at);
+      Chunk chunk = model_.chunk(slot, first + at, std::span(tokens_).subspan(first + at, n));
+      if (at + n == count) {
+        chunk.n_outputs = 1;
+        chunk.want = static_cast<std::uint8_t>(Want::sample);
+      }
+      model_.step({&chunk, 1});
+    }
+  }
+
+  // Each step's tokens are the samples of the step before, as in a conversation.
+  void generate(const BenchCase& c) {
+    std::vector<Chunk> chunks;
+    for (std::uint32_t s = 0; s < c.streams; ++s) {
+      chunks.push_back(model_.chunk(s, c.depth, std::span(tokens_).subspan(s % tokens_.size(), 1)));
+      chunks.back().n_outputs = 1;
+      chunks.back().want = static_cast<std::uint8_t>(Want::sample);
+    }
+    static constexpr std::int32_t kLast[] = {kLastSample};
+    for (std::uint32_t t = 0; t < c.tokens; ++t) {
+      model_.step(chunks);
+      for (Chunk& chunk : chunks) {
+        ++chunk.first_position;
+        chunk.tokens = kLast;
+      }
+    }
+  }
+
+  // The least time that the case's steps could take on this machine.
+  double limit_seconds(const BenchCase& c) const {
+    double seconds = 0;
+    const auto add = [&](const StepShape& shape) {
+      seconds += step_limit(model_.program(), shape, *ceilings_).seconds();
+    };
+    if (c.kind == BenchCase::Kind::generate) {
+      for (std::uint32_t t = 0; t < c.tokens; ++t) {
+        const double context = c.depth + t + 1;
+        add({.rows = c.streams,
+             .outputs = c.streams,
+             .context = context,
+             .state_reads = context * c.streams});
+      }
+      return seconds;
+    }
+    for (std::uint32_t at = 0; at < c.tokens; at += model_.limits().rows) {
+      const std::uint32_t n = std::min(model_.limits().rows, c.tokens - at);
+      const double end = c.depth + at + n;
+      add({.rows = n,
+           .outputs = at + n == c.tokens ? 1u : 0u,
+           .context = end - (n - 1) / 2.0,
+           .state_reads = end});
+    }
+    return seconds * c.streams;
+  }
+
+  DirectModel& model_;
+  const Ceilings* ceilings_;
+  std::vector<std::int32_t> tokens_;
+};
+
+void print_header() {
+  print("{:<14} {:>11} {:>8} {:>11} {:>9}\n", "TEST", "TOKENS/S", "SPREAD", "LIMIT", "ACHIEVED");
+}
+
+void print_row(const Row& r) {
+  print("{:<14} {:>11.1f} {:>6.1f} % {:>11.1f} {:>7.1f} %\n", r.what.name(), r.tokens_per_second,
+        100 * r.spread(), r.limit, 100 * r.achieved());
+}
+
+nlohmann::ordered_json to_json(const Row& r) {
+  return {{"test", r.what.name()},
+          {"tokens_per_second", r.tokens_per_second},
+          {"slowest", r.slowest},
+          {"fastest", r.fastest},
+          {"spread", r.spread()},
+          {"limit", r.limit},
+          {"achieved_over_limit", r.achieved()}};
+}
+
+// Cases that one load can serve: single streams share one, many streams another, so that the long contexts of
+// the former aren't paid for by the latter's every slot.
+std::vector<std::vector<BenchCase>> group_by_load(const std::vector<BenchCase>& cases) {
+  std::vector<std::vector<BenchCase>> groups(2);
+  for (const BenchCase& c : cases) groups[c.streams > 1].push_back(c);
+  std::erase_if(groups, [](const auto& g) { return g.empty(); });
+  return groups;
+}
+
+ModelOptions options_for(const std::vector<BenchCase>& cases, const Flags& flags) {
+  ModelOptions options = flags.load.options();
+  options.batch = flags.batch;
+  options.reuse_prefixes = false;
+  std::uint32_t context = 256;
+  for (const BenchCase& c : cases) {
+    context = std::max(context, c.context());
+    options.slots = std::max(options.slots, c.streams);
+    options.batch = std::max(options.batch, c.streams);
+  }
+  if (options.context && options.context < context)
+    throw_error(ErrorKind::bad_input,
+                "the tests need {} tokens of context: leave --context out or choose other --tests", context);
+  if (!options.context) options.context = context;
+  return options;
+}
+
+// Of the tests that nobody asked for by name, those that the model wasn't trained for are left out, and said.
+std::vector<BenchCase> choose_cases(const Flags& flags, const std::filesystem::path& path) {
+  if (!flags.tests.empty()) return parse_bench_cases(flags.tests);
+  auto cases = default_bench_cases();
+  const std::uint32_t trained = read_config(GgufFile::open(path)).context_train;
+  std::erase_if(cases, [&](const BenchCase& c) {
+    const bool skip = trained && c.context() > trained;
+    if (skip) note("{} is left out: the model was trained for {} tokens", c.name(), trained);
+    return skip;
+  });
+  return cases;
+}
+
+int bench(const Flags& flags) {
+  const auto path = resolve_model(flags.model);
+  const auto cases = choose_cases(flags, path);
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  std::string machine;
+  std::uint32_t threads = 0;
+  for (const auto& group : group_by_load(cases)) {
+    PreparedModel prepared = prepare_model(path, options_for(group, flags));
+    threads = prepared.plan.threads;
+    const DeviceInfo& device = prepared.device->info();
+    const Ceilings ceilings = machine_ceilings(threads);
+    DirectModel model(std::move(prepared), flags.json);
+    if (machine.empty() && !flags.json) {
+      print("{}, {} threads, {}; {}, {} mode\n\n", device.name, threads, device.kernels,
+            path.filename().string(), mode_name(model.prepared().plan.mode));
+      print_header();
+    }
+    machine = device.name;
+    Bench bench(model, &ceilings);
+    for (const BenchCase& c : group) {
+      const Row row = bench.run(c, flags.repeat);
+      rows.push_back(to_json(row));
+      if (!flags.json) print_row(row);
+    }
+  }
+  if (flags.json)
+    print_json({{"results", std::move(rows)},
+                {"machine", machine},
+                {"threads", threads},
+                {"model", path.filename().string()},
+                {"mode", flags.load.mode},
+                {"repeat", flags.repeat}});
+  return 0;
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Action& action) {
+  auto* command =
+      add_command(app, "bench",
+                  "measure prompt and generation speed, against this machine's measured limits\n"
+                  "Tests: pp512 reads a prompt of 512 tokens, tg128 generates 128; @2048 does it with 2048 "
+                  "tokens in the\n"
+                  "conversation already, x8 for eight streams at once (tokens/s are of all together). A row "
+                  "is the median\n"
+                  "of --repeat runs after one to warm up; the spread is (fastest - slowest) / median.",
+                  "  strata bench smollm2\n"
+                  "  strata bench smollm2 --tests pp512,tg128,tg128@2048,tg128x8 --repeat 9\n"
+                  "  strata bench llama-1b.gguf --threads 2 --json > bench.json");
+  auto flags = std::make_shared<Flags>();
+  add_model_argument(*command, flags->model);
+  command->add_option("--tests", flags->tests, "the tests, separated by commas");
+  command->add_option("--repeat", flags->repeat, "timed runs of each test")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--batch", flags->batch, "tokens a step at most")
+      ->check(CLI::Range(1, 8192))
+      ->capture_default_str();
+  command->add_flag("--json", flags->json, "print JSON");
+  flags->load.add(*command);
+  command->callback([&action, flags] { action = [flags] { return bench(*flags); }; });
+}
+
+}  // namespace strata

@@ -1,0 +1,118 @@
+#include "app/common.h"
+
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <memory>
+
+#include "app/output.h"
+#include "base/error.h"
+#include "store/store.h"
+
+namespace strata {
+namespace fs = std::filesystem;
+
+void LoadFlags::add(CLI::App& command) {
+  command.add_option("--threads", threads, "threads to compute with (default: one per physical core)")
+      ->check(CLI::Range(1, 1024));
+  command
+      .add_option("--context", context, "tokens a conversation may reach (default: 4096, at most as trained)")
+      ->check(CLI::Range(8, 1 << 24));
+  command.add_option("--kv-type", kv_type, "type of the cached keys and values: f16 (default), q8_0 or f32")
+      ->check(CLI::IsMember({"f16", "q8_0", "f32"}, CLI::ignore_case));
+  command
+      .add_option("--mode", mode,
+                  "fast (default), invariant (the same bits whatever else runs) or exact (float, slow)")
+      ->check(CLI::IsMember({"fast", "invariant", "exact"}, CLI::ignore_case));
+  command.add_option("--memory-limit", memory_limit,
+                     "memory the model may take, such as 900M or 2G (default: what is free)");
+}
+
+ModelOptions LoadFlags::options() const {
+  ModelOptions o;
+  o.threads = threads;
+  o.context = context;
+  const std::string m = CLI::detail::to_lower(mode);
+  o.mode = m == "exact" ? Mode::exact : m == "invariant" ? Mode::invariant : Mode::fast;
+  if (o.mode == Mode::exact) {
+    if (!kv_type.empty() && CLI::detail::to_lower(kv_type) != "f32")
+      throw_error(ErrorKind::bad_input, "--mode exact keeps keys and values in f32: leave --kv-type {} out",
+                  kv_type);
+    o.kv_type = DType::F32;
+  } else if (!kv_type.empty()) {
+    o.kv_type = find_dtype(kv_type)->type;
+  }
+  if (!memory_limit.empty()) o.memory_limit = parse_size(memory_limit);
+  return o;
+}
+
+CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& description,
+                      const std::string& examples) {
+  CLI::App* command = app.add_subcommand(name, description);
+  command->footer("Examples:\n" + examples);
+  return command;
+}
+
+void add_model_argument(CLI::App& command, std::string& model) {
+  command.add_option("MODEL", model, "a GGUF file, or a name from `strata list`")->required();
+}
+
+fs::path resolve_model(const std::string& model) { return ModelStore::from_environment().resolve(model); }
+
+std::string read_input(const std::string& file) {
+  if (file != "-") {
+    std::error_code error;
+    const auto status = fs::status(file, error);
+    if (!fs::exists(status)) throw_error(ErrorKind::not_found, "there is no file {}", file);
+    if (fs::is_directory(status)) throw_error(ErrorKind::bad_input, "{} is a directory, not a file", file);
+  }
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> f(
+      file == "-" ? stdin : std::fopen(file.c_str(), "rb"),
+      [](std::FILE* p) { return p == stdin ? 0 : fclose(p); });
+  if (!f) throw_error(ErrorKind::io, "can't open {}: {}", file, std::strerror(errno));
+  std::string text;
+  char buffer[1 << 16];
+  while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, f.get())) text.append(buffer, n);
+  if (std::ferror(f.get()))
+    throw_error(ErrorKind::io, "can't read {}: {}", file == "-" ? "standard input" : file,
+                std::strerror(errno));
+  return text;
+}
+
+std::uint64_t parse_size(const std::string& text) {
+  std::size_t used = 0;
+  double number = -1;
+  try {
+    number = std::stod(text, &used);
+  } catch (const std::exception&) {
+    used = 0;
+  }
+  std::string unit = CLI::detail::to_lower(text.substr(used));
+  for (const char* ending : {"ib", "b"})
+    if (unit.ends_with(ending)) {
+      unit.resize(unit.size() - std::strlen(ending));
+      break;
+    }
+  static const std::string kUnits = "kmgt";
+  const auto power = unit.empty() ? 0 : unit.size() == 1 ? kUnits.find(unit) + 1 : std::string::npos;
+  const double bytes = power > 4 ? -1 : std::ldexp(number, static_cast<int>(10 * power));
+  if (used == 0 || !(bytes >= 1) || bytes > 1e18)
+    throw_error(ErrorKind::bad_input, "'{}' is no size: write it as 900M or 2G", text);
+  return static_cast<std::uint64_t>(bytes);
+}
+
+const char* mode_name(Mode mode) {
+  switch (mode) {
+    case Mode::fast:
+      return "fast";
+    case Mode::invariant:
+      return "invariant";
+    case Mode::exact:
+      return "exact";
+  }
+  return "?";
+}
+
+}  // namespace strata

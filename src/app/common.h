@@ -1,0 +1,46 @@
+// Flags and small helpers that several commands share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <string>
+
+#include "engine/loaded_model.h"
+
+namespace strata {
+
+// Flags that say how a model is loaded.
+struct LoadFlags {
+  std::uint32_t threads = 0;
+  std::uint32_t context = 0;
+  std::string kv_type;
+  std::string mode = "fast";
+  std::string memory_limit;
+
+  void add(CLI::App& command);
+  // Throws Error(bad_input).
+  ModelOptions options() const;
+};
+
+// A command of the parser: its help ends with examples.
+CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& description,
+                      const std::string& examples);
+void add_model_argument(CLI::App& command, std::string& model);
+
+// The file that MODEL means: a path, or a name in the store.
+std::filesystem::path resolve_model(const std::string& model);
+
+// A whole file, or stdin for "-". Throws Error(not_found, bad_input, io).
+std::string read_input(const std::string& file);
+
+// "8G", "512M", "1000000" → bytes. Throws Error(bad_input).
+std::uint64_t parse_size(const std::string& text);
+
+const char* mode_name(Mode mode);
+
+// This machine's ceilings for that many threads (0: as many as models get): those kept in the user's cache,
+// else measured now, which takes a few seconds and is said on stderr. A cache that can't be written is said,
+// not fatal.
+Ceilings machine_ceilings(std::uint32_t threads, bool again = false);
+
+}  // namespace strata

@@ -1,0 +1,37 @@
+#include "app/direct.h"
+
+namespace strata {
+
+DirectModel::DirectModel(PreparedModel prepared, bool quiet) : prepared_(std::move(prepared)) {
+  Progress progress("loading " + prepared_.path.filename().string(), quiet);
+  decoder_ = Decoder::load(prepared_.file, prepared_.forward, prepared_.plan, prepared_.device,
+                           [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); });
+  progress.finish();
+  const MemoryPlan& plan = prepared_.plan;
+  const std::uint32_t entries = plan.limits.context / plan.page_tokens + 1;
+  for (std::uint32_t slot = 0; slot < plan.limits.slots; ++slot) {
+    auto& tables = tables_.emplace_back();
+    for (const GroupPlan& group : plan.groups) {
+      auto& ids = pages_.emplace_back(entries);
+      for (std::uint32_t p = 0; p < entries; ++p)
+        ids[p] = static_cast<std::int32_t>(slot * group.pages_per_sequence + p % group.pages_per_sequence);
+      tables.emplace_back(ids);
+    }
+  }
+}
+
+Chunk DirectModel::chunk(std::uint32_t slot, std::uint32_t first_position,
+                         std::span<const std::int32_t> tokens) const {
+  return {.slot = slot,
+          .first_position = static_cast<std::int32_t>(first_position),
+          .tokens = tokens,
+          .block_tables = tables_[slot],
+          .sampling = {.temperature = 0}};
+}
+
+const StepResult& DirectModel::step(std::span<const Chunk> chunks) {
+  decoder_->submit({chunks});
+  return decoder_->wait();
+}
+
+}  // namespace strata

@@ -1,0 +1,38 @@
+// Steps of a model without the engine: the sequences' pages are laid out once, and whoever measures decides
+// what each step holds. For eval and bench. Not thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "app/output.h"
+#include "engine/loaded_model.h"
+
+namespace strata {
+
+class DirectModel {
+ public:
+  // Loads what was prepared; `quiet`: without a progress bar.
+  DirectModel(PreparedModel prepared, bool quiet);
+
+  const PreparedModel& prepared() const { return prepared_; }
+  Decoder& decoder() { return *decoder_; }
+  const Program& program() const { return prepared_.forward.program; }
+  const StepLimits& limits() const { return prepared_.plan.limits; }
+
+  // A chunk of the sequence in `slot`; its tokens must stay until the step is done.
+  Chunk chunk(std::uint32_t slot, std::uint32_t first_position, std::span<const std::int32_t> tokens) const;
+  const StepResult& step(std::span<const Chunk> chunks);
+
+ private:
+  PreparedModel prepared_;
+  std::unique_ptr<Decoder> decoder_;
+  // By slot, then by group: page ids of the whole context. A window's pages are used again when it has passed
+  // them.
+  std::vector<std::vector<std::int32_t>> pages_;
+  std::vector<std::vector<std::span<const std::int32_t>>> tables_;
+};
+
+}  // namespace strata

@@ -1,0 +1,23 @@
+// Ctrl-C while something runs: noted instead of ending the process.
+#pragma once
+
+#include <csignal>
+
+namespace strata {
+
+// While one lives, SIGINT sets a flag. At most one at a time, on the main thread. The second SIGINT of a
+// scope that was made with `second_ends` ends the process as usual, so that nothing can hang for good.
+class InterruptScope {
+ public:
+  explicit InterruptScope(bool second_ends);
+  ~InterruptScope();
+  InterruptScope(const InterruptScope&) = delete;
+  InterruptScope& operator=(const InterruptScope&) = delete;
+
+  static bool interrupted();
+
+ private:
+  struct sigaction before_ {};
+};
+
+}  // namespace strata

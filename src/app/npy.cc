@@ -1,0 +1,96 @@
+#include "app/npy.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <regex>
+#include <string>
+
+#include "base/error.h"
+
+namespace strata {
+namespace {
+
+static_assert(std::endian::native == std::endian::little);
+constexpr std::string_view kMagic{"\x93NUMPY\x01\x00", 8};
+
+}  // namespace
+
+NpyWriter::NpyWriter(std::filesystem::path path, std::uint64_t rows, std::uint64_t columns)
+    : path_(std::move(path)), temporary_(path_), values_left_(rows * columns) {
+  temporary_ += fmt::format(".{}.part", ::getpid());
+  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (fd_ < 0) throw_error(ErrorKind::io, "can't write {}: {}", path_.string(), std::strerror(errno));
+  std::string header =
+      fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows, columns);
+  const std::size_t before = kMagic.size() + 2;  // the header's length follows the magic
+  header.append(63 - (before + header.size()) % 64, ' ');
+  header += '\n';
+  const auto length = static_cast<std::uint16_t>(header.size());
+  put(kMagic.data(), kMagic.size());
+  put(&length, 2);
+  put(header.data(), header.size());
+}
+
+NpyWriter::~NpyWriter() {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  ::unlink(temporary_.c_str());
+}
+
+void NpyWriter::put(const void* data, std::size_t bytes) {
+  const char* p = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t n = ::write(fd_, p, bytes);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw_error(ErrorKind::io, "can't write {}: {}", path_.string(), std::strerror(errno));
+    p += n;
+    bytes -= static_cast<std::size_t>(n);
+  }
+}
+
+void NpyWriter::append(std::span<const float> values) {
+  if (values.size() > values_left_)
+    throw_error(ErrorKind::internal, "more rows for {} than were declared", path_.string());
+  put(values.data(), values.size_bytes());
+  values_left_ -= values.size();
+}
+
+void NpyWriter::finish() {
+  if (values_left_ > 0) throw_error(ErrorKind::internal, "rows are missing from {}", path_.string());
+  if (::close(std::exchange(fd_, -1)) != 0 || ::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    const int error = errno;
+    ::unlink(temporary_.c_str());
+    throw_error(ErrorKind::io, "can't write {}: {}", path_.string(), std::strerror(error));
+  }
+}
+
+NpyFile NpyFile::open(const std::filesystem::path& path) {
+  NpyFile f;
+  f.file_ = MappedFile::open(path);
+  const auto bytes = f.file_.bytes();
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (!text.starts_with(kMagic) || text.size() < 10)
+    throw_error(ErrorKind::bad_input, "{} is no .npy file of format 1.0", path.string());
+  const std::size_t length = static_cast<unsigned char>(text[8]) + 256u * static_cast<unsigned char>(text[9]);
+  const std::string header(text.substr(10, length));
+  static const std::regex kFloatMatrix(
+      R"(\{(?=.*'descr': '<f4')(?=.*'fortran_order': False).*'shape': \((\d{1,12}), ?(\d{1,12})\).*\}\s*)");
+  std::smatch match;
+  if (!std::regex_match(header, match, kFloatMatrix))
+    throw_error(ErrorKind::bad_input, "{} holds no two-dimensional float32 array in C order", path.string());
+  f.rows_ = std::stoull(match[1]);
+  f.columns_ = std::stoull(match[2]);
+  const std::size_t start = 10 + length;
+  if (start % alignof(float) != 0 || static_cast<double>(f.rows_) * static_cast<double>(f.columns_) > 1e15 ||
+      text.size() != start + f.rows_ * f.columns_ * sizeof(float))
+    throw_error(ErrorKind::bad_input, "{} is cut off or too long for its shape of {} x {}", path.string(),
+                f.rows_, f.columns_);
+  f.values_ = reinterpret_cast<const float*>(bytes.data() + start);
+  return f;
+}
+
+}  // namespace strata

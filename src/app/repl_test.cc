@@ -1,0 +1,75 @@
+#include "app/repl.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace strata {
+namespace {
+
+TEST(ReplLine, SeparatesCommandsFromPrompts) {
+  EXPECT_EQ(parse_repl_line("  hello there ").argument, "hello there");
+  EXPECT_EQ(parse_repl_line("  hello there ").command, "");
+  EXPECT_EQ(parse_repl_line("/bye").command, "bye");
+  const ReplLine set = parse_repl_line("/set  parameter temperature 0.5 ");
+  EXPECT_EQ(set.command, "set");
+  EXPECT_EQ(set.argument, "parameter temperature 0.5");
+}
+
+TEST(ReplLine, APathIsAPrompt) {
+  EXPECT_EQ(parse_repl_line("/usr/bin is what?").command, "");
+  EXPECT_EQ(parse_repl_line("/ or \\?").command, "");
+}
+
+TEST(MultiLine, OneLine) {
+  MultiLine m;
+  EXPECT_TRUE(m.take(R"("""hello""")"));
+  EXPECT_FALSE(m.open());
+  EXPECT_EQ(m.text(), "hello");
+}
+
+TEST(MultiLine, SeveralLinesKeepTheirSpaces) {
+  MultiLine m;
+  EXPECT_TRUE(m.take(R"("""first)"));
+  EXPECT_TRUE(m.open());
+  EXPECT_TRUE(m.take("  /bye is text here"));
+  EXPECT_TRUE(m.take(""));
+  EXPECT_TRUE(m.take(R"(last""")"));
+  EXPECT_FALSE(m.open());
+  EXPECT_EQ(m.text(), "first\n  /bye is text here\n\nlast");
+  EXPECT_FALSE(m.take("and now a prompt"));
+}
+
+TEST(AnswerSettings, TakesOllamasNames) {
+  AnswerSettings s;
+  s.set("temperature", "0.25");
+  s.set("top_k", "7");
+  s.set("seed", "42");
+  s.set("stop", "END");
+  EXPECT_FLOAT_EQ(s.sampling.temperature, 0.25f);
+  EXPECT_EQ(s.sampling.top_k, 7);
+  EXPECT_EQ(s.sampling.seed, 42u);
+  EXPECT_FALSE(s.random_seed);
+  EXPECT_THAT(s.stop, testing::ElementsAre("END"));
+  s.set("seed", "-1");
+  EXPECT_TRUE(s.random_seed);
+}
+
+TEST(AnswerSettings, RefusesWhatMakesNoSense) {
+  AnswerSettings s;
+  for (const auto& [name, value] :
+       std::vector<std::pair<std::string, std::string>>{{"temperature", "-1"},
+                                                        {"temperature", "warm"},
+                                                        {"temperature", "nan"},
+                                                        {"top_p", "1.5"},
+                                                        {"top_k", "7x"},
+                                                        {"top_k", ""},
+                                                        {"num_predict", "99999999999999"},
+                                                        {"stop", ""},
+                                                        {"mood", "1"}})
+    EXPECT_THROW(s.set(name, value), Error) << name << " " << value;
+}
+
+}  // namespace
+}  // namespace strata

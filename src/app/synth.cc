@@ -1,0 +1,60 @@
+// strata synth
+#include "store/synth.h"
+
+#include "app/commands.h"
+#include "app/common.h"
+#include "app/output.h"
+#include "base/error.h"
+
+namespace strata {
+namespace {
+
+struct Flags {
+  SynthOptions options;
+  std::string out;
+  bool list = false;
+};
+
+int list_shapes() {
+  print("{:<18}  {:<8}  {:>6}  {:>6}  {:>7}  {:>5}  {:>3}  {:>10}\n", "SHAPE", "ARCH", "LAYERS", "WIDTH",
+        "FF", "HEADS", "KV", "VOCABULARY");
+  for (const SynthShape& s : synth_shapes())
+    print("{:<18}  {:<8}  {:>6}  {:>6}  {:>7}  {:>5}  {:>3}  {:>10}\n", s.name, s.architecture, s.layers,
+          s.embedding, s.feed_forward, s.heads, s.kv_heads, s.vocabulary);
+  return 0;
+}
+
+int synth(Flags& flags) {
+  if (flags.list) return list_shapes();
+  if (flags.options.shape.empty() || flags.out.empty())
+    throw_error(ErrorKind::bad_input, "synth wants SHAPE and OUT; `strata synth --list` shows the shapes");
+  Progress progress("writing " + flags.out);
+  flags.options.progress = [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); };
+  write_synthetic_model(flags.options, flags.out);
+  return 0;
+}
+
+}  // namespace
+
+void add_synth(CLI::App& app, Action& action) {
+  auto* command = add_command(app, "synth", "write a random-weight GGUF file of a real model's shape",
+                              "  strata synth --list\n"
+                              "  strata synth llama3.2-1b /tmp/llama-1b.gguf\n"
+                              "  strata synth tiny-gemma3 /tmp/tiny.gguf --type q8_0 --vocabulary");
+  auto flags = std::make_shared<Flags>();
+  command->add_option("SHAPE", flags->options.shape, "a shape of --list");
+  command->add_option("OUT", flags->out, "the file to write");
+  command->add_option("--type", flags->options.type, "q4_k_m or a type such as q8_0 or f16")
+      ->capture_default_str();
+  command->add_option("--seed", flags->options.seed, "the same seed writes the same bytes")
+      ->capture_default_str();
+  command->add_option("--threads", flags->options.threads, "threads to write with")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  command->add_flag("--vocabulary", flags->options.vocabulary,
+                    "add a byte-level vocabulary, so that commands on text work");
+  command->add_flag("--list", flags->list, "list the shapes");
+  command->callback([&action, flags] { action = [flags] { return synth(*flags); }; });
+}
+
+}  // namespace strata

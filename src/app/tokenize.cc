@@ -1,0 +1,83 @@
+// strata tokenize
+#include "app/commands.h"
+#include "app/common.h"
+#include "app/output.h"
+#include "gguf/gguf.h"
+#include "text/stream.h"
+#include "text/tokenizer.h"
+
+namespace strata {
+namespace {
+
+struct Flags {
+  std::string model, file;
+  bool special = false, bos = false, pieces = false, json = false;
+};
+
+// One line of ASCII and UTF-8: control characters and quotes escaped, bytes that aren't UTF-8 as \xNN.
+std::string quoted(std::string_view piece) {
+  std::string out = "\"";
+  for (std::size_t i = 0; i < piece.size();) {
+    const auto c = static_cast<unsigned char>(piece[i]);
+    const std::size_t length = c < 0x80 ? 1 : c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : 2;
+    const std::string_view character = piece.substr(i, length);
+    if (c == '\n')
+      out += "\\n", ++i;
+    else if (c == '"' || c == '\\')
+      out += {'\\', static_cast<char>(c)}, ++i;
+    else if (c < 0x20 || c == 0x7F || (c >= 0x80 && valid_utf8(character) != character))
+      out += fmt::format("\\x{:02x}", c), ++i;
+    else
+      out += character, i += length;
+  }
+  return out + "\"";
+}
+
+void print_tokens(const Flags& flags, const Tokenizer& tokenizer, const std::vector<TokenId>& ids) {
+  if (flags.json) {
+    nlohmann::ordered_json value = {{"ids", ids}};
+    if (flags.pieces)
+      for (const TokenId id : ids) value["pieces"].push_back(quoted(tokenizer.piece(id, true)));
+    print_json(value);
+    return;
+  }
+  std::string out;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (flags.pieces)
+      out += fmt::format("{}\t{}\n", ids[i], quoted(tokenizer.piece(ids[i], true)));
+    else
+      out += fmt::format("{}{}", i ? " " : "", ids[i]);
+  }
+  write_stdout(flags.pieces ? out : out + "\n");
+}
+
+int tokenize(const Flags& flags) {
+  const GgufFile file = GgufFile::open(resolve_model(flags.model));
+  const Tokenizer tokenizer(Vocabulary::from_metadata(file.metadata()));
+  if (tokenizer.vocabulary().pre_missing())
+    note(
+        "warning: the file names no pre-tokenizer; the default is used, and ids may differ from the model's");
+  const std::string text = read_input(flags.file);
+  print_tokens(flags, tokenizer,
+               tokenizer.encode(text, {.add_special = flags.bos, .parse_special = flags.special}));
+  return 0;
+}
+
+}  // namespace
+
+void add_tokenize(CLI::App& app, Action& action) {
+  auto* command = add_command(app, "tokenize", "print the token ids of a text",
+                              "  echo -n 'Hello world' | strata tokenize smollm2 -\n"
+                              "  strata tokenize model.gguf prompt.txt --special --pieces");
+  auto flags = std::make_shared<Flags>();
+  add_model_argument(*command, flags->model);
+  command->add_option("FILE", flags->file, "the text; - for standard input")->required();
+  command->add_flag("--special", flags->special,
+                    "control tokens written out in the text become those tokens");
+  command->add_flag("--bos", flags->bos, "add the tokens that the model wants at the start and the end");
+  command->add_flag("--pieces", flags->pieces, "one token a line: its id and the bytes it stands for");
+  command->add_flag("--json", flags->json, "print JSON");
+  command->callback([&action, flags] { action = [flags] { return tokenize(*flags); }; });
+}
+
+}  // namespace strata

@@ -1,0 +1,247 @@
+#!/usr/bin/env python3
+"""Wrong input of every kind: one sentence and an exit code, never a crash."""
+import os
+import resource
+import socket
+import struct
+import subprocess
+import unittest
+
+from support import BINARY, StrataTest, run
+
+# Every command that opens a model, with the arguments that it needs beside it; {text} is a text file.
+MODEL_COMMANDS = {
+    "run": ["run", "{model}", "hello", "--num-predict", "2"],
+    "show": ["show", "{model}"],
+    "plan": ["plan", "{model}"],
+    "bench": ["bench", "{model}", "--tests", "pp8", "--repeat", "1"],
+    "eval": ["eval", "{model}", "{text}"],
+    "tokenize": ["tokenize", "{model}", "{text}"],
+    "render": ["render", "{model}", "{vars}"],
+}
+
+
+def gguf_string(text):
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def gguf(*entries, tensors=0):
+    """A GGUF file of string entries only."""
+    data = b"GGUF" + struct.pack("<IQQ", 3, tensors, len(entries))
+    for key, value in entries:
+        data += gguf_string(key) + struct.pack("<I", 8) + gguf_string(value)
+    return data + b"\0" * (-len(data) % 32)
+
+
+class Files(StrataTest):
+    def each(self, model, says="", code=None):
+        text = self.dir / "text.txt"
+        text.write_text("Some words to read, and some more.")
+        variables = self.dir / "vars.json"
+        variables.write_text('{"messages": []}')
+        for name, arguments in MODEL_COMMANDS.items():
+            with self.subTest(command=name):
+                filled = [a.format(model=model, text=text, vars=variables) for a in arguments]
+                self.fails(*filled, says=says, code=code)
+
+    def make(self, name, data):
+        path = self.dir / name
+        path.write_bytes(data)
+        return path
+
+    def test_missing_file(self):
+        self.each("/no/such/model.gguf", "no/such/model")
+
+    def test_unknown_name(self):
+        self.each("no-such-model-anywhere", "no-such-model-anywhere")
+
+    def test_directory(self):
+        self.each(str(self.dir) + "/", "director")
+
+    def test_empty_file(self):
+        self.each(self.make("empty.gguf", b""), "empty")
+
+    def test_text_file(self):
+        self.each(self.make("words.gguf", b"This is no model, just words.\n" * 50), "GGUF")
+
+    def test_big_endian_version(self):
+        self.each(self.make("big.gguf", b"GGUF" + struct.pack(">IQQ", 3, 0, 0)))
+
+    def test_huge_counts(self):
+        self.each(self.make("huge.gguf", b"GGUF" + struct.pack("<IQQ", 3, 1 << 60, 1 << 60)))
+
+    def test_unreadable_file(self):
+        if os.geteuid() == 0:
+            self.skipTest("root can read every file")
+        path = self.make("secret.gguf", b"GGUF")
+        path.chmod(0)
+        self.each(path)
+
+    def test_truncated_everywhere(self):
+        whole = self.synth().read_bytes()
+        for part in (3, 10, 24, 100, 1000, len(whole) // 10, len(whole) // 2, len(whole) - 1):
+            with self.subTest(bytes=part):
+                path = self.make("cut.gguf", whole[:part])
+                self.fails("plan", path)
+                self.fails("run", path, "hello")
+
+    def test_unknown_architecture(self):
+        path = self.make("arch.gguf", gguf(("general.architecture", "hyperbrain")))
+        for command in ("run", "plan", "bench"):
+            arguments = [a.format(model=path) for a in MODEL_COMMANDS[command]]
+            self.fails(*arguments, says="hyperbrain|tensor|vocabulary")
+
+    def test_unknown_pre_tokenizer(self):
+        whole = self.synth().read_bytes()
+        marker = gguf_string("tokenizer.ggml.pre")
+        at = whole.find(marker)
+        if at < 0:
+            self.skipTest("the synthetic vocabulary names no pre-tokenizer")
+        value = at + len(marker) + 4 + 8
+        changed = bytearray(whole)
+        changed[value:value + 3] = b"zzz"
+        text = self.dir / "t.txt"
+        text.write_text("hello")
+        self.fails("tokenize", self.make("pre.gguf", bytes(changed)), text, says="zzz")
+
+
+class Flags(StrataTest):
+    def test_no_command(self):
+        self.fails(code=2, says="--help")
+
+    def test_unknown_command(self):
+        self.fails("fly", code=2)
+
+    def test_missing_arguments(self):
+        for command in ("run", "show", "plan", "bench", "eval", "tokenize", "render"):
+            with self.subTest(command=command):
+                self.fails(command, code=2)
+
+    def test_unknown_flag_of_every_command(self):
+        for command in ("run", "serve", "list", "show", "plan", "bench", "probe", "eval", "tokenize", "render", "synth"):
+            with self.subTest(command=command):
+                self.fails(command, "x", "x", "--frobnicate", code=2)
+
+    def test_bad_values(self):
+        model = self.synth()
+        for flags in (["--threads", "0"], ["--threads", "many"], ["--context", "-5"], ["--context", "1e99"],
+                      ["--kv-type", "q3"], ["--mode", "quick"], ["--mode", "exact", "--kv-type", "q8_0"],
+                      ["--temperature", "-1"], ["--temperature", "nan"], ["--top-p", "2"], ["--top-k", "x"],
+                      ["--seed", "abc"], ["--num-predict", "99999999999999"], ["--repeat-penalty", "0"],
+                      ["--memory-limit", "lots"], ["--stop", ""]):
+            with self.subTest(flags=flags):
+                self.fails("run", model, "hello", *flags, code=2)
+
+    def test_bad_tests_of_bench(self):
+        for tests in ("pp", "pp0", "tg128x", "fast", "pp512,,tg1"):
+            with self.subTest(tests=tests):
+                self.fails("bench", self.synth(), "--tests", tests, code=2)
+
+    def test_bad_thread_lists_of_probe(self):
+        for threads in ("0", "1,x", "-1", "99999"):
+            with self.subTest(threads=threads):
+                self.fails("probe", "--threads", threads, code=2)
+
+    def test_bad_ports_of_serve(self):
+        self.fails("serve", "--port", "70000", code=2)
+        self.fails("serve", "--host", "127.0.0.1:seven", code=2)
+
+
+class Input(StrataTest):
+    def test_render_wants_a_json_object(self):
+        template = self.dir / "t.jinja"
+        template.write_text("{{ x }}")
+        for text in ("", "{", "[1, 2]", '"text"', '{"a": }', "\xff\xfe", '{"x": ' + "[" * 100000):
+            with self.subTest(text=text[:10]):
+                self.fails("render", "--template", template, "-", input=text, code=2)
+
+    def test_render_with_a_broken_template(self):
+        variables = self.dir / "v.json"
+        variables.write_text("{}")
+        for text in ("{% if %}", "{{ x", "{% for a in b %}", "{{ raise_exception('told so') }}", "{{ 1 / 0 }}"):
+            with self.subTest(template=text):
+                template = self.dir / "t.jinja"
+                template.write_text(text)
+                self.fails("render", "--template", template, variables, code=2)
+
+    def test_over_long_prompt_is_told(self):
+        self.fails("run", self.synth(), "word " * 500, "--context", "64", code=2, says="context")
+
+    def test_empty_prompt(self):
+        self.fails("run", self.synth(), "", code=2, says="empty")
+        self.fails("run", self.synth(), input="  \n", code=2, says="empty")
+
+    def test_eval_wants_enough_text(self):
+        self.fails("eval", self.synth(), "-", input="", code=2)
+
+    def test_eval_refuses_foreign_logits(self):
+        text = self.dir / "text.txt"
+        text.write_text("Some words to read.")
+        for name, data in (("empty.npy", b""), ("text.npy", b"hello"), ("cut.npy", b"\x93NUMPY\x01\x00\xff\xff{")):
+            with self.subTest(file=name):
+                path = self.dir / name
+                path.write_bytes(data)
+                self.fails("eval", self.synth(), text, "--against", path)
+
+
+class Surroundings(StrataTest):
+    def test_port_in_use(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            self.fails("serve", "--port", port, code=1, says=f"{port}|in use")
+
+    def test_memory_limit_says_what_would_fit(self):
+        self.fails("run", self.synth(), "hello", "--memory-limit", "1M", code=1, says="memory|fit")
+
+    def test_plan_shows_what_does_not_fit(self):
+        done = run("plan", self.synth(), "--memory-limit", "1M")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("weights", done.stdout)
+        self.assertIn("error: ", done.stderr)
+
+    def test_too_little_address_space(self):
+        model = self.synth()
+
+        def limit():
+            resource.setrlimit(resource.RLIMIT_AS, (192 << 20, 192 << 20))
+
+        self.fails("run", model, "hello", "--context", "65536", preexec_fn=limit)
+
+    def test_full_disk(self):
+        if not os.path.exists("/dev/full"):
+            self.skipTest("there is no /dev/full here")
+        for arguments in (["list", "--json"], ["--help"], ["show", self.synth()], ["--version"],
+                          ["run", self.synth(), "hello", "--num-predict", "3"]):
+            with self.subTest(arguments=arguments), open("/dev/full", "wb") as full:
+                self.fails(*arguments, stdout=full, code=1, says="write")
+
+    def test_closed_pipe_ends_quietly(self):
+        command = subprocess.Popen([BINARY, "show", str(self.synth()), "--json"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        command.stdout.close()
+        stderr = command.stderr.read()
+        command.stderr.close()
+        self.assertEqual(command.wait(30), 0)
+        self.assertEqual(stderr, b"")
+
+    def test_unwritable_output(self):
+        text = self.dir / "text.txt"
+        text.write_text("Some words to read.")
+        self.fails("eval", self.synth(), text, "--save-logits", "/no/such/place/x.npy", says="/no/such/place")
+        self.fails("synth", "tiny-llama", "/no/such/place/x.gguf", says="/no/such/place")
+        self.fails("synth", "tiny-llama", self.dir, says="")
+
+    def test_cache_that_cannot_be_written(self):
+        done = run("run", self.synth(), "hello", "--num-predict", "2", "--verbose", env={"XDG_CACHE_HOME": "/dev/null"})
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_unknown_shape_and_type(self):
+        self.fails("synth", "no-such-shape", self.dir / "x.gguf", code=2, says="no-such-shape")
+        self.fails("synth", "tiny-llama", self.dir / "x.gguf", "--type", "q9_9", code=2, says="q9_9")
+        self.assertFalse((self.dir / "x.gguf").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,75 @@
+"""What the end-to-end tests share: running the binary, small models, and what a good failure looks like."""
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BINARY = os.environ.get("STRATA_BINARY", str(ROOT / "build" / "release" / "strata"))
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "strata"
+SMOLLM2 = CACHE / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def need(path):
+    """Skips the test, saying why, when a fetched model isn't there."""
+    if not path.exists():
+        raise unittest.SkipTest(f"{path.name} is not in the cache; scripts/fetch_model.sh fetches it")
+    return path
+
+
+def run(*arguments, input=None, env=None, timeout=120, **options):
+    """Runs `strata arguments…`; text in and out."""
+    if isinstance(input, str):
+        input = input.encode()
+    if input is None and "stdin" not in options:
+        options["stdin"] = subprocess.DEVNULL
+    done = subprocess.run([BINARY, *map(str, arguments)], input=input, timeout=timeout,
+                          stdout=options.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE,
+                          env={**os.environ, **(env or {})}, **options)
+    done.stdout = (done.stdout or b"").decode(errors="replace")
+    done.stderr = done.stderr.decode(errors="replace")
+    return done
+
+
+class StrataTest(unittest.TestCase):
+    """A temporary directory a class, and what commands owe their callers."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.dir = pathlib.Path(tempfile.mkdtemp(prefix="strata-test-"))
+        cls.addClassCleanup(shutil.rmtree, cls.dir, ignore_errors=True)
+
+    @classmethod
+    def synth(cls, shape="tiny-llama", *flags):
+        """A small random model with a byte-level vocabulary."""
+        path = cls.dir / f"{shape}.gguf"
+        if not path.exists():
+            done = run("synth", shape, path, "--type", "q8_0", "--vocabulary", *flags)
+            assert done.returncode == 0, done.stderr
+        return path
+
+    def ok(self, *arguments, **options):
+        done = run(*arguments, **options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done
+
+    def ok_json(self, *arguments, **options):
+        return json.loads(self.ok(*arguments, **options).stdout)
+
+    def fails(self, *arguments, code=None, says="", **options):
+        """One sentence on stderr, nothing on stdout, a plain exit code: no signal, no exception's remains."""
+        done = run(*arguments, **options)
+        self.assertGreater(done.returncode, 0, f"{arguments}: {done.stdout} {done.stderr}")
+        self.assertLess(done.returncode, 126, f"{arguments}: {done.stderr}")
+        if code is not None:
+            self.assertEqual(done.returncode, code, done.stderr)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        self.assertEqual(len(errors), 1, f"{arguments}: {done.stderr!r}")
+        self.assertNotIn("terminate called", done.stderr)
+        self.assertEqual(done.stdout, "")
+        self.assertRegex(errors[0], re.compile(says, re.I))
+        return errors[0]

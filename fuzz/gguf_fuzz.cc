@@ -1,15 +1,22 @@
-// ROOMS: gguf quant base
-// Any bytes as a GGUF file: parse is a file or an Error, and a file answers every question about itself.
+// ROOMS: gguf quant base program model device plan decoder
+// Any bytes as a GGUF file: parse is a file or an Error, a file answers every question about itself, and
+// where it holds a model that model is planned, loaded and runs a step.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "base/error.h"
+#include "decoder/decoder.h"
+#include "device/device.h"
 #include "gguf/gguf.h"
 #include "gguf/summary.h"
+#include "model/config.h"
+#include "model/forward.h"
+#include "plan/plan.h"
 #include "quant/quant.h"
 
 namespace {
@@ -71,14 +78,53 @@ void touch_tensors(const GgufFile& file) {
   }
 }
 
+constexpr std::uint64_t kMostMemory = 8 << 20;  // larger models are planned, but not loaded
+constexpr StepLimits kLimits{.rows = 4, .outputs = 2, .slots = 1, .context = 40};
+
+// A prompt of three tokens, then one sampled from it. NaN and infinite weights are part of the game.
+void run_steps(Decoder& decoder) {
+  const std::vector<std::int32_t> pages = {0, 1, 2}, prompt = {0, 0, 0}, last = {kLastSample};
+  const std::vector<std::span<const std::int32_t>> tables(decoder.plan().groups.size(), pages);
+  Chunk chunk{.slot = 0,
+              .first_position = 0,
+              .tokens = prompt,
+              .block_tables = tables,
+              .n_outputs = 1,
+              .want = static_cast<std::uint8_t>(Want::sample)};
+  decoder.submit({{&chunk, 1}});
+  decoder.wait();
+  chunk.first_position = 3;
+  chunk.tokens = last;
+  decoder.submit({{&chunk, 1}});
+  const std::int32_t token = decoder.wait().tokens[0];
+  if (token < 0 || static_cast<std::uint32_t>(token) >= decoder.program().vocab_size) std::abort();
+}
+
+void plan_and_step(GgufFile parsed, Mode mode) {
+  static const std::shared_ptr<Device> device = make_cpu_device({.threads = 1});
+  const auto file = std::make_shared<const GgufFile>(std::move(parsed));
+  const ModelConfig config = read_config(*file);
+  const DType kv_type = mode == Mode::exact ? DType::F32 : DType::F16;
+  Forward forward = write_forward(*file, config, {.kv_type = kv_type, .context = kLimits.context});
+  const MemoryPlan plan = plan_memory({.config = &config,
+                                       .program = &forward.program,
+                                       .target = &device->target(),
+                                       .limits = kLimits,
+                                       .mode = mode,
+                                       .kv_type = kv_type});
+  if (plan.devices.at(0).total() > kMostMemory) return;
+  run_steps(*Decoder::load(file, std::move(forward), plan, device));
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   ask([&] {
-    const GgufFile file = GgufFile::parse({reinterpret_cast<const std::byte*>(data), size});
+    GgufFile file = GgufFile::parse({reinterpret_cast<const std::byte*>(data), size});
     touch_metadata(file.metadata());
     touch_tensors(file);
     if (parameter_count(file) > 0 && quantization_name(file).empty()) std::abort();
+    plan_and_step(std::move(file), size % 2 ? Mode::fast : Mode::exact);
   });
   return 0;
 }

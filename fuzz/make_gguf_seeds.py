@@ -74,4 +74,5 @@ def main() -> None:
         (folder / name).write_bytes(data)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+// jinja2's filters, in two files. Internal to jinja/.
+#pragma once
+
+#include <map>
+#include <string_view>
+
+#include "text/jinja/value.h"
+
+namespace strata::jinja {
+
+using FilterTable = std::map<std::string_view, Function>;
+void add_text_filters(FilterTable& table);
+void add_sequence_filters(FilterTable& table);
+
+}  // namespace strata::jinja

@@ -1,0 +1,31 @@
+#include <algorithm>
+
+#include "text/jinja/interpreter.h"
+
+namespace strata::jinja {
+
+Parameters::Parameters(const char* function, const Arguments& arguments,
+                       std::initializer_list<std::string_view> names)
+    : function_(function) {
+  if (arguments.positional.size() > names.size())
+    fail("{}() takes at most {} argument(s) ({} given)", function, names.size(), arguments.positional.size());
+  for (size_t i = 0; i < arguments.positional.size(); ++i) values_[i] = &arguments.positional[i];
+  for (const auto& [name, value] : arguments.named) {
+    size_t at = static_cast<size_t>(std::find(names.begin(), names.end(), name) - names.begin());
+    if (at == names.size()) fail("{}() got an unexpected keyword argument '{}'", function, name);
+    if (values_[at] != nullptr) fail("{}() got multiple values for argument '{}'", function, name);
+    values_[at] = &value;
+  }
+}
+
+const Value& Parameters::require(size_t i) const {
+  if (values_[i] == nullptr) fail("{}() is missing a required argument", function_);
+  return *values_[i];
+}
+
+int64_t Parameters::integer(size_t i, int64_t otherwise) const {
+  if (values_[i] == nullptr) return otherwise;
+  return to_index(*values_[i], function_);
+}
+
+}  // namespace strata::jinja

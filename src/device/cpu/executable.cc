@@ -320,7 +320,7 @@ struct CpuExecutable::Worker {
       const SampleInput input{
           logits, {x.history(slot), static_cast<std::size_t>(position) + 1}, position + 1, out.mask};
       x.sampled()[i] =
-          sample(out.sampling, input, {candidates, x.space_.candidates_stride / sizeof(Candidate)});
+          sample(k, out.sampling, input, {candidates, x.space_.candidates_stride / sizeof(Candidate)});
       x.last_sample()[slot] = x.sampled()[i];
     }
   }

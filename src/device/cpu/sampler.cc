@@ -41,29 +41,24 @@ void apply_mask(const std::uint32_t* mask, std::span<float> logits) {
     if (!(mask[i / 32] >> (i % 32) & 1)) logits[i] = kNever;
 }
 
-std::int32_t greedy(std::span<const float> logits) {
-  std::int32_t best = 0;
-  for (std::size_t i = 1; i < logits.size(); ++i)
-    if (logits[i] > logits[best]) best = static_cast<std::int32_t>(i);
-  return best;
-}
-
 bool better(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
 
-// The k best, sorted. A heap of k while scanning: most tokens are turned away by one comparison.
-std::span<Candidate> top_k(std::span<const float> logits, std::size_t k, std::span<Candidate> scratch) {
+// The k best of those above `least`, sorted. A heap of k while scanning; whole blocks are turned away by
+// their maximum.
+std::span<Candidate> top_k(const Kernels& kernels, std::span<const float> logits, std::size_t k, float least,
+                           std::span<Candidate> scratch) {
+  constexpr std::size_t kBlock = 128;
   std::size_t n = 0;
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    if (!(logits[i] > kNever)) continue;
-    const Candidate c{logits[i], static_cast<std::int32_t>(i)};
-    if (n < k) {
-      scratch[n++] = c;
-      if (n == k) std::make_heap(scratch.begin(), scratch.begin() + n, better);
-    } else if (better(c, scratch[0])) {
-      std::pop_heap(scratch.begin(), scratch.begin() + n, better);
-      scratch[n - 1] = c;
+  for (std::size_t block = 0; block < logits.size(); block += kBlock) {
+    const std::size_t end = std::min(block + kBlock, logits.size());
+    const float bar = n == k ? scratch[0].logit : least;
+    if (!(kernels.max(logits.data() + block, static_cast<std::uint32_t>(end - block)) > bar)) continue;
+    for (std::size_t i = block; i < end; ++i) {
+      if (!(logits[i] > (n == k ? scratch[0].logit : least))) continue;  // of equals the first stays
+      if (n == k) std::pop_heap(scratch.begin(), scratch.begin() + n--, better);
+      scratch[n++] = {logits[i], static_cast<std::int32_t>(i)};
       std::push_heap(scratch.begin(), scratch.begin() + n, better);
     }
   }
@@ -139,13 +134,18 @@ double uniform(std::uint64_t seed, std::int32_t position) {
   return static_cast<double>(z >> 11) * 0x1.0p-53;
 }
 
-std::int32_t sample(const SamplingParams& p, const SampleInput& in, std::span<Candidate> scratch) {
+std::int32_t sample(const Kernels& kernels, const SamplingParams& p, const SampleInput& in,
+                    std::span<Candidate> scratch) {
   apply_penalties(p, penalised(p, in.history), in.logits, scratch);
   apply_mask(in.mask, in.logits);
-  if (p.temperature <= 0.0f || p.top_k == 1) return greedy(in.logits);
-  const std::size_t k = p.top_k > 0 ? std::min<std::size_t>(p.top_k, in.logits.size()) : in.logits.size();
-  std::span<Candidate> c = top_k(in.logits, k, scratch);
-  if (c.empty()) return greedy(in.logits);
+  const auto vocab = static_cast<std::uint32_t>(in.logits.size());
+  const std::uint32_t best = kernels.argmax(in.logits.data(), vocab);
+  if (p.temperature <= 0.0f || p.top_k == 1) return static_cast<std::int32_t>(best);
+  const std::size_t k = p.top_k > 0 ? std::min<std::size_t>(p.top_k, vocab) : vocab;
+  // Without a top-k: what is e^50 times rarer than the best isn't worth sorting.
+  const float least = p.top_k > 0 ? kNever : in.logits[best] - 50.0f * std::max(1.0f, p.temperature);
+  std::span<Candidate> c = top_k(kernels, in.logits, k, least, scratch);
+  if (c.empty()) return static_cast<std::int32_t>(best);
   c = min_p(top_p(typical(c, p.typical_p), p.top_p), p.min_p);
   return draw(c, p.temperature, uniform(p.seed, in.position));
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "device/cpu/kernels.h"
 #include "device/step.h"
 
 namespace strata::cpu {
@@ -23,7 +24,8 @@ struct SampleInput {
 };
 
 // scratch: at least as many entries as logits and history have.
-std::int32_t sample(const SamplingParams& params, const SampleInput& input, std::span<Candidate> scratch);
+std::int32_t sample(const Kernels& kernels, const SamplingParams& params, const SampleInput& input,
+                    std::span<Candidate> scratch);
 
 // A uniform number in [0, 1) from a counter (SplitMix64's finaliser over seed and position).
 double uniform(std::uint64_t seed, std::int32_t position);

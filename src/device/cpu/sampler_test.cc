@@ -15,7 +15,7 @@ constexpr SamplingParams kPlain{.temperature = 1, .top_k = 0, .top_p = 1};
 std::int32_t run(const SamplingParams& p, std::vector<float> logits, std::int32_t position = 0,
                  std::vector<std::int32_t> history = {}, const std::uint32_t* mask = nullptr) {
   std::vector<Candidate> scratch(std::max(logits.size(), history.size()));
-  return sample(p, {logits, history, position, mask}, scratch);
+  return sample(kernels(choose_isa()), p, {logits, history, position, mask}, scratch);
 }
 
 // How often each token comes up over many positions.

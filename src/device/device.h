@@ -71,6 +71,8 @@ class Executable {
   // limits.
   virtual void launch(const StepBlock& block) = 0;
   virtual const StepResult& wait() = 0;
+  // Whether launch() returns before the step is done.
+  virtual bool asynchronous() const { return false; }
   // Forgets a slot's history (repeat penalties, last sample).
   virtual void reset_slot(std::uint32_t slot) = 0;
   // Copies whole pages of every state of a group, in order. Between steps only.

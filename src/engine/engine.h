@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,7 +59,6 @@ struct EngineRequest {
   std::int32_t num_predict = -1;  // at most so many tokens; negative: until the context is full
   std::uint32_t context = 0;      // stop when the sequence has so many tokens; 0: the model's context
   std::vector<std::string> stop;  // answers end before these; at most 64
-  bool keep_tokens = false;       // Generation::tokens()
   // Called from the engine's thread: must be quick and must not block nor call the engine, except cancel().
   // Text is whole UTF-8 characters, never part of a stop string. on_done is the last call, exactly once.
   std::function<void(std::string_view text)> on_text;
@@ -77,8 +77,8 @@ class Generation {
   // The answer ends soon with DoneReason::cancelled. Harmless when it has ended.
   void cancel();
   bool done() const;
-  // After the end, with keep_tokens: the generated ids.
-  const std::vector<TokenId>& tokens() const;
+  // After the end: the generated ids, an end token included. Valid as long as a copy of this lives.
+  std::span<const TokenId> tokens() const;
 
   struct State;
 

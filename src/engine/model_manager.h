@@ -64,6 +64,8 @@ class ModelManager {
  private:
   struct Slot;
   void janitor();
+  void load_slot(std::unique_lock<std::mutex>& lock, const std::filesystem::path& path, Slot& slot);
+  bool drop(std::unique_lock<std::mutex>& lock, const std::function<bool(const Slot&)>& condition);
 
   Resolve resolve_;
   ModelOptions options_;

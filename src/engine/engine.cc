@@ -1,0 +1,397 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+#include <random>
+#include <thread>
+#include <utility>
+
+#include "engine/generation.h"
+#include "engine/scheduler.h"
+
+namespace strata {
+namespace {
+
+using State = Generation::State;
+
+void check_sampling(const SamplingParams& p) {
+  const auto check = [](bool good, const char* name, double value, const char* range) {
+    if (!good) throw_error(ErrorKind::bad_input, "{} is {}, but must be {}", name, value, range);
+  };
+  const auto at_least_0 = [](float value) { return std::isfinite(value) && value >= 0; };
+  const auto share = [](float value) { return value >= 0 && value <= 1; };
+  check(at_least_0(p.temperature), "temperature", p.temperature, "at least 0");
+  check(p.top_k >= 0, "top_k", p.top_k, "at least 0");
+  check(share(p.top_p), "top_p", p.top_p, "between 0 and 1");
+  check(share(p.min_p), "min_p", p.min_p, "between 0 and 1");
+  check(share(p.typical_p), "typical_p", p.typical_p, "between 0 and 1");
+  check(std::isfinite(p.repeat_penalty) && p.repeat_penalty > 0, "repeat_penalty", p.repeat_penalty,
+        "more than 0");
+  check(std::isfinite(p.presence_penalty), "presence_penalty", p.presence_penalty, "a number");
+  check(std::isfinite(p.frequency_penalty), "frequency_penalty", p.frequency_penalty, "a number");
+  check(p.repeat_last_n >= -1, "repeat_last_n", p.repeat_last_n, "at least -1");
+}
+
+std::int64_t since_epoch_ns(EngineClock::time_point time) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
+}
+
+std::pair<ErrorKind, std::string> reason_of(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const Error& e) {
+    return {e.kind(), e.what()};
+  } catch (const std::exception& e) {
+    return {ErrorKind::internal, e.what()};
+  } catch (...) {
+    return {ErrorKind::internal, "a step failed for an unknown reason"};
+  }
+}
+
+}  // namespace
+
+class Engine::Impl {
+ public:
+  Impl(StepRunner& runner, const TokenText& text, EngineOptions options)
+      : runner_(runner),
+        info_(runner.info()),
+        text_(text),
+        options_(std::move(options)),
+        most_tokens_(0),
+        scheduler_(info_, options_.reuse_prefixes) {
+    most_tokens_ = scheduler_.most_tokens();
+    samples_.reserve(info_.limits.outputs);
+    finished_.reserve(info_.limits.slots);
+    stats_.slots = info_.limits.slots;
+    stats_.pools.resize(info_.groups.size());
+    update_stats();
+    thread_ = std::thread([this] { run(); });
+  }
+
+  ~Impl() {
+    {
+      const std::lock_guard lock(inbox_->mutex);
+      inbox_->stopping = true;
+    }
+    inbox_->ready.notify_all();
+    thread_.join();
+  }
+
+  Generation submit(EngineRequest request);
+  std::uint32_t context() const { return std::min(info_.limits.context, most_tokens_); }
+  std::vector<StepRecord> recent_steps(std::size_t most) const { return log_.recent(most); }
+
+  EngineStats stats() const {
+    const std::lock_guard lock(stats_mutex_);
+    EngineStats stats = stats_;
+    stats.steps = log_.totals();
+    return stats;
+  }
+
+ private:
+  void check(const EngineRequest& request) const;
+  void run();
+  bool collect();
+  void publish_waiting();
+  void drop_cancelled();
+  void end_all();
+  void step();
+  void start(StepPlan& plan);
+  bool collect_results(StepPlan& plan);
+  void process(StepPlan& plan);
+  void take_token(const std::shared_ptr<State>& state, TokenId token);
+  void record(const StepPlan& plan);
+  void finish(const std::shared_ptr<State>& state, DoneReason reason);
+  void fail(const std::shared_ptr<State>& state, ErrorKind kind, const std::string& message);
+  void fail_step(const StepPlan& plan, const std::exception_ptr& failure);
+  void unstick();
+  void update_stats();
+  static std::shared_ptr<State> state_of(const std::shared_ptr<Sequence>& sequence) {
+    return std::static_pointer_cast<State>(sequence);
+  }
+
+  StepRunner& runner_;
+  const RunnerInfo info_;
+  const TokenText& text_;
+  const EngineOptions options_;
+  std::uint32_t most_tokens_;
+  std::shared_ptr<EngineInbox> inbox_ = std::make_shared<EngineInbox>();
+  std::atomic<std::uint64_t> next_order_{1};
+
+  // The engine's thread only.
+  Scheduler scheduler_;
+  StepPlan plans_[2];
+  unsigned turn_ = 0;
+  StepPlan* in_flight_ = nullptr;
+  std::vector<std::int32_t> samples_;  // of the step whose results are being processed
+  std::vector<std::shared_ptr<State>> finished_;
+  EngineClock::time_point step_begin_, last_results_;
+  std::int64_t device_ns_ = 0;
+  double step_seconds_ = 0;
+
+  StepLog log_;
+  mutable std::mutex stats_mutex_;
+  EngineStats stats_;
+  std::thread thread_;
+};
+
+// ---- any thread ----
+
+void Engine::Impl::check(const EngineRequest& r) const {
+  if (r.prompt.empty()) throw_error(ErrorKind::bad_input, "the prompt has no tokens");
+  for (const TokenId id : r.prompt)
+    if (id < 0 || static_cast<std::uint32_t>(id) >= info_.vocab_size)
+      throw_error(ErrorKind::bad_input, "the prompt holds token {}, but the vocabulary ends at {}", id,
+                  info_.vocab_size - 1);
+  const std::uint32_t most = r.context > 0 ? std::min(r.context, context()) : context();
+  if (r.prompt.size() >= most)
+    throw_error(
+        ErrorKind::bad_input,
+        "the prompt has {} tokens, but the context holds {} with the answer: shorten it or use a larger "
+        "context",
+        r.prompt.size(), most);
+  if (r.stop.size() > 64)
+    throw_error(ErrorKind::bad_input, "{} stop strings are too many, at most 64", r.stop.size());
+  check_sampling(r.sampling);
+}
+
+Generation Engine::Impl::submit(EngineRequest request) {
+  check(request);
+  auto state = std::make_shared<State>();
+  state->inbox = inbox_;
+  state->submitted = EngineClock::now();
+  state->tokens = std::move(request.prompt);
+  state->prompt_tokens = static_cast<std::uint32_t>(state->tokens.size());
+  state->sampling = request.sampling;
+  if (request.random_seed) {
+    std::random_device random;
+    state->sampling.seed = random() >> 1;  // exact in every JSON reader
+  }
+  const std::uint32_t most = request.context > 0 ? std::min(request.context, context()) : context();
+  state->max_tokens = most;
+  if (request.num_predict >= 0)
+    state->max_tokens = static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(most, std::uint64_t{state->prompt_tokens} + request.num_predict));
+  state->tokens.reserve(std::min<std::size_t>(state->max_tokens, state->prompt_tokens + 4096));
+  state->stops = StopMatcher(request.stop);
+  state->request = std::move(request);
+
+  Generation generation;
+  generation.state_ = state;
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    if (inbox_->stopping) throw_error(ErrorKind::cancelled, "the model is being unloaded");
+    if (inbox_->waiting + inbox_->arrivals.size() >= options_.max_queue)
+      throw_error(ErrorKind::busy, "{} requests are waiting already: try again later", options_.max_queue);
+    state->order = next_order_++;
+    inbox_->arrivals.push_back(std::move(state));
+  }
+  inbox_->ready.notify_all();
+  return generation;
+}
+
+// ---- the engine's thread ----
+
+void Engine::Impl::run() {
+  while (collect()) {
+    drop_cancelled();
+    if (!scheduler_.idle() || in_flight_) step();
+    update_stats();
+  }
+  end_all();
+}
+
+// Takes what arrived; sleeps when there is nothing to do. False: the end.
+bool Engine::Impl::collect() {
+  std::unique_lock lock(inbox_->mutex);
+  if (scheduler_.idle() && !in_flight_)
+    inbox_->ready.wait(lock, [&] { return inbox_->stopping || !inbox_->arrivals.empty(); });
+  if (inbox_->stopping) return false;
+  for (auto& state : inbox_->arrivals) scheduler_.add(std::move(state));
+  inbox_->arrivals.clear();
+  inbox_->waiting = scheduler_.waiting();
+  return true;
+}
+
+void Engine::Impl::publish_waiting() {
+  const std::lock_guard lock(inbox_->mutex);
+  inbox_->waiting = scheduler_.waiting();
+}
+
+void Engine::Impl::drop_cancelled() {
+  finished_.clear();
+  const auto collect_ended = [&](const std::shared_ptr<Sequence>& sequence) {
+    const auto& state = static_cast<const State&>(*sequence);
+    if (state.cancelled || state.max_tokens <= state.prompt_tokens) finished_.push_back(state_of(sequence));
+  };
+  for (const auto& sequence : scheduler_.waiting_sequences()) collect_ended(sequence);
+  for (const auto& sequence : scheduler_.active_sequences()) collect_ended(sequence);
+  for (const auto& state : finished_)
+    finish(state, state->cancelled ? DoneReason::cancelled : DoneReason::length);
+  finished_.clear();
+}
+
+void Engine::Impl::end_all() {
+  if (in_flight_) collect_results(*in_flight_);
+  std::vector<std::shared_ptr<State>> all;
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    all.swap(inbox_->arrivals);
+  }
+  for (const auto& sequence : scheduler_.active_sequences()) all.push_back(state_of(sequence));
+  for (const auto& sequence : scheduler_.waiting_sequences()) all.push_back(state_of(sequence));
+  for (const auto& state : all) finish(state, DoneReason::cancelled);
+}
+
+// A synchronous runner: plan, run, process. An asynchronous one computes a step while the one before it is
+// processed and the next is planned, so plans are made one step early: their decode rows take the last sample
+// from the device, and a row of an answer that turns out to have ended is thrown away.
+void Engine::Impl::step() {
+  StepPlan& next = plans_[turn_ ^= 1];
+  const auto begin = EngineClock::now();
+  scheduler_.plan(next);
+  publish_waiting();
+  StepPlan* previous = std::exchange(in_flight_, nullptr);
+  if (previous && !collect_results(*previous)) {
+    scheduler_.copied(next);  // its samples will never come
+    fail_step(next, std::make_exception_ptr(Error(ErrorKind::internal, "the step before it failed")));
+    return;
+  }
+  step_begin_ = previous ? last_results_ : begin;
+  if (!next.empty()) start(next);
+  if (previous) process(*previous);
+  if (in_flight_ && !info_.asynchronous && collect_results(*std::exchange(in_flight_, nullptr)))
+    process(next);
+  if (next.empty() && !previous) unstick();
+}
+
+void Engine::Impl::start(StepPlan& plan) {
+  const auto now = EngineClock::now();
+  for (const auto& entry : plan.entries) {
+    auto& state = static_cast<State&>(*entry.sequence);
+    if (!std::exchange(state.started, true)) state.first_step = now;
+  }
+  try {
+    for (const auto slot : plan.resets) runner_.reset_slot(slot);
+    for (const auto& copy : plan.copies) runner_.copy_pages(copy.group, {&copy.from, 1}, {&copy.to, 1});
+    scheduler_.copied(plan);
+    plan.copies.clear();
+    runner_.submit(plan.batch());
+    in_flight_ = &plan;
+  } catch (...) {
+    scheduler_.copied(plan);
+    fail_step(plan, std::current_exception());
+  }
+}
+
+// Waits for the step's samples; false when it failed, and its requests with it.
+bool Engine::Impl::collect_results(StepPlan& plan) {
+  try {
+    const StepResult& result = runner_.wait();
+    if (result.tokens.size() < plan.shape.outputs)
+      throw_error(ErrorKind::internal, "a step gave {} results instead of {}", result.tokens.size(),
+                  plan.shape.outputs);
+    samples_.assign(result.tokens.begin(), result.tokens.end());
+    device_ns_ = result.nanoseconds;
+  } catch (...) {
+    fail_step(plan, std::current_exception());
+    return false;
+  }
+  last_results_ = EngineClock::now();
+  step_seconds_ = std::chrono::duration<double>(last_results_ - step_begin_).count();
+  return true;
+}
+
+void Engine::Impl::process(StepPlan& plan) {
+  record(plan);
+  for (const auto& entry : plan.entries) scheduler_.confirm(entry);
+  for (const auto& entry : plan.entries)
+    if (entry.output >= 0 && entry.sequence->phase != Sequence::Phase::finished)
+      take_token(state_of(entry.sequence), samples_[entry.output]);
+}
+
+void Engine::Impl::record(const StepPlan& plan) {
+  StepRecord record{.device_ns = device_ns_};
+  record.host_ns = static_cast<std::int64_t>(step_seconds_ * 1e9);
+  record.start_ns = since_epoch_ns(last_results_) - record.host_ns;
+  record.prefill_rows = plan.prefill_rows;
+  record.decode_rows = plan.decode_rows;
+  record.sequences = static_cast<std::uint32_t>(plan.entries.size());
+  record.waiting = scheduler_.waiting();
+  if (options_.step_limit) record.limit_seconds = options_.step_limit(plan.shape);
+  log_.record(record);
+  if (record.limit_seconds <= 0) return;
+  for (const auto& entry : plan.entries) {
+    auto& state = static_cast<State&>(*entry.sequence);
+    state.limit_seconds[entry.decode] += record.limit_seconds;
+    state.known_seconds[entry.decode] += step_seconds_;
+  }
+}
+
+void Engine::Impl::take_token(const std::shared_ptr<State>& state, TokenId token) {
+  if (token < 0 || static_cast<std::uint32_t>(token) >= info_.vocab_size)
+    return fail(state, ErrorKind::internal, fmt::format("a step sampled token {}", token));
+  scheduler_.accept(*state, token);
+  state->last_token = last_results_;
+  if (state->generated() == 1) state->first_token = last_results_;
+  if (text_.is_end(token)) return finish(state, DoneReason::stop);
+  if (!state->push(text_.piece(token))) return finish(state, DoneReason::stop);
+  if (state->tokens.size() >= state->max_tokens) finish(state, DoneReason::length);
+}
+
+void Engine::Impl::finish(const std::shared_ptr<State>& state, DoneReason reason) {
+  scheduler_.finish(state);
+  {
+    const std::lock_guard lock(stats_mutex_);
+    ++stats_.finished;
+    stats_.prompt_tokens += state->prompt_tokens;
+    stats_.cached_tokens += state->cached_tokens;
+    stats_.generated_tokens += state->generated();
+  }
+  state->end(reason);
+}
+
+void Engine::Impl::fail(const std::shared_ptr<State>& state, ErrorKind kind, const std::string& message) {
+  scheduler_.finish(state, true);
+  {
+    const std::lock_guard lock(stats_mutex_);
+    ++stats_.failed;
+  }
+  state->fail(kind, message);
+}
+
+void Engine::Impl::fail_step(const StepPlan& plan, const std::exception_ptr& failure) {
+  const auto [kind, message] = reason_of(failure);
+  for (const auto& entry : plan.entries)
+    if (entry.sequence->phase != Sequence::Phase::finished) fail(state_of(entry.sequence), kind, message);
+}
+
+// Nothing can run: the oldest sequence alone fills every page.
+void Engine::Impl::unstick() {
+  if (scheduler_.active() == 0) return;
+  const auto state = state_of(scheduler_.active_sequences().front());
+  if (state->generated() > 0) return finish(state, DoneReason::length);
+  fail(state, ErrorKind::no_memory,
+       fmt::format("a prompt of {} tokens needs more KV pages than there are", state->prompt_tokens));
+}
+
+void Engine::Impl::update_stats() {
+  const std::lock_guard lock(stats_mutex_);
+  stats_.waiting = scheduler_.waiting();
+  stats_.active = scheduler_.active();
+  stats_.preemptions = scheduler_.preemptions();
+  for (std::uint32_t g = 0; g < stats_.pools.size(); ++g) stats_.pools[g] = scheduler_.pool(g).use();
+}
+
+// ----
+
+Engine::Engine(StepRunner& runner, const TokenText& text, EngineOptions options)
+    : impl_(std::make_unique<Impl>(runner, text, std::move(options))) {}
+Engine::~Engine() = default;
+Generation Engine::submit(EngineRequest request) { return impl_->submit(std::move(request)); }
+std::uint32_t Engine::context() const { return impl_->context(); }
+EngineStats Engine::stats() const { return impl_->stats(); }
+std::vector<StepRecord> Engine::recent_steps(std::size_t most) const { return impl_->recent_steps(most); }
+
+}  // namespace strata

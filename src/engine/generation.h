@@ -1,0 +1,64 @@
+// The inside of a Generation: what the engine's thread and the caller's share. Private to engine/.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/sequence.h"
+#include "text/stream.h"
+
+namespace strata {
+
+using EngineClock = std::chrono::steady_clock;
+
+// What wakes the engine's thread; outlives the engine, so that late cancels are harmless.
+struct EngineInbox {
+  std::mutex mutex;
+  std::condition_variable ready;
+  std::vector<std::shared_ptr<Generation::State>> arrivals;
+  bool cancelled = false;  // somebody cancelled something
+  bool stopping = false;
+  std::uint32_t waiting = 0;  // in the scheduler's queue, as of the last step
+};
+
+struct Generation::State : Sequence {
+  // Set by submit(), then read-only.
+  EngineRequest request;
+  std::shared_ptr<EngineInbox> inbox;
+  EngineClock::time_point submitted;
+
+  std::atomic<bool> cancelled = false;
+
+  // The engine's thread only.
+  Utf8Stream utf8;
+  StopMatcher stops{{}};
+  EngineClock::time_point first_step, first_token, last_token;
+  bool started = false;
+  double limit_seconds[2] = {}, known_seconds[2] = {};  // [0] prompt, [1] generation
+
+  // Shared with the caller.
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::string text;  // not pulled yet
+  bool ended = false;
+  Answer answer;
+
+  std::uint32_t generated() const { return static_cast<std::uint32_t>(tokens.size()) - prompt_tokens; }
+  // Text of one token to the caller; false when a stop string ended the answer.
+  bool push(std::string_view piece);
+  // The last call: held-back text, figures, on_done.
+  void end(DoneReason reason);
+  void fail(ErrorKind kind, const std::string& message);
+
+ private:
+  void deliver(std::string_view text);
+  void count(Answer& a) const;
+};
+
+}  // namespace strata

@@ -1,0 +1,127 @@
+#include "observe/ceilings.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <system_error>
+
+#include "base/error.h"
+
+namespace strata {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+double number(const Json& object, const char* key) {
+  const double value = object.at(key).get<double>();
+  if (!(value >= 0)) throw std::runtime_error(fmt::format("{} is {}", key, value));
+  return value;
+}
+
+Ceilings from_json(const Json& json) {
+  Ceilings c;
+  c.cpu = json.at("cpu").get<std::string>();
+  c.threads = json.at("threads").get<std::uint32_t>();
+  c.read_bytes_per_second = number(json, "read_bytes_per_second");
+  const Json& rates = json.at("multiply_per_second");
+  for (const auto& [name, rate] : rates.items())
+    if (const auto type = find_dtype(name)) c.multiply_per_second[type->type] = number(rates, name.c_str());
+  c.measured_at = json.value("measured_at", "");
+  return c;
+}
+
+// The weights that share an op's flops.
+template <typename Fn>
+void for_each_matrix(const Op& op, Fn&& fn) {
+  if (const auto* qkv = std::get_if<QkvOp>(&op.body)) {
+    fn(qkv->q), fn(qkv->k), fn(qkv->v);
+  } else if (const auto* linear = std::get_if<ResidualLinearOp>(&op.body)) {
+    fn(linear->weight);
+  } else if (const auto* gate_up = std::get_if<GateUpOp>(&op.body)) {
+    fn(gate_up->gate), fn(gate_up->up);
+  } else if (const auto* head = std::get_if<HeadOp>(&op.body)) {
+    fn(head->weight);
+  }
+}
+
+}  // namespace
+
+std::filesystem::path ceilings_path(const std::string& cpu, std::uint32_t threads) {
+  std::filesystem::path base;
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache) {
+    base = cache;
+  } else if (const char* home = std::getenv("HOME"); home && *home) {
+    base = std::filesystem::path(home) / ".cache";
+  } else {
+    throw_error(ErrorKind::io, "neither XDG_CACHE_HOME nor HOME says where to keep measured ceilings");
+  }
+  std::string name = cpu;
+  for (char& c : name)
+    if (!std::isalnum(static_cast<unsigned char>(c)) && c != '.' && c != '_') c = '-';
+  return base / "strata" / fmt::format("ceilings-{}-{}.json", name, threads);
+}
+
+std::optional<Ceilings> load_ceilings(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  if (!file) return std::nullopt;
+  try {
+    return from_json(Json::parse(file));
+  } catch (const std::exception& e) {
+    throw_error(ErrorKind::bad_input, "{} holds no measured ceilings ({}): run `strata probe` again",
+                path.string(), e.what());
+  }
+}
+
+void save_ceilings(const Ceilings& ceilings, const std::filesystem::path& path) {
+  Json json{{"cpu", ceilings.cpu},
+            {"threads", ceilings.threads},
+            {"read_bytes_per_second", ceilings.read_bytes_per_second},
+            {"multiply_per_second", Json::object()},
+            {"measured_at", ceilings.measured_at}};
+  for (const auto& [type, rate] : ceilings.multiply_per_second)
+    json["multiply_per_second"][std::string(dtype_info(type).name)] = rate;
+  std::error_code failed;
+  std::filesystem::create_directories(path.parent_path(), failed);
+  const std::filesystem::path beside = path.string() + ".new";
+  {
+    std::ofstream file(beside);
+    file << json.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
+    file.close();
+    if (!file) throw_error(ErrorKind::io, "{} can't be written", beside.string());
+  }
+  std::filesystem::rename(beside, path, failed);
+  if (failed) throw_error(ErrorKind::io, "{} can't be written: {}", path.string(), failed.message());
+}
+
+StepLimit step_limit(const Program& program, const StepShape& shape, const Ceilings& ceilings) {
+  double best_rate = 0;
+  for (const auto& [type, rate] : ceilings.multiply_per_second) best_rate = std::max(best_rate, rate);
+  StepLimit limit;
+  double bytes = 0;
+  for (const Op& op : program.ops) {
+    const OpCost cost = op_cost(program, op, shape);
+    bytes += cost.weight_bytes + cost.state_bytes;
+    if (best_rate <= 0) continue;
+    limit.multiply_seconds += cost.attention_flops / best_rate;
+    if (cost.flops <= 0) continue;
+    double elements = 0;
+    for_each_matrix(op, [&](WeightId w) { elements += static_cast<double>(program.weights[w].elements()); });
+    for_each_matrix(op, [&](WeightId w) {
+      const WeightSpec& weight = program.weights[w];
+      const auto rate = ceilings.multiply_per_second.find(weight.type);
+      limit.multiply_seconds += cost.flops * static_cast<double>(weight.elements()) / elements /
+                                (rate == ceilings.multiply_per_second.end() ? best_rate : rate->second);
+    });
+  }
+  if (ceilings.read_bytes_per_second > 0) limit.read_seconds = bytes / ceilings.read_bytes_per_second;
+  return limit;
+}
+
+double achieved_over_limit(const Program& program, const StepShape& shape, double seconds,
+                           const Ceilings& ceilings) {
+  return seconds > 0 ? step_limit(program, shape, ceilings).seconds() / seconds : 0;
+}
+
+}  // namespace strata

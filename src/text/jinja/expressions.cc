@@ -285,23 +285,18 @@ Value Interpreter::evaluate_compare(const Expression& expression) {
 }
 
 Value Interpreter::evaluate_concat(const Expression& expression) {
-  std::vector<Value> parts;
-  bool markup = autoescape_;
-  for (const auto& part : expression.parts) {
-    parts.push_back(evaluate(*part));
-    markup |= parts.back().is(Kind::string) && parts.back().string().markup;
-  }
   std::string joined;
-  for (const Value& part : parts) {
-    bool plain = !(part.is(Kind::string) && part.string().markup);
-    if (markup && plain) {
-      joined += escaped(text_of(part));
+  for (const auto& part : expression.parts) {
+    Value value = evaluate(*part);
+    bool plain = !(value.is(Kind::string) && value.string().markup);
+    if (autoescape_ && plain) {
+      joined += escaped(text_of(value));
       heap_.expect(joined.size());
     } else {
-      append_text(heap_, joined, part);
+      append_text(heap_, joined, value);
     }
   }
-  return heap_.string(std::move(joined), markup);
+  return heap_.string(std::move(joined), autoescape_);
 }
 
 Value Interpreter::evaluate_condition(const Expression& expression) {

@@ -62,8 +62,9 @@ struct Keyed {
   Value item;
 };
 
-// sorted(key=…): stable; `reverse` keeps equal items in order, too.
-void sort_keyed(Interpreter& in, std::vector<Keyed>& items, bool reverse) {
+// sorted(key=…): stable; `reverse` keeps equal items in order, too. `listed`: the keys are lists to Python,
+// whose equal items are passed over even when they have no order.
+void sort_keyed(Interpreter& in, std::vector<Keyed>& items, bool reverse, bool listed) {
   size_t weight = 0;
   for (const Keyed& each : items)
     for (const Value& key : each.keys) weight += weight_of(key);
@@ -71,7 +72,8 @@ void sort_keyed(Interpreter& in, std::vector<Keyed>& items, bool reverse) {
   for (size_t n = items.size(); n > 1; n /= 2) ++rounds;
   in.heap().step(weight * rounds);
   in.heap().charge(items.size() * sizeof(Keyed));
-  auto before = [](const Keyed& a, const Keyed& b) {
+  auto before = [listed](const Keyed& a, const Keyed& b) {
+    if (!listed) return compare(a.keys[0], b.keys[0]) == -1;
     for (size_t i = 0; i < a.keys.size() && i < b.keys.size(); ++i)
       if (!equals(a.keys[i], b.keys[i])) return compare(a.keys[i], b.keys[i]) == -1;
     return false;
@@ -106,7 +108,7 @@ Value sort(Interpreter& in, const Value& self, Arguments& arguments) {
     items.push_back({{}, item});
     for (const KeyMaker& maker : makers) items.back().keys.push_back(maker(item));
   }
-  sort_keyed(in, items, p.flag(0, false));
+  sort_keyed(in, items, p.flag(0, false), true);
   return items_of(in, items);
 }
 
@@ -122,7 +124,7 @@ Value dict_sort(Interpreter& in, const Value& self, Arguments& arguments) {
     if (!p.flag(0, false)) taken = lower_text(in, taken);
     items.push_back({{taken}, in.heap().list({key, value}, Kind::tuple)});
   }
-  sort_keyed(in, items, p.flag(2, false));
+  sort_keyed(in, items, p.flag(2, false), false);
   return items_of(in, items);
 }
 
@@ -167,7 +169,7 @@ Value group_by(Interpreter& in, const Value& self, Arguments& arguments) {
   KeyMaker maker(in, p[0], sensitive), exact(in, p[0], true);
   std::vector<Keyed> items;
   for (const Value& item : to_vector(in.heap(), self)) items.push_back({{maker(item, p[1])}, item});
-  sort_keyed(in, items, false);
+  sort_keyed(in, items, false, false);
   std::vector<Value> groups;
   for (size_t i = 0; i < items.size();) {
     std::vector<Value> members;

@@ -74,6 +74,8 @@ Value replace(Interpreter& in, const Value& self, Arguments& arguments) {
 Value indent(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("indent", arguments, {"width", "first", "blank"});
   Heap& heap = in.heap();
+  require_defined(self);
+  if (!self.is(Kind::string)) fail("'{}' object has no attribute 'splitlines'", type_name(self));
   Value margin = p[0] && p[0]->is(Kind::string)
                      ? *p[0]
                      : binary(in, Operator::multiply, heap.view(" "), Value::integer(p.integer(0, 4)));
@@ -99,14 +101,17 @@ Value center(Interpreter& in, const Value& self, Arguments& arguments) {
 
 Value truncate(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("truncate", arguments, {"length", "killwords", "end", "leeway"});
+  auto size = length_of(self);
+  if (!size) fail("object of type '{}' has no len()", type_name(self));
   Value text = as_string(in, self), end = p[2] ? *p[2] : in.heap().view("...");
   if (!end.is(Kind::string)) fail("truncate() needs a string to end with");
   int64_t length = p.integer(0, 255), leeway = p[3] && !p[3]->is(Kind::none) ? p.integer(3, 5) : 5;
   int64_t end_chars = static_cast<int64_t>(end.string().chars);
   if (length < end_chars) fail("expected length >= {}, got {}", end_chars, length);
   if (leeway < 0) fail("expected leeway >= 0, got {}", leeway);
-  int64_t chars = static_cast<int64_t>(text.string().chars);
-  if (chars <= length || chars - length <= leeway) return text;
+  int64_t chars = static_cast<int64_t>(*size);
+  if (chars <= length || chars - length <= leeway) return self;
+  if (!self.is(Kind::string)) fail("'{}' can't be cut like a text", type_name(self));
   size_t keep = byte_offset(text.text(), static_cast<size_t>(length - end_chars), text.string().ascii());
   std::string cut(text.text().substr(0, keep));
   if (!p.flag(1, false)) cut = cut.substr(0, cut.rfind(' '));
@@ -352,16 +357,12 @@ Value file_size(Interpreter& in, const Value& self, Arguments& arguments) {
   double bytes = *number, base = binary_units ? 1024 : 1000;
   if (bytes == 1) return in.heap().string("1 Byte");
   if (bytes < base) return in.heap().string(fmt::format("{} Bytes", static_cast<int64_t>(bytes)));
-  static constexpr const char* kUnits[] = {"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"};
-  static constexpr const char* kBinary[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"};
-  double unit = base;
+  static constexpr std::string_view kLetters = "kMGTPEZY";
   size_t i = 0;
-  for (; i < 8; ++i) {
-    unit = std::pow(base, static_cast<double>(i + 2));
-    if (bytes < unit) break;
-  }
-  return in.heap().string(fmt::format("{:.1f} {}", base * bytes / unit,
-                                      (binary_units ? kBinary : kUnits)[std::min<size_t>(i, 7)]));
+  double unit = base * base;
+  for (; i + 1 < kLetters.size() && bytes >= unit; ++i) unit *= base;
+  std::string letter(1, binary_units && i == 0 ? 'K' : kLetters[i]);
+  return in.heap().string(fmt::format("{:.1f} {}{}", base * bytes / unit, letter, binary_units ? "iB" : "B"));
 }
 
 Value unsupported(Interpreter&, const Value&, Arguments&) { fail("this filter is not supported"); }

@@ -135,7 +135,9 @@ class PercentFormat {
       heap_.expect(out_.size());
       heap_.step();
     }
-    bool mapping = values_.is(Kind::dict);
+    // Python takes whatever can be subscripted for a mapping, and a mapping needn't be used.
+    bool mapping = values_.is(Kind::dict) || values_.is(Kind::list) || values_.is(Kind::range) ||
+                   values_.is(Kind::undefined);
     size_t given = values_.is(Kind::tuple) ? values_.items().size() : 1;
     if (!mapping && used_ < given) fail("not all arguments converted during string formatting");
     return std::move(out_);

@@ -281,14 +281,14 @@ Interpreter::Flow Interpreter::run_for(const Statement& statement, const Value& 
   loop->around = scope_;
   loop->depth0 = depth;
   if (statement.recursive || statement.expressions[1]) capture(scope_);
-  bool any = false;
+  bool any = false;  // an iteration came to its end: one left by break or continue doesn't keep `else` away
   for (Value item; next_item(*loop, item);) {
-    any = true;
     ScopeGuard scope(*this, loop->around, statement.undefined_at_entry);
     set(*scope_, tree_.loop_id, Value(Kind::loop, loop));
     assign(*statement.target, item);
     Flow flow = execute(statement.body);
     if (flow == Flow::break_loop) break;
+    any |= flow == Flow::next;
   }
   if (any) return Flow::next;
   ScopeGuard scope(*this, scope_, kNone);

@@ -65,6 +65,12 @@ Value list_index(Interpreter& in, const Value& self, Arguments& arguments) {
   fail("the value is not in the {}", type_name(self));
 }
 
+// range has both, too.
+template <Function of_list>
+Value of_range(Interpreter& in, const Value& self, Arguments& arguments) {
+  return of_list(in, in.heap().list(to_vector(in.heap(), self)), arguments);
+}
+
 Value is_integer(Interpreter&, const Value& self, Arguments&) {
   return Value::boolean(self.is_integral() || std::floor(self.number()) == self.number());
 }
@@ -208,6 +214,7 @@ Function find_method(const Value& owner, std::string_view name) {
                               {"fromkeys", dict_from_keys}};
   static const Table sequences = {{"count", list_count}, {"index", list_index}};
   static const Table lists = {{"count", list_count}, {"index", list_index}, {"copy", same}};
+  static const Table ranges = {{"count", of_range<list_count>}, {"index", of_range<list_index>}};
   static const Table cyclers = {{"next", cycler_next}, {"reset", cycler_reset}};
   switch (owner.kind()) {
     case Kind::string:
@@ -218,6 +225,8 @@ Function find_method(const Value& owner, std::string_view name) {
       return in_table(lists, name);
     case Kind::tuple:
       return in_table(sequences, name);
+    case Kind::range:
+      return in_table(ranges, name);
     case Kind::cycler:
       return in_table(cyclers, name);
     case Kind::real:

@@ -214,7 +214,7 @@ int64_t to_index(const Value& value, const char* what) {
 namespace {
 
 struct Bounds {
-  int64_t start, step, count;
+  int64_t start, stop, step, count;
 };
 
 // Python's slice.indices(length), and how many items that takes.
@@ -233,7 +233,7 @@ Bounds slice_bounds(int64_t length, const Value& start, const Value& stop, const
   int64_t from = bound(start, back ? highest : lowest), to = bound(stop, back ? lowest : highest);
   int64_t span = back ? from - to : to - from;
   int64_t width = back ? -stride : stride;
-  return {from, stride, span <= 0 ? 0 : (span - 1) / width + 1};
+  return {from, to, stride, span <= 0 ? 0 : (span - 1) / width + 1};
 }
 
 Value string_slice(Heap& heap, const StringObject& string, const Bounds& bounds) {
@@ -275,8 +275,8 @@ Value slice_of(Heap& heap, const Value& value, const Value& start, const Value& 
     bool wide = __builtin_mul_overflow(range.step, bounds.start, &made->start) ||
                 __builtin_add_overflow(range.start, made->start, &made->start) ||
                 __builtin_mul_overflow(range.step, bounds.step, &made->step) ||
-                __builtin_mul_overflow(made->step, bounds.count, &span) ||
-                __builtin_add_overflow(made->start, span, &made->stop);
+                __builtin_mul_overflow(range.step, bounds.stop, &span) ||
+                __builtin_add_overflow(range.start, span, &made->stop);
     if (wide) too_large();
     return Value(Kind::range, made);
   }

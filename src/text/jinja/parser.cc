@@ -209,6 +209,8 @@ std::unique_ptr<Signature> Parser::signature() {
   while (!is_op(")")) {
     if (!made->names.empty()) expect_op(",");
     ExpressionPtr name = target_name();
+    if (std::find(made->names.begin(), made->names.end(), name->name) != made->names.end())
+      stop(fmt::format("duplicate argument '{}'", name->name));
     made->names.push_back(name->name);
     made->name_ids.push_back(name->name_id);
     if (skip_op("=")) {

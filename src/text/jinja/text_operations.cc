@@ -105,7 +105,7 @@ std::vector<Value> split_text(Heap& heap, std::string_view text, const Value* se
   }
   for (text = strip_left(text); !text.empty(); text = strip_left(text)) {
     if (left-- == 0) {
-      add_piece(heap, out, strip_right(text));
+      add_piece(heap, out, text);
       break;
     }
     size_t at = 0, length;
@@ -130,7 +130,7 @@ std::vector<Value> right_split_text(Heap& heap, std::string_view text, const Val
   } else {
     for (text = strip_right(text); !text.empty(); text = strip_right(text)) {
       if (left-- == 0) {
-        add_piece(heap, out, strip_left(text));
+        add_piece(heap, out, text);
         break;
       }
       size_t at = text.size(), length;

@@ -1,0 +1,58 @@
+// Request bodies as values: bytes in, a checked request or an Error(bad_input, unsupported) that names the
+// field out. Pure functions. Unknown fields are ignored, as Ollama does; a known one that Strata can't honour
+// yet and that would change the answer is refused rather than ignored.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/chat.h"
+#include "engine/engine.h"
+#include "engine/model_manager.h"
+
+namespace strata::api {
+
+// How an answer is drawn, whatever the dialect said.
+struct Options {
+  SamplingParams sampling;
+  bool random_seed = true;
+  std::int32_t num_predict = -1;  // negative: until the context is full
+  std::uint32_t num_ctx = 0;      // 0: the model's
+  std::vector<std::string> stop;
+};
+
+struct CommonRequest {
+  std::string model;
+  bool stream = true;
+  std::optional<KeepAlive> keep_alive;
+  Options options;
+};
+
+struct GenerateRequest : CommonRequest {
+  std::string prompt;
+  std::optional<std::string> system;
+  bool raw = false;
+  std::optional<bool> think;
+  std::vector<TokenId> context;  // of an earlier answer, to go on from
+};
+
+struct ChatRequest : CommonRequest {
+  ChatInput input;
+};
+
+struct OpenAiChatRequest : ChatRequest {
+  bool include_usage = false;
+};
+
+GenerateRequest parse_generate(std::string_view body);
+ChatRequest parse_chat(std::string_view body);
+OpenAiChatRequest parse_openai_chat(std::string_view body);
+
+// "5m", "1h30m", "250ms", "-1", a number of seconds → a duration; negative: for ever.
+KeepAlive parse_keep_alive(std::string_view text);
+
+}  // namespace strata::api

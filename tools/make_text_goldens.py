@@ -6,14 +6,20 @@
 
 SmolLM2's ids come from Hugging Face tokenizers (BPE built from the file's tokens and merges), Gemma's from sentencepiece
 (a model proto built from the file's pieces, scores and types), prompts from jinja2 in the environment that the
-transformers library sets up. `--templates DIR` adds published templates to the comparison in memory and writes
-their goldens to `--out`.
+transformers library sets up. `--templates DIR` makes checksums of published templates over many conversations;
+`--compare BINARY` runs `BINARY render` against jinja2 on random templates and prints what differs.
 """
 import argparse
+import copy
+import datetime
 import json
 import pathlib
 import random
 import struct
+import subprocess
+import tempfile
+
+from random_templates import Generator
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
 OUT = HERE / "tests" / "data" / "text"
@@ -174,13 +180,197 @@ def make_token_goldens(args):
         write_lines(OUT / "tokens_gemma.jsonl", [{"text": t, "ids": encode(t)} for t in texts()])
 
 
+# --------------------------------------------------------------------------------------------- chat templates
+
+NOW = 1_700_000_000  # what strftime_now sees, UTC
+
+VARIABLES = {
+    "s": "Hello World", "e": "", "u": "Größe ΑΣ ǆ ﬁ İstanbul", "n": 5, "neg": -7, "f": 2.5, "big": 1e20, "small": 1e-7, "t": True, "no": None,
+    "l": [3, 1, 2], "ls": ["b", "A", "c", "a"], "d": {"b": 1, "a": [1, {"x": None}], "c": "z"},
+    "nested": [{"k": "x", "v": {"w": 1}}, {"k": "y", "v": {"w": 0}}, {"k": "x", "v": {"w": 5}}], "empty": [], "ed": {},
+    "ml": "line1\n  line2\n\nline4\n", "q": "it's \"q\"", "w": "  pad\t\n",
+    "messages": [{"role": "user", "content": "hi"},
+                 {"role": "assistant", "content": "yo", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}],
+}
+
+
+def environment():
+    import jinja2
+    from jinja2 import ext, nodes
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(ext.Extension):
+        """{% generation %}: a block whose place in the text a trainer may want; it renders as its body."""
+
+        tags = {"generation"}
+
+        def parse(self, parser):
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+            return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
+
+        def _body(self, caller):
+            return caller()
+
+    def raise_exception(message):
+        raise jinja2.exceptions.TemplateError(message)
+
+    def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"])
+    made.filters["tojson"] = tojson
+    made.globals["raise_exception"] = raise_exception
+    made.globals["strftime_now"] = lambda f: datetime.datetime.fromtimestamp(NOW, datetime.timezone.utc).replace(tzinfo=None).strftime(f)
+    return made
+
+
+def render(made, template, variables):
+    """{"out": text} or {"error": message}."""
+    import jinja2
+
+    try:
+        return {"out": made.from_string(template).render(**copy.deepcopy(variables))}  # some filters change lists
+    except jinja2.exceptions.TemplateError as error:
+        return {"error": str(error)}
+    except Exception as error:
+        return {"error": type(error).__name__ + ": " + str(error)}
+
+
+def printable(result):
+    """False for what holds addresses or Python's own names."""
+    text = result.get("out", "")
+    return not any(word in text for word in ("0x", "0X", " object", "built-in", "method", "<function", "Undefined", "Markup", "Macro"))
+
+
+def user(content, **more):
+    return {"role": "user", "content": content, **more}
+
+
+def assistant(content, **more):
+    return {"role": "assistant", "content": content, **more}
+
+
+def system(content):
+    return {"role": "system", "content": content}
+
+
+def tool(content, call):
+    return {"role": "tool", "name": "get_weather", "content": content, "tool_call_id": call}
+
+
+def conversations():
+    call = {"id": "abcdefghi", "type": "function",
+            "function": {"name": "get_weather", "arguments": {"city": "Zürich", "n": 2.0, "ok": True, "z": None}}}
+    text_call = {"id": "123456789", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}}
+    empty_call = {"id": "123456780", "type": "function", "function": {"name": "g", "arguments": {}}}
+    return [
+        [user("Hi")],
+        [system("Be brief."), user("Hi"), assistant("Hello!"), user("Bye <|im_end|>\n  x ")],
+        [user("a"), assistant("<think>\nhm\n</think>\n\nans"), user("b"), assistant("<think>q</think>r")],
+        [user("w?"), assistant("", tool_calls=[call]), tool("{\"t\": 3}", "abcdefghi"), assistant("3 °C"), user("thx")],
+        [system("s"), user("w?"), assistant(None, tool_calls=[text_call, empty_call]), tool("1", "123456789"), tool("2", "123456780"), assistant("done")],
+        [user("w?"), assistant("", reasoning_content="r1", tool_calls=[call]), tool({"content": "dict", "x": [1, 2.5]}, "abcdefghi")],
+        [user(""), assistant(""), user("")], [assistant("first")], [user("x"), user("y")], [system("only")],
+        [user("日本語 👨‍👩‍👧 \x00\x1b"), assistant("ä" * 50), user("ok")], [user([{"type": "text", "text": "multi"}, {"type": "image"}])],
+        [{"role": "user"}], [{"role": "weird", "content": "x"}], [],
+    ]
+
+
+def settings():
+    tools = [{"type": "function", "function": {
+        "name": "get_weather", "description": "Weather — für \"Städte\" <b>&", "parameters": {
+            "type": "object", "properties": {"city": {"type": "string", "enum": ["A", "é"]}, "n": {"type": "number", "default": 1.5}}, "required": ["city"]}}},
+        {"type": "function", "function": {"name": "noop", "description": "", "parameters": {}}}]
+    return [{}, {"add_generation_prompt": True}, {"tools": tools, "add_generation_prompt": True},
+            {"tools": None, "documents": None, "add_generation_prompt": False},
+            {"tools": tools, "enable_thinking": False, "add_generation_prompt": True, "tools_in_user_message": False, "builtin_tools": ["code_interpreter", "get_weather"]}]
+
+
+def chats():
+    for messages in conversations():
+        for more in settings():
+            yield {"messages": messages, "bos_token": "<s>", "eos_token": "</s>", **more}
+
+
+def checksum(data):
+    """64-bit FNV-1a."""
+    value = 0xCBF29CE484222325
+    for byte in data:
+        value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return f"{value:016x}"
+
+
+def summary(result):
+    """Checksum and length of the text, or "error"."""
+    if "error" in result:
+        return "error"
+    data = result["out"].encode()
+    return f"{checksum(data)}:{len(data)}"
+
+
+def make_template_goldens(args):
+    made = environment()
+    rows = [{"variables": VARIABLES, "now": NOW}]
+    cases = ["{{ " + line + " }}" for line in (OUT / "expressions.txt").read_text().splitlines()]
+    cases += json.loads((OUT / "templates.json").read_text())
+    for template in cases:
+        result = render(made, template, VARIABLES)
+        if printable(result):
+            rows.append({"template": template, **result})
+    generator, kept = Generator(2024), 0
+    while kept < 500:
+        template = generator.template()
+        result = render(made, template, VARIABLES)
+        if "out" in result and len(template) < 500 and len(result["out"]) < 500 and printable(result):
+            rows.append({"template": template, **result})
+            kept += 1
+    write_lines(OUT / "jinja.jsonl", rows)
+    write_lines(OUT / "chats.jsonl", list(chats()))
+    rows = []
+    folders = [OUT / "templates"] + ([pathlib.Path(args.templates)] if args.templates else [])
+    for folder in folders:
+        for path in sorted(folder.glob("*.jinja")):
+            template = path.read_bytes().decode()
+            rows.append({"file": path.name, "own": folder.parent == OUT, "sums": [summary(render(made, template, chat)) for chat in chats()]})
+    if args.templates:
+        write_lines(OUT / "published.jsonl", [{"file": row["file"], "sums": row["sums"]} for row in rows if not row["own"]])
+    write_lines(OUT / "own.jsonl", [{"file": row["file"], "sums": row["sums"]} for row in rows if row["own"]])
+
+
+def compare(args):
+    """Random templates through `BINARY render --template FILE VARS.json` and jinja2."""
+    made, generator, different = environment(), Generator(args.seed), 0
+    with tempfile.TemporaryDirectory() as folder:
+        template_path, variables_path = pathlib.Path(folder, "t.jinja"), pathlib.Path(folder, "v.json")
+        variables_path.write_text(json.dumps(VARIABLES))
+        for _ in range(args.count):
+            template = generator.template()
+            want = render(made, template, VARIABLES)
+            if not printable(want):
+                continue
+            template_path.write_bytes(template.encode())
+            got = subprocess.run([args.compare, "render", "--template", template_path, variables_path], capture_output=True)
+            if (got.returncode != 0) != ("error" in want) or ("out" in want and got.stdout != want["out"].encode()):
+                different += 1
+                print(repr(template), "\n  jinja2:", want, "\n  got:   ", got.returncode, got.stdout, got.stderr)
+    print(f"{different} of {args.count} differ")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smollm2", help="SmolLM2-135M-Instruct GGUF")
     parser.add_argument("--gemma", help="Gemma 3 270M GGUF")
+    parser.add_argument("--templates", help="folder of published chat templates (*.jinja)")
+    parser.add_argument("--compare", metavar="BINARY", help="compare a strata binary with jinja2 on random templates instead")
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
+    if args.compare:
+        return compare(args)
     OUT.mkdir(parents=True, exist_ok=True)
     make_token_goldens(args)
+    make_template_goldens(args)
 
 
 if __name__ == "__main__":

@@ -170,7 +170,7 @@ using Function = Value (*)(Interpreter&, const Value& self, Arguments&);
 struct FunctionObject : Object {
   Function function;
   Value self;
-  std::string_view name;
+  std::string name;
 };
 
 struct SpaceObject : Object {

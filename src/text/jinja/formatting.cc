@@ -124,7 +124,7 @@ std::string real_text(Heap& heap, double value, const Layout& layout) {
 class PercentFormat {
  public:
   PercentFormat(Interpreter& in, std::string_view format, const Value& values)
-      : in_(in), heap_(in.heap()), format_(format), values_(values) {}
+      : heap_(in.heap()), format_(format), values_(values) {}
 
   std::string run() {
     while (at_ < format_.size()) {
@@ -283,7 +283,6 @@ class PercentFormat {
     return lay_out_number(heap_, (number < 0 ? "-" : "") + digits, prefix, layout);
   }
 
-  Interpreter& in_;
   Heap& heap_;
   std::string_view format_;
   Value values_;
@@ -468,7 +467,6 @@ class BraceFormat {
     fail("there is no argument {} for the format string", repr_of(name));
   }
 
-  Interpreter& in_;
   const Arguments& arguments_;
   size_t automatic_ = 0;
 };

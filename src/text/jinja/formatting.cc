@@ -123,8 +123,8 @@ std::string real_text(Heap& heap, double value, const Layout& layout) {
 
 class PercentFormat {
  public:
-  PercentFormat(Interpreter& in, std::string_view format, const Value& values)
-      : heap_(in.heap()), format_(format), values_(values) {}
+  PercentFormat(Heap& heap, std::string_view format, const Value& values)
+      : heap_(heap), format_(format), values_(values) {}
 
   std::string run() {
     while (at_ < format_.size()) {
@@ -467,6 +467,7 @@ class BraceFormat {
     fail("there is no argument {} for the format string", repr_of(name));
   }
 
+  Interpreter& in_;
   const Arguments& arguments_;
   size_t automatic_ = 0;
 };
@@ -474,7 +475,7 @@ class BraceFormat {
 }  // namespace
 
 std::string percent_format(Interpreter& in, std::string_view format, const Value& values) {
-  return PercentFormat(in, format, values).run();
+  return PercentFormat(in.heap(), format, values).run();
 }
 
 std::string brace_format(Interpreter& in, std::string_view format, const Arguments& arguments) {

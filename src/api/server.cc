@@ -160,8 +160,14 @@ class Server::Impl::Session : public std::enable_shared_from_this<Session> {
       }
       co_await http::async_read(stream_, buffer_, parser, asio::redirect_error(asio::use_awaitable, error));
     }
-    if (error) co_return co_await refuse_broken(error);
-    co_return co_await answer(parser.release());
+    // Named, since gcc 12 destroys some temporaries of a co_await expression twice.
+    if (error) {
+      const bool again = co_await refuse_broken(error);
+      co_return again;
+    }
+    http::request<http::string_body> request = parser.release();
+    const bool again = co_await answer(std::move(request));
+    co_return again;
   }
 
   // A request that can't be read: said where there is somebody to hear it, then the connection ends.
@@ -179,7 +185,8 @@ class Server::Impl::Session : public std::enable_shared_from_this<Session> {
                                                               server_.options.body_limit >> 20)
                                 : status == 431 ? "the request's header is too large"
                                                 : "this is no valid HTTP request";
-    co_await write(error_reply(Dialect::native, status, message), http::verb::get, 11, false);
+    const Reply reply = error_reply(Dialect::native, status, message);
+    co_await write(reply, http::verb::get, 11, false);
     co_return false;
   }
 
@@ -196,15 +203,18 @@ class Server::Impl::Session : public std::enable_shared_from_this<Session> {
     if (const std::string why = refusal(rules, std::string(request[http::field::host]), origin_);
         !why.empty()) {
       origin_.clear();
-      status = co_await write(error_reply(dialect_of(target), 403u, why), method, version, keep);
+      const Reply forbidden = error_reply(dialect_of(target), 403u, why);
+      status = co_await write(forbidden, method, version, keep);
     } else if (method == http::verb::options) {
-      status = co_await write({.status = 204, .body = "", .allow = "GET, HEAD, POST, OPTIONS"}, method,
-                              version, keep);
+      const Reply options{.status = 204, .allow = "GET, HEAD, POST, OPTIONS"};
+      status = co_await write(options, method, version, keep);
     } else {
-      Handled handled =
-          co_await on_worker({std::string(request.method_string()), target, std::move(request.body())});
-      status = handled.format ? co_await generate(std::move(handled), method, version, keep)
-                              : co_await write(handled.reply, method, version, keep);
+      HttpRequest plain{std::string(request.method_string()), target, std::move(request.body())};
+      Handled handled = co_await on_worker(std::move(plain));
+      if (handled.format)
+        status = co_await generate(std::move(handled), method, version, keep);
+      else
+        status = co_await write(handled.reply, method, version, keep);
     }
     if (server_.options.log)
       server_.options.log(fmt::format(
@@ -215,11 +225,13 @@ class Server::Impl::Session : public std::enable_shared_from_this<Session> {
 
   asio::awaitable<Handled> on_worker(HttpRequest request) {
     stream_.expires_never();
-    auto work = [](const Handlers& handlers, HttpRequest r) -> asio::awaitable<Handled> {
-      co_return handlers.handle(r);
-    };
-    co_return co_await asio::co_spawn(server_.workers, work(server_.handlers, std::move(request)),
-                                      asio::use_awaitable);
+    asio::awaitable<Handled> work = handle(server_.handlers, std::move(request));
+    Handled handled = co_await asio::co_spawn(server_.workers, std::move(work), asio::use_awaitable);
+    co_return handled;
+  }
+  static asio::awaitable<Handled> handle(const Handlers& handlers, HttpRequest request) {
+    Handled handled = handlers.handle(request);
+    co_return handled;
   }
 
   template <typename Message>
@@ -262,11 +274,16 @@ class Server::Impl::Session : public std::enable_shared_from_this<Session> {
     } catch (const Error& e) {
       refusal = error_reply(handled.format->dialect(), e.kind(), e.what());
     }
-    if (!generation_) co_return co_await write(refusal, method, version, keep);
+    if (!generation_) {
+      const unsigned refused = co_await write(refusal, method, version, keep);
+      co_return refused;
+    }
     watch_for_disconnect();
-    const unsigned status = handled.stream
-                                ? co_await stream_answer(*handled.format, *mailbox, version, keep)
-                                : co_await whole_answer(*handled.format, *mailbox, method, version, keep);
+    unsigned status = 0;
+    if (handled.stream)
+      status = co_await stream_answer(*handled.format, *mailbox, version, keep);
+    else
+      status = co_await whole_answer(*handled.format, *mailbox, method, version, keep);
     generation_ = {};
     co_return status;
   }
@@ -305,8 +322,10 @@ class Server::Impl::Session : public std::enable_shared_from_this<Session> {
       if (!done) co_await mailbox.wait();
     }
     stream_.socket().cancel();  // the watch
-    if (failed(answer)) co_return co_await write(failed(format.dialect(), answer), method, version, keep);
-    co_return co_await write(format.whole(text, answer, generation_.tokens()), method, version, keep);
+    const Reply reply =
+        failed(answer) ? failed(format.dialect(), answer) : format.whole(text, answer, generation_.tokens());
+    const unsigned status = co_await write(reply, method, version, keep);
+    co_return status;
   }
 
   asio::awaitable<unsigned> stream_answer(AnswerFormat& format, Mailbox& mailbox, unsigned version,
@@ -322,7 +341,9 @@ class Server::Impl::Session : public std::enable_shared_from_this<Session> {
     }
     if (done && failed(answer) && part.empty()) {
       stream_.socket().cancel();
-      co_return co_await write(failed(format.dialect(), answer), http::verb::post, version, keep);
+      const Reply reply = failed(format.dialect(), answer);
+      const unsigned status = co_await write(reply, http::verb::post, version, keep);
+      co_return status;
     }
     co_await start_stream(format, version, keep);
     std::string frames = format.opening();

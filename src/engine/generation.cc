@@ -124,6 +124,7 @@ bool Generation::done() const {
 }
 
 void Generation::cancel() {
+  if (!state_) return;
   if (state_->cancelled.exchange(true)) return;
   {
     const std::lock_guard lock(state_->inbox->mutex);

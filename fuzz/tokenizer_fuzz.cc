@@ -46,7 +46,7 @@ Tokenizer make_bpe(const char* pre) {
   return Tokenizer(Vocabulary(parts));
 }
 
-Tokenizer make_spm(bool prefix, bool unused) {
+Tokenizer make_spm(bool prefix, bool unused, bool character_bpe = false) {
   std::vector<std::string> texts = {"<unk>", "<s>", "</s>"};
   char name[8];
   for (int byte = 0; byte < 256; ++byte) {
@@ -61,6 +61,11 @@ Tokenizer make_spm(bool prefix, bool unused) {
   for (size_t i = 0; i < texts.size(); ++i) {
     parts.types.push_back(i == 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : i + 3 >= texts.size() ? 4 : 1);
     parts.scores.push_back(-static_cast<float>(i * 7 % 31));
+  }
+  if (character_bpe) {
+    parts.model = "gemma4";
+    parts.scores.clear();
+    parts.merges = {"b c", "a b", "▁ a", "▁ ▁", "▁▁ ▁▁", "a bc", "a a", "aa aa"};
   }
   if (unused) parts.types[263] = parts.types[271] = 5;
   parts.tokens.assign(texts.begin(), texts.end());
@@ -108,7 +113,7 @@ void check_stops(std::string_view text) {
 // Lines are tokens (first byte: type), the last one a text to encode.
 void check_vocabulary(std::string_view data) {
   VocabularyParts parts;
-  parts.model = data[0] & 1 ? "llama" : "gpt2";
+  parts.model = data[0] & 1 ? (data[0] & 128 ? "gemma4" : "llama") : "gpt2";
   parts.pre = kPre[static_cast<uint8_t>(data[0]) / 2 % kPre.size()];
   if (data[0] & 64) parts.ignore_merges = true;
   data.remove_prefix(1);
@@ -117,7 +122,7 @@ void check_vocabulary(std::string_view data) {
     if (end == std::string_view::npos) break;
     std::string_view line = data.substr(0, end);
     data.remove_prefix(end + 1);
-    if (line.find(' ', 2) != std::string_view::npos && parts.model == "gpt2") parts.merges.push_back(line);
+    if (line.find(' ', 2) != std::string_view::npos && parts.model != "llama") parts.merges.push_back(line);
     parts.types.push_back(line.empty() ? 1 : static_cast<uint8_t>(line[0]) % 8);
     parts.scores.push_back(line.size() > 1 ? static_cast<float>(line[1]) : 0.0f);
     parts.tokens.push_back(line.substr(std::min<size_t>(line.size(), 1)));
@@ -135,10 +140,10 @@ void check_vocabulary(std::string_view data) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   static std::array<std::optional<Tokenizer>, kPre.size()> bpe;
   static const Tokenizer spm = make_spm(false, false), prefixed = make_spm(true, false),
-                         unused = make_spm(false, true);
+                         unused = make_spm(false, true), characters = make_spm(false, false, true);
   if (size < 2) return 0;
   std::string_view data(reinterpret_cast<const char*>(bytes), size);
-  size_t choice = bytes[0] % (kPre.size() + 5);
+  size_t choice = bytes[0] % (kPre.size() + 6);
   std::string_view text = data.substr(1);
   try {
     if (choice < kPre.size()) {
@@ -151,6 +156,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
     } else if (choice == kPre.size() + 2) {
       check(unused, text, true);
     } else if (choice == kPre.size() + 3) {
+      check(characters, text, true);
+    } else if (choice == kPre.size() + 4) {
       check_stops(text);
     } else {
       check_vocabulary(text);

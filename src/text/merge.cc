@@ -53,6 +53,37 @@ void merge_all(MergeScratch& scratch, const Rule& rule, const Merged& merged) {
   }
 }
 
+// Control, unknown and byte tokens never come out of text.
+bool comes_from_text(TokenType type) {
+  return type == TokenType::normal || type == TokenType::user_defined || type == TokenType::unused;
+}
+
+std::string with_underlines(std::string_view text) {
+  std::string out;
+  out.reserve(text.size() + text.size() / 2);
+  for (char c : text) {
+    if (c == ' ') {
+      out += kSpace;
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
+// A run that is a token, or the byte tokens of one that isn't.
+void emit(const Vocabulary& vocabulary, std::string_view run, TokenId id, std::vector<TokenId>& out) {
+  if (id != kNoToken) return out.push_back(id);
+  bool all_bytes = std::all_of(run.begin(), run.end(), [&](char c) {
+    return vocabulary.byte_token(static_cast<uint8_t>(c)) != kNoToken;
+  });
+  if (!all_bytes) {
+    if (vocabulary.unknown() != kNoToken) out.push_back(vocabulary.unknown());
+    return;
+  }
+  for (char c : run) out.push_back(vocabulary.byte_token(static_cast<uint8_t>(c)));
+}
+
 void check_length(std::string_view text) {
   if (text.size() > UINT32_MAX / 4)
     throw_error(ErrorKind::bad_input, "a text of {} bytes is too long", text.size());
@@ -103,33 +134,35 @@ void WordCache::remember(std::string_view word, size_t begin, size_t end) {
   entries_[slot(word)] = {word, static_cast<uint32_t>(begin), static_cast<uint32_t>(end)};
 }
 
-BpeEncoder::BpeEncoder(const Vocabulary& vocabulary) : pretokenizer_(*find_pretokenizer(vocabulary.pre())) {
+BpeEncoder::BpeEncoder(const Vocabulary& vocabulary)
+    : pretokenizer_(*find_pretokenizer(vocabulary.pre())), merges_(vocabulary.merges()) {
   std::string letter;
   for (int byte = 0; byte < 256; ++byte) {
     letter.clear();
     append_utf8(letter, byte_letter(static_cast<uint8_t>(byte)));
     byte_ids_[byte] = vocabulary.find(letter);
   }
-  const auto& merges = vocabulary.merges();
-  merges_.resize(std::bit_ceil(merges.size() * 2 + 2));
-  size_t mask = merges_.size() - 1;
+}
+
+MergeTable::MergeTable(const std::vector<Merge>& merges) : slots_(std::bit_ceil(merges.size() * 2 + 2)) {
+  size_t mask = slots_.size() - 1;
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const Merge& merge = merges[rank];
     if (merge.left == kNoToken || merge.right == kNoToken || merge.merged == kNoToken) continue;
     uint64_t key = (static_cast<uint64_t>(merge.left) << 32 | static_cast<uint32_t>(merge.right)) + 1;
     size_t at = key * 0x9E3779B97F4A7C15u >> 20 & mask;
-    while (merges_[at].key != 0 && merges_[at].key != key) at = (at + 1) & mask;
-    if (merges_[at].key == 0) merges_[at] = {key, static_cast<uint32_t>(rank), merge.merged};
+    while (slots_[at].key != 0 && slots_[at].key != key) at = (at + 1) & mask;
+    if (slots_[at].key == 0) slots_[at] = {key, static_cast<uint32_t>(rank), merge.merged};
   }
 }
 
-const BpeEncoder::Slot* BpeEncoder::find(TokenId left, TokenId right) const {
-  if (left == kNoToken || right == kNoToken) return nullptr;
+std::pair<uint32_t, TokenId> MergeTable::find(TokenId left, TokenId right) const {
+  if (left == kNoToken || right == kNoToken) return {0, kNoToken};
   uint64_t key = (static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right)) + 1;
-  size_t mask = merges_.size() - 1;
-  for (size_t at = key * 0x9E3779B97F4A7C15u >> 20 & mask; merges_[at].key != 0; at = (at + 1) & mask)
-    if (merges_[at].key == key) return &merges_[at];
-  return nullptr;
+  size_t mask = slots_.size() - 1;
+  for (size_t at = key * 0x9E3779B97F4A7C15u >> 20 & mask; slots_[at].key != 0; at = (at + 1) & mask)
+    if (slots_[at].key == key) return {slots_[at].rank, slots_[at].merged};
+  return {0, kNoToken};
 }
 
 void BpeEncoder::encode(const Vocabulary& vocabulary, std::string_view text,
@@ -172,8 +205,7 @@ void BpeEncoder::encode_word(const Vocabulary& vocabulary, std::string_view word
     symbols.push_back({static_cast<uint32_t>(i), 1, i - 1, i + 1 < n ? i + 1 : -1,
                        byte_ids_[static_cast<uint8_t>(word[i])]});
   auto rule = [&](const MergeSymbol& left, const MergeSymbol& right) {
-    const Slot* slot = find(left.id, right.id);
-    return slot ? std::pair(slot->rank, slot->merged) : std::pair(0u, kNoToken);
+    return merges_.find(left.id, right.id);
   };
   merge_all(scratch, rule, [](const MergeSymbol&, const MergeSymbol&, TokenId) {});
   for (int32_t i = 0; i >= 0; i = symbols[i].next) {
@@ -184,7 +216,7 @@ void BpeEncoder::encode_word(const Vocabulary& vocabulary, std::string_view word
 SpmEncoder::SpmEncoder(const Vocabulary& vocabulary) {
   for (TokenId id = 0; id < vocabulary.size(); ++id) {
     TokenType type = vocabulary.type(id);
-    if (type != TokenType::normal && type != TokenType::user_defined && type != TokenType::unused) continue;
+    if (!comes_from_text(type)) continue;
     has_unused_ |= type == TokenType::unused;
     std::string_view text = vocabulary.text(id);
     longest_ = std::max(longest_, text.size());
@@ -198,14 +230,10 @@ SpmEncoder::SpmEncoder(const Vocabulary& vocabulary) {
   }
 }
 
-// Tokens that merging may make: control, unknown and byte tokens never come out of text.
 TokenId SpmEncoder::find(const Vocabulary& vocabulary, std::string_view text) const {
   if (text.size() > longest_) return kNoToken;
   TokenId id = vocabulary.find(text);
-  if (id == kNoToken) return kNoToken;
-  TokenType type = vocabulary.type(id);
-  bool plain = type == TokenType::normal || type == TokenType::user_defined || type == TokenType::unused;
-  return plain ? id : kNoToken;
+  return id != kNoToken && comes_from_text(vocabulary.type(id)) ? id : kNoToken;
 }
 
 size_t SpmEncoder::word_end(std::string_view text, size_t begin) const {
@@ -223,16 +251,7 @@ size_t SpmEncoder::word_end(std::string_view text, size_t begin) const {
 void SpmEncoder::encode(const Vocabulary& vocabulary, std::string_view text, bool space_prefix,
                         std::vector<TokenId>& out) const {
   check_length(text);
-  std::string escaped;
-  escaped.reserve(text.size() + text.size() / 2 + kSpace.size());
-  if (space_prefix) escaped += kSpace;
-  for (char c : text) {
-    if (c == ' ') {
-      escaped += kSpace;
-    } else {
-      escaped += c;
-    }
-  }
+  std::string escaped = (space_prefix ? std::string(kSpace) : std::string()) + with_underlines(text);
   WordCache cache(escaped.size());
   MergeScratch scratch;
   std::string_view all = escaped;
@@ -291,17 +310,43 @@ void SpmEncoder::encode_word(const Vocabulary& vocabulary, std::string_view word
   }
 }
 
-void SpmEncoder::emit(const Vocabulary& vocabulary, std::string_view run, TokenId id,
-                      std::vector<TokenId>& out) const {
-  if (id != kNoToken) return out.push_back(id);
-  bool all_bytes = std::all_of(run.begin(), run.end(), [&](char c) {
-    return vocabulary.byte_token(static_cast<uint8_t>(c)) != kNoToken;
-  });
-  if (!all_bytes) {
-    if (vocabulary.unknown() != kNoToken) out.push_back(vocabulary.unknown());
-    return;
+void CharacterBpeEncoder::encode(const Vocabulary& vocabulary, std::string_view text,
+                                 std::vector<TokenId>& out) const {
+  check_length(text);
+  std::string escaped = with_underlines(text);
+  WordCache cache(escaped.size());
+  MergeScratch scratch;
+  std::string_view all = escaped;
+  for (size_t begin = 0; begin < all.size();) {
+    size_t end = all[begin] == '\n' ? all.find_first_not_of('\n', begin) : all.find('\n', begin);
+    std::string_view word = all.substr(begin, std::min(end, all.size()) - begin);
+    begin += word.size();
+    size_t first = out.size();
+    if (cache.copy(word, out)) continue;
+    encode_word(vocabulary, word, scratch, out);
+    cache.remember(word, first, out.size());
   }
-  for (char c : run) out.push_back(vocabulary.byte_token(static_cast<uint8_t>(c)));
+}
+
+void CharacterBpeEncoder::encode_word(const Vocabulary& vocabulary, std::string_view word,
+                                      MergeScratch& scratch, std::vector<TokenId>& out) const {
+  auto& symbols = scratch.symbols;
+  symbols.clear();
+  for (size_t at = 0; at < word.size();) {
+    uint32_t length = decode_utf8(word.substr(at)).length;
+    int32_t i = static_cast<int32_t>(symbols.size());
+    TokenId id = vocabulary.find(word.substr(at, length));
+    if (id != kNoToken && !comes_from_text(vocabulary.type(id))) id = kNoToken;
+    symbols.push_back({static_cast<uint32_t>(at), length, i - 1, i + 1, id});
+    at += length;
+  }
+  symbols.back().next = -1;
+  auto rule = [&](const MergeSymbol& left, const MergeSymbol& right) {
+    return merges_.find(left.id, right.id);
+  };
+  merge_all(scratch, rule, [](const MergeSymbol&, const MergeSymbol&, TokenId) {});
+  for (int32_t i = 0; i >= 0; i = symbols[i].next)
+    emit(vocabulary, word.substr(symbols[i].begin, symbols[i].length), symbols[i].id, out);
 }
 
 }  // namespace strata

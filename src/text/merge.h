@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "text/pretokenizer.h"
@@ -51,6 +52,22 @@ struct MergeScratch {
   std::vector<MergeCandidate> heap;
 };
 
+// Ranked merge rules: pair of tokens → token.
+class MergeTable {
+ public:
+  explicit MergeTable(const std::vector<Merge>& merges);
+  // The rule's rank and result; {0, kNoToken} when there is none.
+  std::pair<uint32_t, TokenId> find(TokenId left, TokenId right) const;
+
+ private:
+  struct Slot {
+    uint64_t key = 0;  // (left << 32 | right) + 1, 0 = free
+    uint32_t rank = 0;
+    TokenId merged = kNoToken;
+  };
+  std::vector<Slot> slots_;  // open addressing, a power of two of them
+};
+
 // Byte-level BPE: pre-tokenizer, one letter per byte, merges by rank.
 class BpeEncoder {
  public:
@@ -59,18 +76,12 @@ class BpeEncoder {
   void encode(const Vocabulary& vocabulary, std::string_view text, std::vector<TokenId>& out) const;
 
  private:
-  struct Slot {
-    uint64_t key = 0;  // (left << 32 | right) + 1, 0 = free
-    uint32_t rank = 0;
-    TokenId merged = kNoToken;
-  };
-  const Slot* find(TokenId left, TokenId right) const;
   void encode_word(const Vocabulary& vocabulary, std::string_view word, MergeScratch& scratch,
                    std::vector<TokenId>& out) const;
   TokenId whole_word(const Vocabulary& vocabulary, std::string_view word) const;
 
   Pretokenizer pretokenizer_;
-  std::vector<Slot> merges_;
+  MergeTable merges_;
   TokenId byte_ids_[256];
 };
 
@@ -86,13 +97,25 @@ class SpmEncoder {
   size_t word_end(std::string_view text, size_t begin) const;
   void encode_word(const Vocabulary& vocabulary, std::string_view word, MergeScratch& scratch,
                    std::vector<TokenId>& out) const;
-  void emit(const Vocabulary& vocabulary, std::string_view run, TokenId id, std::vector<TokenId>& out) const;
 
   size_t longest_ = 0;  // bytes of the longest token that merging can make
   bool has_unused_ = false;
   // Characters that stand before ▁ inside some token. Between any other character and ▁ no merge can happen,
   // so the text is cut there into words.
   std::unordered_set<uint32_t> before_space_;
+};
+
+// BPE over characters (Gemma 4): ▁ for spaces, words cut at line ends, merges by rank, byte tokens for
+// unknown characters.
+class CharacterBpeEncoder {
+ public:
+  explicit CharacterBpeEncoder(const Vocabulary& vocabulary) : merges_(vocabulary.merges()) {}
+  void encode(const Vocabulary& vocabulary, std::string_view text, std::vector<TokenId>& out) const;
+
+ private:
+  void encode_word(const Vocabulary& vocabulary, std::string_view word, MergeScratch& scratch,
+                   std::vector<TokenId>& out) const;
+  MergeTable merges_;
 };
 
 // Letters of byte-level vocabularies: printable bytes stand for themselves, the others for U+0100 onward

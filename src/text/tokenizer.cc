@@ -69,7 +69,7 @@ std::string piece_bytes(const Vocabulary& vocabulary, TokenId id) {
   std::string_view text = vocabulary.text(id);
   TokenType type = vocabulary.type(id);
   if (type == TokenType::control || type == TokenType::unknown) return std::string(text);
-  if (vocabulary.kind() == VocabularyKind::spm) {
+  if (vocabulary.kind() != VocabularyKind::bpe) {
     if (type == TokenType::byte) {
       for (int byte = 0; byte < 256; ++byte)
         if (vocabulary.byte_token(static_cast<uint8_t>(byte)) == id)
@@ -102,6 +102,7 @@ struct Tokenizer::Impl {
     special.sort();
     if (vocabulary.kind() == VocabularyKind::bpe) bpe.emplace(vocabulary);
     if (vocabulary.kind() == VocabularyKind::spm) spm.emplace(vocabulary);
+    if (vocabulary.kind() == VocabularyKind::character_bpe) character_bpe.emplace(vocabulary);
   }
 
   void add_special(TokenId id) {
@@ -109,7 +110,7 @@ struct Tokenizer::Impl {
     bool user = type == TokenType::user_defined;
     if (!user && type != TokenType::control && type != TokenType::unknown) return;
     std::string text(vocabulary.text(id));
-    if (user && vocabulary.kind() == VocabularyKind::spm) text = spaces_for_underlines(text);
+    if (user && vocabulary.kind() != VocabularyKind::bpe) text = spaces_for_underlines(text);
     if (vocabulary.find(vocabulary.text(id)) != id) return;  // a duplicate
     if (user) user_defined.add(text, id);
     special.add(std::move(text), id);
@@ -118,6 +119,7 @@ struct Tokenizer::Impl {
   void encode_plain(std::string_view text, bool after_special, std::vector<TokenId>& out) const {
     if (text.empty()) return;
     if (bpe) bpe->encode(vocabulary, text, out);
+    if (character_bpe) character_bpe->encode(vocabulary, text, out);
     if (spm) spm->encode(vocabulary, text, after_special && vocabulary.add_space_prefix(), out);
   }
 
@@ -153,6 +155,7 @@ struct Tokenizer::Impl {
   TextSet user_defined, special;   // cut out of text always; when special tokens are parsed
   std::optional<BpeEncoder> bpe;
   std::optional<SpmEncoder> spm;
+  std::optional<CharacterBpeEncoder> character_bpe;
 };
 
 Tokenizer::Tokenizer(Vocabulary vocabulary) : impl_(std::make_unique<const Impl>(std::move(vocabulary))) {}
@@ -171,7 +174,7 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, EncodeOptions opti
   if (options.add_special && vocabulary.add_bos()) out.push_back(vocabulary.bos());
   // SentencePiece knows no difference between ▁ and a space.
   std::string spaced;
-  if (vocabulary.kind() == VocabularyKind::spm && text.find("\xE2\x96\x81") != std::string_view::npos)
+  if (vocabulary.kind() != VocabularyKind::bpe && text.find("\xE2\x96\x81") != std::string_view::npos)
     text = spaced = spaces_for_underlines(text);
   impl_->encode_parts(text, options.parse_special ? impl_->special : impl_->user_defined, out);
   if (options.add_special && vocabulary.add_eos()) out.push_back(vocabulary.eos());

@@ -303,6 +303,22 @@ TEST(Bpe, RanksWholeWordsAndSpecialTokens) {
   EXPECT_EQ(merging.encode("").back(), 260);
 }
 
+TEST(CharacterBpe, UnderlinesRanksBytesAndForcedBos) {
+  SmallVocabulary v = small_spm();
+  v.parts.model = "gemma4";
+  v.parts.scores.clear();
+  v.parts.add_bos = false;  // such files say so by mistake
+  v.merge_texts = {"b c", "a b", "▁ a", "▁a b", "a bc"};
+  v.finish();
+  Tokenizer tokenizer{Vocabulary(v.parts)};
+  EXPECT_THAT(tokenizer.encode("abc"), ElementsAre(1, 266));
+  EXPECT_THAT(tokenizer.encode(" ab", kPlain),
+              ElementsAre(259, 263));  // a+b before ▁+a, and no rule for ▁+ab
+  EXPECT_THAT(tokenizer.encode("aé\nb", kPlain), ElementsAre(260, 3 + 0xC3, 3 + 0xA9, 3 + '\n', 261));
+  EXPECT_THAT(tokenizer.encode("<s>  ", kPlain), ElementsAre(3 + '<', 3 + 's', 3 + '>', 270));
+  EXPECT_EQ(tokenizer.decode(tokenizer.encode(" a b\n\n\xFF c", kPlain)), " a b\n\n\xFF c");
+}
+
 TEST(Vocabulary, PreTokenizersByName) {
   auto v = small_bpe();
   v.parts.pre = "";

@@ -52,8 +52,10 @@ VocabularyKind kind_of(std::string_view model) {
   if (model == "none" || model == "no_vocab") return VocabularyKind::none;
   if (model == "llama") return VocabularyKind::spm;
   if (model == "gpt2") return VocabularyKind::bpe;
+  if (model == "gemma4") return VocabularyKind::character_bpe;
   throw_error(ErrorKind::unsupported,
-              "tokenizer model \"{}\" is not supported (supported: llama, gpt2, none)", valid_utf8(model));
+              "tokenizer model \"{}\" is not supported (supported: llama, gpt2, gemma4, none)",
+              valid_utf8(model));
 }
 
 }  // namespace
@@ -68,8 +70,8 @@ Vocabulary::Vocabulary(const VocabularyParts& parts) : kind_(kind_of(parts.model
   build_index();
   store_special(parts);
   find_end_tokens(parts);
-  if (kind_ == VocabularyKind::spm) store_byte_tokens();
-  if (kind_ == VocabularyKind::bpe) store_merges(parts);
+  if (kind_ != VocabularyKind::bpe) store_byte_tokens();
+  if (kind_ != VocabularyKind::spm) store_merges(parts);
 }
 
 void Vocabulary::store_tokens(const VocabularyParts& parts) {
@@ -168,7 +170,7 @@ TokenId Vocabulary::checked_id(const std::optional<int64_t>& id, TokenId fallbac
 }
 
 void Vocabulary::store_special(const VocabularyParts& parts) {
-  bool spm = kind_ == VocabularyKind::spm;
+  bool spm = kind_ != VocabularyKind::bpe, forced_bos = kind_ == VocabularyKind::character_bpe;
   bos_ = checked_id(parts.bos, spm ? 1 : 11, "tokenizer.ggml.bos_token_id");
   eos_ = checked_id(parts.eos, spm ? 2 : 11, "tokenizer.ggml.eos_token_id");
   unknown_ = checked_id(parts.unknown, spm ? 0 : kNoToken, "tokenizer.ggml.unknown_token_id");
@@ -186,9 +188,9 @@ void Vocabulary::store_special(const VocabularyParts& parts) {
                   "tokens",
                   valid_utf8(pre_));
   }
-  add_bos_ = parts.add_bos.value_or(spm || spec->add_bos) && bos_ != kNoToken;
+  add_bos_ = (forced_bos || parts.add_bos.value_or(spm || spec->add_bos)) && bos_ != kNoToken;
   add_eos_ = parts.add_eos.value_or(false) && eos_ != kNoToken;
-  add_space_prefix_ = spm && parts.add_space_prefix.value_or(true);
+  add_space_prefix_ = kind_ == VocabularyKind::spm && parts.add_space_prefix.value_or(true);
   ignore_merges_ = !spm && parts.ignore_merges.value_or(spec->ignore_merges);
 }
 

@@ -17,7 +17,7 @@ class GgufMetadata;
 using TokenId = int32_t;
 inline constexpr TokenId kNoToken = -1;
 
-enum class VocabularyKind { none, spm, bpe };
+enum class VocabularyKind { none, spm, bpe, character_bpe };
 
 // Values as stored in tokenizer.ggml.token_type.
 enum class TokenType : uint8_t {
@@ -31,7 +31,7 @@ enum class TokenType : uint8_t {
 
 // The keys of a file, unchecked. An absent key is an empty container or nullopt.
 struct VocabularyParts {
-  std::string model = "none";  // tokenizer.ggml.model: "llama" (SPM), "gpt2" (BPE), "none"
+  std::string model = "none";  // tokenizer.ggml.model: "llama" (SPM), "gpt2" (BPE), "gemma4", "none"
   std::string pre;             // tokenizer.ggml.pre: name of the pre-tokenizer (BPE only)
   std::vector<std::string_view> tokens;
   std::vector<float> scores;
@@ -64,7 +64,7 @@ class Vocabulary {
   float score(TokenId id) const { return scores_.empty() ? 0.0f : scores_[id]; }
   // Id of exactly this stored text, or kNoToken.
   TokenId find(std::string_view text) const;
-  // SPM: the token that stands for one raw byte, or kNoToken.
+  // SPM and character BPE: the token that stands for one raw byte, or kNoToken.
   TokenId byte_token(uint8_t byte) const { return byte_tokens_[byte]; }
   const std::vector<Merge>& merges() const { return merges_; }
 

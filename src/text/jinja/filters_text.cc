@@ -150,7 +150,7 @@ Value to_json_filter(Interpreter& in, const Value& self, Arguments& arguments) {
   style.ascii = p.flag(0, false);
   style.sort_keys = p.flag(3, false);
   if (p[1] && !p[1]->is(Kind::none)) {
-    style.item_separator = ",";
+    style.item_separator = ',';
     if (p[1]->is(Kind::string)) {
       style.indent = std::string(p[1]->text());
     } else {

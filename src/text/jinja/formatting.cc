@@ -24,7 +24,8 @@ std::string c_format(double value, int precision, char type, bool alternate) {
   return std::string(buffer, static_cast<size_t>(std::clamp(length, 0, 1023)));
 }
 
-std::string digits_in_base(int64_t value, int base, bool upper) {
+// `sign`: with a minus for negative values.
+std::string digits_in_base(int64_t value, int base, bool upper, bool sign) {
   uint64_t magnitude = static_cast<uint64_t>(value);
   if (value < 0) magnitude = 0 - magnitude;
   std::string out;
@@ -32,6 +33,7 @@ std::string digits_in_base(int64_t value, int base, bool upper) {
     out += (upper ? "0123456789ABCDEF" : "0123456789abcdef")[magnitude % static_cast<uint64_t>(base)];
     magnitude /= static_cast<uint64_t>(base);
   } while (magnitude != 0);
+  if (sign && value < 0) out += '-';
   std::reverse(out.begin(), out.end());
   return out;
 }
@@ -94,8 +96,7 @@ std::string integer_text(Heap& heap, int64_t value, const Layout& layout) {
   if (layout.type == 'o') base = 8;
   if (layout.type == 'b') base = 2;
   if (layout.alternate && base != 10) prefix = std::string("0") + layout.type;
-  return lay_out_number(heap, (value < 0 ? "-" : "") + digits_in_base(value, base, layout.type == 'X'),
-                        prefix, layout);
+  return lay_out_number(heap, digits_in_base(value, base, layout.type == 'X', true), prefix, layout);
 }
 
 std::string real_text(Heap& heap, double value, const Layout& layout) {
@@ -196,7 +197,7 @@ class PercentFormat {
     layout.type = now();
     ++at_;
     Value value = keyed ? *keyed : next_value();
-    if (zero && layout.align != '<') layout.fill = "0";
+    if (zero && layout.align != '<') layout.fill = '0';
     out_ += convert(value, layout);
   }
 
@@ -252,7 +253,7 @@ class PercentFormat {
       default:
         fail("unsupported format character '{}'", layout.type);
     }
-    layout.fill = " ";
+    layout.fill = ' ';
     return lay_out_text(heap_, text, layout);
   }
 
@@ -275,12 +276,12 @@ class PercentFormat {
       fail("a number is too large for an integer");
     int64_t number = value.is(Kind::real) ? static_cast<int64_t>(value.number()) : value.integer();
     int base = layout.type == 'o' ? 8 : hexadecimal ? 16 : 10;
-    std::string digits = digits_in_base(number, base, layout.type == 'X');
+    std::string digits = digits_in_base(number, base, layout.type == 'X', false);
     if (layout.precision > static_cast<int>(digits.size()))
       digits = padded(heap_, digits, layout.precision, "0", 1);
     std::string prefix = layout.alternate && hexadecimal ? std::string("0") + layout.type : "";
     if (layout.fill == "0") layout.align = '=';
-    return lay_out_number(heap_, (number < 0 ? "-" : "") + digits, prefix, layout);
+    return lay_out_number(heap_, number < 0 ? '-' + digits : digits, prefix, layout);
   }
 
   Heap& heap_;
@@ -309,7 +310,7 @@ Layout parse_layout(std::string_view spec) {
   if (now() == '+' || now() == '-' || now() == ' ') layout.sign = spec[at++];
   if (now() == '#') layout.alternate = true, ++at;
   if (now() == '0') {
-    if (layout.align == '\0') layout.fill = "0", layout.align = '=';
+    if (layout.align == '\0') layout.fill = '0', layout.align = '=';
     ++at;
   }
   auto number = [&] {

@@ -318,7 +318,10 @@ ExpressionPtr Parser::filters(ExpressionPtr target) {
 
 std::string Parser::dotted_name() {
   std::string name = expect_any_name();
-  while (skip_op(".")) name += "." + expect_any_name();
+  while (skip_op(".")) {
+    name += '.';
+    name += expect_any_name();
+  }
   return name;
 }
 

@@ -68,7 +68,9 @@ void append_repr(Heap& heap, std::string& out, const Value& value, int depth) {
     case Kind::string:
       heap.expect(out.size() + value.text().size());
       heap.step(value.text().size() / 16);
-      out += value.string().markup ? "Markup(" + repr_of(value.text()) + ")" : repr_of(value.text());
+      if (value.string().markup) out += "Markup(";
+      out += repr_of(value.text());
+      if (value.string().markup) out += ')';
       break;
     case Kind::list:
       append_list(heap, out, value.items(), '[', ']', depth);

@@ -15,6 +15,10 @@ std::uint64_t repacked_bytes(DType type, std::uint32_t rows, std::uint32_t cols)
   return (groups * fast::group_bytes(static_cast<int>(type), cols) + 255) / 256 * 256;
 }
 
-std::uint64_t fast_scratch_bytes(const Program&, const StepLimits&, Mode) { return 0; }
+// The branch of a residual op with a norm of its own, as floats.
+std::uint64_t fast_scratch_bytes(const Program& program, const StepLimits& limits, Mode mode) {
+  if (mode != Mode::fast) return 0;
+  return (std::uint64_t{limits.rows} * program.n_embd * sizeof(float) + 255) / 256 * 256;
+}
 
 }  // namespace strata::cuda

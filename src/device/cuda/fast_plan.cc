@@ -1,11 +1,195 @@
+// Which fast kernel takes which op, with which arguments.
 #include <algorithm>
+#include <array>
+#include <optional>
 
 #include "device/cuda/fast.h"
+#include "device/cuda/fast_args.h"
 #include "device/cuda/fast_format.h"
+#include "device/cuda/general_args.h"
 
 namespace strata::cuda {
+namespace {
 
-std::unique_ptr<FastPlan> make_fast_plan(const FastInput&, CompileServices&) { return nullptr; }
+using fast::Epilogue;
+using fast::LinearArg;
+using fast::Segment;
+
+constexpr std::uint32_t kFewRows = 8;  // bound by the weights' bytes
+constexpr std::uint32_t kMaxSpan = 32;
+constexpr std::uint32_t kBarrierBytes = fast::kLinearWarps * 8 * 8 + fast::kLinearWarps * 4;
+
+template <typename T>
+T* pointer(DevicePtr address) {
+  return reinterpret_cast<T*>(address);
+}
+
+constexpr std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) { return (a + b - 1) / b; }
+
+class Plan final : public FastPlan {
+ public:
+  explicit Plan(const FastInput& input) : in_(input) {}
+
+  bool enqueue_step(std::uint32_t, std::uint32_t, Launcher&) override { return false; }
+  bool enqueue_op(std::size_t op, std::uint32_t rows, std::uint32_t outputs, Launcher& launcher) override {
+    return std::visit([&](const auto& o) { return run(o, rows, outputs, launcher); },
+                      in_.program->ops[op].body);
+  }
+  std::string report() const override;
+
+ private:
+  template <typename Op>
+  bool run(const Op&, std::uint32_t, std::uint32_t, Launcher&) {
+    return false;
+  }
+  bool run(const QkvOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
+  bool run(const ResidualLinearOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
+  bool run(const GateUpOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
+  bool run(const HeadOp& op, std::uint32_t, std::uint32_t outputs, Launcher& launcher);
+
+  float* buffer(BufferId id) const { return pointer<float>(in_.buffers[id]); }
+  std::uint32_t width(BufferId id) const { return in_.program->buffers[id].width; }
+  const float* vector(WeightId id) const {
+    return id == kNoWeight ? nullptr : pointer<const float>(in_.weights[id]);
+  }
+  bool covered(WeightId id) const {
+    const WeightSpec& w = in_.program->weights[id];
+    return fast_has_layout(w.type, w.rows, w.cols);
+  }
+  Segment segment(WeightId weight, WeightId bias, float* out) const;
+  LinearArg linear(std::initializer_list<Segment> segments, const float* x, std::uint32_t cols, NormRef norm,
+                   Epilogue epilogue) const;
+  void launch(LinearArg arg, std::uint32_t rows, Launcher& launcher) const;
+  RowsArg all_rows() const { return {in_.step.header, 0}; }
+
+  FastInput in_;
+};
+
+Segment Plan::segment(WeightId weight, WeightId bias, float* out) const {
+  const WeightSpec& w = in_.program->weights[weight];
+  const int t = static_cast<int>(w.type);
+  return {pointer<const std::uint8_t>(in_.weights[weight]),
+          vector(bias),
+          out,
+          fast::group_bytes(t, w.cols),
+          w.rows,
+          ceil_div(w.rows, fast::kGroupRows),
+          fast::unit_bytes(t),
+          fast::chunk_bytes(t),
+          t};
+}
+
+LinearArg Plan::linear(std::initializer_list<Segment> segments, const float* x, std::uint32_t cols,
+                       NormRef norm, Epilogue epilogue) const {
+  LinearArg a{};
+  for (const Segment& s : segments) {
+    a.segments[a.n_segments++] = s;
+    a.groups += s.groups;
+  }
+  if (epilogue == Epilogue::gate_up) a.groups /= 2;
+  a.epilogue = epilogue;
+  a.x = x;
+  a.cols = cols;
+  a.norm = vector(norm.weight);
+  a.eps = norm.eps;
+  a.header = in_.step.header;
+  return a;
+}
+
+// Shares a block's shared memory between the input's rows, partial sums and the rings.
+void Plan::launch(LinearArg a, std::uint32_t rows, Launcher& launcher) const {
+  const bool one = rows == 1;
+  const std::uint32_t columns = one ? 1 : 8, units = ceil_div(a.cols, fast::kUnitCols);
+  a.max_rows = rows;
+  const std::uint32_t partial = ((one ? 32 : 16) + fast::kLinearWarps) * 16 * columns * 4;
+  const auto others = [&](std::uint32_t span) {
+    return (span * fast::kUnitCols + 32) * 2 * rows + span * 16 * columns * 4 + partial + kBarrierBytes;
+  };
+  std::uint32_t largest = 0;
+  for (int i = 0; i < a.n_segments; ++i) largest = std::max(largest, a.segments[i].unit_bytes);
+  const std::uint32_t total = in_.gpu.shared_per_block,
+                      wanted = fast::kLinearWarps * std::max(largest, 8192u);
+  a.unit_span = one ? units : std::min(units, kMaxSpan);
+  while (a.unit_span > 1 && others(a.unit_span) + wanted > total) --a.unit_span;
+  a.ring_bytes = (total - others(a.unit_span)) / fast::kLinearWarps / 128 * 128;
+  KernelLaunch l{one ? "fast_linear_1" : "fast_linear_8"};
+  l.grid[0] = std::min(in_.gpu.sms, a.groups);
+  l.block[0] = fast::kLinearWarps * 32;
+  l.shared_bytes = fast::kLinearWarps * a.ring_bytes + others(a.unit_span);
+  l.dependent = true;
+  launcher(l, a);
+}
+
+bool Plan::run(const QkvOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
+  if (rows > kFewRows || !covered(op.q) || !covered(op.k) || !covered(op.v)) return false;
+  launch(linear({segment(op.q, op.q_bias, buffer(op.q_out)), segment(op.k, op.k_bias, buffer(op.k_out)),
+                 segment(op.v, op.v_bias, buffer(op.v_out))},
+                buffer(op.in), width(op.in), op.norm, Epilogue::store),
+         rows, launcher);
+  return true;
+}
+
+bool Plan::run(const ResidualLinearOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
+  if (rows > kFewRows || !covered(op.weight)) return false;
+  float* out = op.post_norm ? pointer<float>(in_.scratch) : buffer(op.out);
+  LinearArg a = linear({segment(op.weight, op.bias, out)}, buffer(op.in), width(op.in), NormRef{},
+                       op.post_norm ? Epilogue::store : Epilogue::residual);
+  a.residual = buffer(op.residual);
+  launch(a, rows, launcher);
+  if (op.post_norm) {
+    KernelLaunch l{"general_residual"};
+    l.grid[0] = rows;
+    l.block[0] = 256;
+    launcher(l, static_cast<const float*>(out), vector(op.post_norm.weight), op.post_norm.eps,
+             static_cast<const float*>(buffer(op.residual)), width(op.out), buffer(op.out), all_rows());
+  }
+  return true;
+}
+
+bool Plan::run(const GateUpOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
+  if (rows > kFewRows || !covered(op.gate) || !covered(op.up)) return false;
+  LinearArg a = linear({segment(op.gate, kNoWeight, buffer(op.out)), segment(op.up, kNoWeight, nullptr)},
+                       buffer(op.in), width(op.in), op.norm, Epilogue::gate_up);
+  a.gelu = op.activation == Activation::gelu_tanh;
+  launch(a, rows, launcher);
+  return true;
+}
+
+bool Plan::run(const HeadOp& op, std::uint32_t, std::uint32_t outputs, Launcher& launcher) {
+  if (outputs == 0 || outputs > kFewRows || !covered(op.weight)) return false;
+  KernelLaunch l{"general_norm"};
+  l.grid[0] = outputs;
+  l.block[0] = 256;
+  float* x = pointer<float>(in_.head_input);
+  launcher(l, static_cast<const float*>(buffer(op.in)), vector(op.norm.weight), op.norm.eps, width(op.in), x,
+           RowsArg{in_.step.header, 1}, in_.step.outputs);
+  LinearArg a =
+      linear({segment(op.weight, kNoWeight, buffer(op.logits))}, x, width(op.in), NormRef{}, Epilogue::store);
+  a.outputs = 1;
+  a.softcap = op.softcap;
+  launch(a, outputs, launcher);
+  return true;
+}
+
+std::string Plan::report() const {
+  std::string slow;
+  for (const WeightSpec& w : in_.program->weights) {
+    const std::string name(dtype_info(w.type).name);
+    if (w.is_vector() || w.role == WeightRole::embedding || fast_has_layout(w.type, w.rows, w.cols)) continue;
+    if (slow.find(name) == std::string::npos) slow += (slow.empty() ? "" : ", ") + name;
+  }
+  if (slow.empty()) return "Hopper kernels for every matrix";
+  return "Hopper kernels; general (slow) kernels for matrices of " + slow;
+}
+
+}  // namespace
+
+std::unique_ptr<FastPlan> make_fast_plan(const FastInput& input, CompileServices& services) {
+  if (input.mode != Mode::fast || input.gpu.major != 9 || !services.has_kernel("fast_linear_1"))
+    return nullptr;
+  if (input.scratch_bytes < fast_scratch_bytes(*input.program, input.limits, input.mode)) return nullptr;
+  return std::make_unique<Plan>(input);
+}
 
 void enqueue_repack(Launcher& launcher, DType type, std::uint32_t rows, std::uint32_t cols,
                     std::uint32_t row_begin, std::uint32_t row_end, DevicePtr raw, DevicePtr matrix) {

@@ -1,0 +1,233 @@
+// Time of a step on a GPU, without a file: random weights of real models' shapes and the Q4_K_M mixture,
+// through the same device contract as the engine. Prints device time, tokens/s and the share of the limit
+// (weights read once at the read rate given). Usage: step_bench SHAPE [READ_TB_PER_S] [op]; with "op" the
+// costliest ops of one decode step.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <random>
+#include <string>
+
+#include "base/error.h"
+#include "device/cuda_plugin.h"
+
+using namespace strata;
+
+namespace {
+
+struct Shape {
+  const char* name;
+  std::uint32_t width, ff, layers, heads, kv_heads, head_dim, vocab;
+  bool bias;
+};
+constexpr Shape kShapes[] = {{"8b", 4096, 14336, 32, 32, 8, 128, 128256, false},
+                             {"1b", 2048, 8192, 16, 32, 8, 64, 128256, false},
+                             {"32b", 5120, 27648, 64, 40, 8, 128, 152064, true}};
+
+class Builder {
+ public:
+  explicit Builder(const Shape& s) {
+    p_.n_embd = s.width;
+    p_.vocab_size = s.vocab;
+    p_.groups = {{"full", 0}};
+    p_.ropes = {{RopeSpec::Pairs::adjacent, s.head_dim, 500000.0f}};
+    const BufferId hidden = buffer("hidden", s.width), q = buffer("q", s.heads * s.head_dim);
+    const BufferId k = buffer("k", s.kv_heads * s.head_dim), v = buffer("v", s.kv_heads * s.head_dim);
+    const BufferId mixed = buffer("mixed", s.heads * s.head_dim), inner = buffer("inner", s.ff);
+    const BufferId logits = buffer("logits", s.vocab);
+    p_.buffers.back().rows = RowSet::outputs;
+    op(-1, EmbedOp{matrix(WeightRole::embedding, DType::Q4_K, s.vocab, s.width), 1.0f, hidden});
+    for (std::uint32_t i = 0; i < s.layers; ++i) layer(s, i, hidden, q, k, v, mixed, inner);
+    op(-1,
+       HeadOp{hidden, norm(s.width), matrix(WeightRole::head, DType::Q6_K, s.vocab, s.width), 0.0f, logits});
+    op(-1, SampleOp{logits});
+  }
+  const Program& program() const { return p_; }
+
+ private:
+  void layer(const Shape& s, std::uint32_t i, BufferId hidden, BufferId q, BufferId k, BufferId v,
+             BufferId mixed, BufferId inner) {
+    const std::uint32_t n = s.layers;
+    const bool more = i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
+    const DType high = more ? DType::Q6_K : DType::Q4_K;
+    const auto state = static_cast<StateId>(p_.states.size());
+    p_.states.push_back({static_cast<std::int16_t>(i), 0, DType::F16, s.kv_heads, s.head_dim, s.head_dim});
+    const std::uint32_t kv = s.kv_heads * s.head_dim, heads = s.heads * s.head_dim;
+    QkvOp qkv{hidden, norm(s.width), matrix(WeightRole::qkv, DType::Q4_K, heads, s.width),
+              matrix(WeightRole::qkv, DType::Q4_K, kv, s.width), matrix(WeightRole::qkv, high, kv, s.width)};
+    if (s.bias) qkv.q_bias = vector(heads), qkv.k_bias = vector(kv), qkv.v_bias = vector(kv);
+    qkv.q_out = q, qkv.k_out = k, qkv.v_out = v;
+    op(i, qkv);
+    op(i, RopeAppendOp{q, k, v, s.heads, {}, {}, 0, state});
+    op(i, AttentionOp{q, mixed, s.heads, state, 0.08f});
+    op(i,
+       ResidualLinearOp{
+           mixed, matrix(WeightRole::attn_out, DType::Q4_K, s.width, heads), kNoWeight, {}, hidden, hidden});
+    op(i, GateUpOp{hidden, norm(s.width), matrix(WeightRole::gate_up, DType::Q4_K, s.ff, s.width),
+                   matrix(WeightRole::gate_up, DType::Q4_K, s.ff, s.width), Activation::silu, inner});
+    op(i,
+       ResidualLinearOp{inner, matrix(WeightRole::down, high, s.width, s.ff), kNoWeight, {}, hidden, hidden});
+  }
+  BufferId buffer(std::string name, std::uint32_t width) {
+    p_.buffers.push_back({std::move(name), width});
+    return static_cast<BufferId>(p_.buffers.size() - 1);
+  }
+  WeightId add(WeightRole role, DType type, std::uint32_t rows, std::uint32_t cols) {
+    p_.weights.push_back({"w" + std::to_string(p_.weights.size()), role, 0, type, rows, cols});
+    return static_cast<WeightId>(p_.weights.size() - 1);
+  }
+  WeightId matrix(WeightRole role, DType type, std::uint32_t rows, std::uint32_t cols) {
+    return add(role, type, rows, cols);
+  }
+  WeightId vector(std::uint32_t n) { return add(WeightRole::bias, DType::F32, 1, n); }
+  NormRef norm(std::uint32_t n) { return {add(WeightRole::norm, DType::F32, 1, n), 1e-5f}; }
+  void op(int layer, OpBody body) { p_.ops.push_back({static_cast<std::int16_t>(layer), body}); }
+
+  Program p_;
+};
+
+// Random bytes with small scales where the type has them.
+std::vector<std::byte> random_blocks(DType type, std::uint64_t bytes) {
+  std::vector<std::byte> data(bytes);
+  std::mt19937_64 random(9);
+  for (std::uint64_t i = 0; i + 8 <= bytes; i += 8) {
+    const std::uint64_t r = random();
+    std::memcpy(&data[i], &r, 8);
+  }
+  const std::uint64_t block = dtype_info(type).block_bytes;
+  const std::uint16_t d = 0x0a00, m = 0x1000;  // about 1.8e-4 and 5e-4
+  for (std::uint64_t b = 0; b + block <= bytes; b += block) {
+    if (type == DType::Q6_K) std::memcpy(&data[b + 208], &d, 2);
+    if (type == DType::Q4_K) std::memcpy(&data[b], &d, 2), std::memcpy(&data[b + 2], &m, 2);
+    if (type == DType::F32) {
+      const float one = 1.0f;
+      std::memcpy(&data[b], &one, 4);
+    }
+  }
+  return data;
+}
+
+struct Model {
+  Program program;
+  StepLimits limits;
+  std::unique_ptr<Device> device;
+  std::unique_ptr<Arena> weights, states, workspace;
+  std::unique_ptr<Executable> executable;
+  std::uint64_t weight_bytes = 0;
+  std::uint32_t pages_per_sequence;
+
+  Model(const Shape& s, const StepLimits& l)
+      : program(Builder(s).program()), limits(l), device(make_cuda_device(0)) {
+    const Target& t = device->target();
+    pages_per_sequence = (limits.context + t.page_tokens() - 1) / t.page_tokens();
+    std::map<DType, std::vector<std::byte>> raw;
+    for (const auto& w : program.weights) {
+      auto& r = raw[w.type];
+      if (r.size() < w.file_bytes()) r = random_blocks(w.type, w.file_bytes());
+      if (w.role != WeightRole::embedding) weight_bytes += w.file_bytes();
+    }
+    std::vector<WeightLoad> loads;
+    std::uint64_t offset = 0;
+    for (const auto& w : program.weights) {
+      loads.push_back({&w, std::span(raw[w.type]).first(w.file_bytes()), offset});
+      offset += t.weight_layout(w, Mode::fast).bytes;
+    }
+    weights = device->make_arena("weights", offset);
+    const auto start = std::chrono::steady_clock::now();
+    device->load_weights(loads, Mode::fast, *weights, {});
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    std::printf("%s: weights %.2f GB, loaded in %.2f s = %.1f GB/s\n", s.name, offset / 1e9, seconds,
+                offset / 1e9 / seconds);
+    Bindings b;
+    for (const auto& l : loads) b.weights.push_back(weights->data() + l.offset);
+    const std::uint32_t pages = pages_per_sequence * limits.slots;
+    std::uint64_t state_bytes = 0;
+    for (const auto& st : program.states) state_bytes += t.state_page_bytes(st) * pages;
+    states = device->make_arena("states", state_bytes);
+    state_bytes = 0;
+    for (const auto& st : program.states) {
+      b.states.push_back(states->data() + state_bytes);
+      state_bytes += t.state_page_bytes(st) * pages;
+    }
+    b.pages = {pages};
+    b.workspace_bytes = t.workspace_bytes(program, limits, Mode::fast, 0);
+    workspace = device->make_arena("workspace", b.workspace_bytes);
+    b.workspace = workspace->data();
+    executable = device->compile(program, b, limits, Mode::fast);
+  }
+
+  // Device milliseconds of a step: `streams` sequences of `n` new tokens after `depth` others.
+  double step(std::uint32_t streams, std::uint32_t n, std::uint32_t depth) {
+    std::vector<std::int32_t> tokens, positions, tables;
+    std::vector<std::uint32_t> row_sequence;
+    std::vector<StepSequence> sequences;
+    std::vector<StepOutput> outputs;
+    SamplingParams greedy;
+    greedy.temperature = 0;
+    for (std::uint32_t s = 0; s < streams; ++s) {
+      sequences.push_back({s, s * n, n, static_cast<std::int32_t>(depth)});
+      for (std::uint32_t i = 0; i < n; ++i) {
+        tokens.push_back(static_cast<std::int32_t>((i * 7919 + s * 31) % program.vocab_size));
+        positions.push_back(static_cast<std::int32_t>(depth + i));
+        row_sequence.push_back(s);
+      }
+      outputs.push_back({s * n + n - 1, s, static_cast<std::uint8_t>(Want::sample), greedy, nullptr});
+      for (std::uint32_t p = 0; p < pages_per_sequence; ++p)
+        tables.push_back(static_cast<std::int32_t>(s * pages_per_sequence + p));
+    }
+    executable->launch({tokens, positions, row_sequence, sequences, outputs, tables, pages_per_sequence});
+    return executable->wait().nanoseconds / 1e6;
+  }
+  double median(std::uint32_t streams, std::uint32_t n, std::uint32_t depth, int repeat) {
+    std::vector<double> ms;
+    step(streams, n, depth);
+    for (int i = 0; i < repeat; ++i) ms.push_back(step(streams, n, depth));
+    std::sort(ms.begin(), ms.end());
+    return ms[ms.size() / 2];
+  }
+};
+
+void trace(Model& m) {
+  m.executable->set_tracing(true);
+  m.step(1, 1, 128);
+  m.step(1, 1, 128);
+  std::map<std::string, double> by_op;
+  for (const auto& t : m.executable->trace()) by_op[op_name(m.program.ops[t.op])] += t.nanoseconds / 1e3;
+  for (const auto& [name, us] : by_op)
+    std::printf("    %-24s %.1f us a step (events between ops included)\n", name.c_str(), us);
+  m.executable->set_tracing(false);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  const std::string name = argc > 1 ? argv[1] : "8b";
+  const double read = argc > 2 ? std::atof(argv[2]) : 4.64;
+  const auto* shape =
+      std::find_if(std::begin(kShapes), std::end(kShapes), [&](const Shape& s) { return name == s.name; });
+  if (shape == std::end(kShapes)) return std::fprintf(stderr, "shapes: 8b, 1b, 32b\n"), 2;
+  Model m(*shape, {.rows = 2048, .outputs = 64, .slots = 64, .context = 4608});
+  const double limit = read * 1e12 / m.weight_bytes;
+  const auto decode = [&](std::uint32_t streams, std::uint32_t depth) {
+    const double ms = m.median(streams, 1, depth, 11);
+    std::printf(
+        "  %s decode %2u streams at %4u: %7.3f ms a step, %8.1f tok/s, %5.1f %% of the weights' limit\n",
+        shape->name, streams, depth, ms, streams * 1e3 / ms, 100e3 / ms / limit);
+    std::fflush(stdout);
+  };
+  decode(1, 128);
+  decode(1, 4096);
+  for (std::uint32_t s = 2; s <= 64; s *= 2) decode(s, 512);
+  for (std::uint32_t n : {512u, 2048u}) {
+    const double ms = m.median(1, n, 0, 3);
+    std::printf("  %s prefill %u: %.2f ms, %.0f tok/s\n", shape->name, n, ms, n * 1e3 / ms);
+    std::fflush(stdout);
+  }
+  if (argc > 3) trace(m);
+} catch (const std::exception& e) {
+  std::fprintf(stderr, "%s\n", e.what());
+  return 1;
+}

@@ -1,0 +1,44 @@
+// Parameters of the fast kernels, shared by the host side and nvcc.
+#pragma once
+
+#include <cstdint>
+
+#include "device/cuda/device_step.h"
+
+namespace strata::cuda::fast {
+
+struct Segment {  // one repacked matrix
+  const std::uint8_t* w;
+  const float* bias;  // [rows] or nullptr
+  float* out;         // [rows of the step][rows]
+  std::uint64_t group_bytes;
+  std::uint32_t rows, groups, unit_bytes, chunk_bytes;
+  std::int32_t type;
+};
+
+enum class Epilogue : std::int32_t { store, residual, gate_up };
+
+// y = epilogue(W * norm(x)): one to three matrices with the same input. gate_up: segments 0 and 1 are gate
+// and up, of one shape, and only segment 0's `out` is written.
+struct LinearArg {
+  Segment segments[3];
+  std::int32_t n_segments;
+  Epilogue epilogue;
+  std::int32_t gelu;
+  float softcap;          // 0: none
+  const float* x;         // [rows][cols]
+  const float* norm;      // [cols] or nullptr
+  const float* residual;  // [rows][segments[0].rows]
+  const StepHeader* header;
+  std::int32_t outputs;  // 1: a row for every output instead of every row
+  float eps;
+  std::uint32_t cols;
+  std::uint32_t groups;      // to share out: sum over segments; gate_up: of one segment
+  std::uint32_t unit_span;   // units of the input that shared memory holds at once
+  std::uint32_t ring_bytes;  // of one warp
+  std::uint32_t max_rows;    // rows of the input in shared memory
+};
+
+inline constexpr int kLinearWarps = 16;
+
+}  // namespace strata::cuda::fast

@@ -41,4 +41,21 @@ struct LinearArg {
 
 inline constexpr int kLinearWarps = 16;
 
+// The many-rows kernels' input: tiles of 64 rows x a unit of columns, kTileRowBytes a row.
+inline constexpr std::uint32_t kTileRows = 64, kTileRowBytes = 576, kTileStages = 3;
+
+struct AttentionTileArg {
+  const float* q;   // [rows][heads][head_dim]
+  float* out;       // the same
+  float* partials;  // [rows][heads][workers][4 + head_dim]: maximum, sum, -, -, values
+  const float* sinks;
+  std::uint32_t n_heads, group;  // group: heads that share a KV head, at most 16
+  std::uint32_t window, workers;
+  float scale, softcap;
+};
+
+inline constexpr std::uint32_t kSplitRows =
+    64;  // steps of up to so many rows split a row's keys over workers
+inline constexpr std::uint32_t kWorkersFewRows = 32, kWorkersManyRows = 8;  // up to 8 rows, up to kSplitRows
+
 }  // namespace strata::cuda::fast

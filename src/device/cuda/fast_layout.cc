@@ -1,5 +1,8 @@
 #include "device/cuda/fast_layout.h"
 
+#include <algorithm>
+
+#include "device/cuda/fast_args.h"
 #include "device/cuda/fast_format.h"
 
 namespace strata::cuda {
@@ -15,10 +18,28 @@ std::uint64_t repacked_bytes(DType type, std::uint32_t rows, std::uint32_t cols)
   return (groups * fast::group_bytes(static_cast<int>(type), cols) + 255) / 256 * 256;
 }
 
-// The branch of a residual op with a norm of its own, as floats.
+std::uint64_t fast_branch_bytes(const Program& program, const StepLimits& limits) {
+  return (std::uint64_t{limits.rows} * program.n_embd * sizeof(float) + 255) / 256 * 256;
+}
+
+std::uint64_t fast_partial_bytes(const Program& program, const StepLimits& limits) {
+  std::uint64_t heads = 0;  // floats of one worker's partial results, most over layers
+  for (const Op& op : program.ops)
+    if (const auto* a = std::get_if<AttentionOp>(&op.body))
+      heads = std::max(heads, std::uint64_t{a->n_heads} * (program.states[a->state].head_dim_v + 4));
+  const std::uint64_t few = std::min(limits.rows, 8u), many = std::min(limits.rows, fast::kSplitRows);
+  const std::uint64_t workers = std::max(few * fast::kWorkersFewRows, many * fast::kWorkersManyRows);
+  return (workers * heads * sizeof(float) + 255) / 256 * 256;
+}
+
 std::uint64_t fast_scratch_bytes(const Program& program, const StepLimits& limits, Mode mode) {
   if (mode != Mode::fast) return 0;
-  return (std::uint64_t{limits.rows} * program.n_embd * sizeof(float) + 255) / 256 * 256;
+  std::uint64_t units = 0;  // of the widest input
+  for (const WeightSpec& w : program.weights)
+    units = std::max(units, std::uint64_t{(w.cols + fast::kUnitCols - 1) / fast::kUnitCols});
+  const std::uint64_t tiles = (std::max(limits.rows, limits.outputs) + fast::kTileRows - 1) / fast::kTileRows;
+  return fast_branch_bytes(program, limits) + fast_partial_bytes(program, limits) +
+         tiles * units * fast::kTileRows * fast::kTileRowBytes;
 }
 
 }  // namespace strata::cuda

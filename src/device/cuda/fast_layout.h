@@ -18,6 +18,13 @@ bool fast_has_layout(DType type, std::uint32_t rows, std::uint32_t cols);
 // Exact bytes of the repacked matrix, a multiple of 256.
 std::uint64_t repacked_bytes(DType type, std::uint32_t rows, std::uint32_t cols);
 
+// First part of the scratch: a residual op's branch before its norm, float [rows][n_embd].
+std::uint64_t fast_branch_bytes(const Program& program, const StepLimits& limits);
+
+// Second part: partial results of attention. The third is the input of a product with many rows, as halves in
+// tiles.
+std::uint64_t fast_partial_bytes(const Program& program, const StepLimits& limits);
+
 // Scratch of the fast kernels for one executable, a multiple of 256.
 std::uint64_t fast_scratch_bytes(const Program& program, const StepLimits& limits, Mode mode);
 

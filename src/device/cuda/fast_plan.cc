@@ -45,6 +45,7 @@ class Plan final : public FastPlan {
   bool run(const QkvOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
   bool run(const ResidualLinearOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
   bool run(const GateUpOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
+  bool run(const AttentionOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
   bool run(const HeadOp& op, std::uint32_t, std::uint32_t outputs, Launcher& launcher);
 
   float* buffer(BufferId id) const { return pointer<float>(in_.buffers[id]); }
@@ -60,6 +61,8 @@ class Plan final : public FastPlan {
   LinearArg linear(std::initializer_list<Segment> segments, const float* x, std::uint32_t cols, NormRef norm,
                    Epilogue epilogue) const;
   void launch(LinearArg arg, std::uint32_t rows, Launcher& launcher) const;
+  void launch_few(LinearArg arg, std::uint32_t rows, Launcher& launcher) const;
+  void launch_many(const LinearArg& arg, std::uint32_t rows, Launcher& launcher) const;
   RowsArg all_rows() const { return {in_.step.header, 0}; }
 
   FastInput in_;
@@ -97,7 +100,7 @@ LinearArg Plan::linear(std::initializer_list<Segment> segments, const float* x, 
 }
 
 // Shares a block's shared memory between the input's rows, partial sums and the rings.
-void Plan::launch(LinearArg a, std::uint32_t rows, Launcher& launcher) const {
+void Plan::launch_few(LinearArg a, std::uint32_t rows, Launcher& launcher) const {
   const bool one = rows == 1;
   const std::uint32_t columns = one ? 1 : 8, units = ceil_div(a.cols, fast::kUnitCols);
   a.max_rows = rows;
@@ -120,8 +123,42 @@ void Plan::launch(LinearArg a, std::uint32_t rows, Launcher& launcher) const {
   launcher(l, a);
 }
 
+void Plan::launch_many(const LinearArg& a, std::uint32_t rows, Launcher& launcher) const {
+  const DevicePtr x16 = in_.scratch + fast_branch_bytes(*in_.program, in_.limits) +
+                        fast_partial_bytes(*in_.program, in_.limits);
+  KernelLaunch convert{"fast_convert"};
+  convert.grid[0] = rows;
+  convert.block[0] = 256;
+  launcher(convert, a, x16);
+  struct Shape {
+    const char* kernel;
+    std::uint32_t groups, warps, rows;
+  };
+  const bool paired = a.epilogue == Epilogue::gate_up;
+  const Shape shape =
+      rows <= 16   ? paired ? Shape{"fast_rows_16_2", 2, 4, 16} : Shape{"fast_rows_16_1", 1, 4, 16}
+        : rows <= 64 ? paired ? Shape{"fast_rows_64_2", 2, 4, 64} : Shape{"fast_rows_64_1", 1, 4, 64}
+                     : Shape{"fast_rows_many", 2, 8, 64};
+  KernelLaunch l{shape.kernel};
+  const std::uint32_t per_block = shape.groups * shape.warps / (paired ? 2 : 1);
+  l.grid[0] = ceil_div(rows, shape.rows);
+  l.grid[1] = 0;
+  for (int i = 0; i < (paired ? 1 : a.n_segments); ++i)
+    l.grid[1] += ceil_div(a.segments[i].groups, per_block);
+  l.block[0] = shape.warps * 32;
+  l.shared_bytes = fast::kTileStages * shape.rows * fast::kTileRowBytes;
+  launcher(l, a, x16);
+}
+
+void Plan::launch(LinearArg a, std::uint32_t rows, Launcher& launcher) const {
+  if (rows <= kFewRows)
+    launch_few(a, rows, launcher);
+  else
+    launch_many(a, rows, launcher);
+}
+
 bool Plan::run(const QkvOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
-  if (rows > kFewRows || !covered(op.q) || !covered(op.k) || !covered(op.v)) return false;
+  if (!covered(op.q) || !covered(op.k) || !covered(op.v)) return false;
   launch(linear({segment(op.q, op.q_bias, buffer(op.q_out)), segment(op.k, op.k_bias, buffer(op.k_out)),
                  segment(op.v, op.v_bias, buffer(op.v_out))},
                 buffer(op.in), width(op.in), op.norm, Epilogue::store),
@@ -130,7 +167,7 @@ bool Plan::run(const QkvOp& op, std::uint32_t rows, std::uint32_t, Launcher& lau
 }
 
 bool Plan::run(const ResidualLinearOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
-  if (rows > kFewRows || !covered(op.weight)) return false;
+  if (!covered(op.weight)) return false;
   float* out = op.post_norm ? pointer<float>(in_.scratch) : buffer(op.out);
   LinearArg a = linear({segment(op.weight, op.bias, out)}, buffer(op.in), width(op.in), NormRef{},
                        op.post_norm ? Epilogue::store : Epilogue::residual);
@@ -147,7 +184,7 @@ bool Plan::run(const ResidualLinearOp& op, std::uint32_t rows, std::uint32_t, La
 }
 
 bool Plan::run(const GateUpOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
-  if (rows > kFewRows || !covered(op.gate) || !covered(op.up)) return false;
+  if (!covered(op.gate) || !covered(op.up)) return false;
   LinearArg a = linear({segment(op.gate, kNoWeight, buffer(op.out)), segment(op.up, kNoWeight, nullptr)},
                        buffer(op.in), width(op.in), op.norm, Epilogue::gate_up);
   a.gelu = op.activation == Activation::gelu_tanh;
@@ -155,8 +192,57 @@ bool Plan::run(const GateUpOp& op, std::uint32_t rows, std::uint32_t, Launcher& 
   return true;
 }
 
+bool Plan::run(const AttentionOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
+  struct Kernels {
+    std::uint32_t dim;
+    const char *whole, *split, *combine;
+  };
+  static constexpr Kernels kKernels[] = {
+      {64, "fast_attention_64", "fast_attention_split_64", "fast_attention_combine_64"},
+      {128, "fast_attention_128", "fast_attention_split_128", "fast_attention_combine_128"},
+      {256, "fast_attention_256", "fast_attention_split_256", "fast_attention_combine_256"}};
+  const KvView& kv = in_.states[op.state];
+  const auto* kernels = std::find_if(std::begin(kKernels), std::end(kKernels),
+                                     [&](const Kernels& k) { return k.dim == kv.head_dim_k; });
+  const std::uint32_t group = op.n_heads / kv.n_kv_heads;
+  if (kernels == std::end(kKernels) || kv.head_dim_v != kv.head_dim_k || group > 16 ||
+      kv.type != static_cast<int>(DType::F16))
+    return false;
+  fast::AttentionTileArg a{};
+  a.q = buffer(op.q);
+  a.out = buffer(op.out);
+  a.partials = pointer<float>(in_.scratch + fast_branch_bytes(*in_.program, in_.limits));
+  a.sinks = vector(op.sinks);
+  a.n_heads = op.n_heads;
+  a.group = group;
+  a.window = op.window;
+  a.scale = op.scale;
+  a.softcap = op.softcap;
+  constexpr std::uint32_t kWarps = 4;
+  KernelLaunch l{kernels->whole};
+  l.block[0] = kWarps * 32;
+  l.grid[1] = kv.n_kv_heads;
+  l.shared_bytes = kWarps * kPageTokens * (kernels->dim + 8) * 2;
+  if (rows > fast::kSplitRows) {
+    l.grid[0] = ceil_div(ceil_div(rows, 16 / group), kWarps);
+    launcher(l, a, in_.step, kv);
+    return true;
+  }
+  a.workers = rows <= kFewRows ? fast::kWorkersFewRows : fast::kWorkersManyRows;
+  l.kernel = kernels->split;
+  l.grid[0] = a.workers / kWarps;
+  l.grid[2] = rows;
+  launcher(l, a, in_.step, kv);
+  KernelLaunch c{kernels->combine};
+  c.block[0] = kernels->dim;
+  c.grid[0] = op.n_heads;
+  c.grid[1] = rows;
+  launcher(c, a, in_.step);
+  return true;
+}
+
 bool Plan::run(const HeadOp& op, std::uint32_t, std::uint32_t outputs, Launcher& launcher) {
-  if (outputs == 0 || outputs > kFewRows || !covered(op.weight)) return false;
+  if (outputs == 0 || !covered(op.weight)) return false;
   KernelLaunch l{"general_norm"};
   l.grid[0] = outputs;
   l.block[0] = 256;

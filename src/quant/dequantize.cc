@@ -158,7 +158,7 @@ void dequantize(DType type, const std::byte* blocks, std::uint64_t n, float* out
   }
   switch (type) {
     case DType::F32:
-      std::memcpy(out, blocks, n * 4);
+      if (n != 0) std::memcpy(out, blocks, n * 4);  // nullptr goes with n == 0
       return;
     case DType::F16:
       return all_16bit<half_to_float>(blocks, n, out);

@@ -25,6 +25,8 @@ Json parse_object(std::string_view body) {
     json = Json::parse(body, limit_depth);
   } catch (const Json::parse_error& e) {
     throw_error(ErrorKind::bad_input, "the request body is no valid JSON (byte {})", e.byte);
+  } catch (const Json::exception&) {  // a number that no type holds
+    throw_error(ErrorKind::bad_input, "the request body holds a number out of range");
   }
   if (!json.is_object()) throw_error(ErrorKind::bad_input, "the request body must be a JSON object");
   return json;

@@ -26,11 +26,12 @@ std::string c_format(double value, int precision, char type, bool alternate) {
 
 // `sign`: with a minus for negative values.
 std::string digits_in_base(int64_t value, int base, bool upper, bool sign) {
+  const std::string_view letters = upper ? "0123456789ABCDEF" : "0123456789abcdef";
   uint64_t magnitude = static_cast<uint64_t>(value);
   if (value < 0) magnitude = 0 - magnitude;
   std::string out;
   do {
-    out += (upper ? "0123456789ABCDEF" : "0123456789abcdef")[magnitude % static_cast<uint64_t>(base)];
+    out += letters[magnitude % static_cast<uint64_t>(base)];
     magnitude /= static_cast<uint64_t>(base);
   } while (magnitude != 0);
   if (sign && value < 0) out += '-';

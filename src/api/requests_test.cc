@@ -1,0 +1,136 @@
+#include "api/requests.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "api/access.h"
+#include "base/error.h"
+
+namespace strata::api {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using namespace std::chrono_literals;
+
+template <typename Parse>
+std::string refusal_of(const Parse& parse, std::string_view body) {
+  try {
+    parse(body);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "accepted";
+}
+
+TEST(Generate, ReadsWhatClientsSend) {
+  const auto r =
+      parse_generate(R"({"model": "m", "prompt": "p", "system": "s", "stream": false, "keep_alive": "5m",
+    "context": [1, 2], "think": "high", "format": "", "suffix": null, "unknown": {"x": 1},
+    "options": {"temperature": 0.5, "top_k": 7, "seed": 42, "num_predict": 9, "num_ctx": 2048.0, "stop": ["a", "", "b"],
+                "repeat_penalty": 1.2, "mirostat": 2}})");
+  EXPECT_EQ(r.model, "m");
+  EXPECT_EQ(r.prompt, "p");
+  EXPECT_EQ(r.system, "s");
+  EXPECT_FALSE(r.stream);
+  EXPECT_EQ(r.keep_alive, KeepAlive(5min));
+  EXPECT_THAT(r.context, ElementsAre(1, 2));
+  EXPECT_EQ(r.think, true);
+  EXPECT_FLOAT_EQ(r.options.sampling.temperature, 0.5f);
+  EXPECT_EQ(r.options.sampling.top_k, 7);
+  EXPECT_FALSE(r.options.random_seed);
+  EXPECT_EQ(r.options.sampling.seed, 42u);
+  EXPECT_EQ(r.options.num_predict, 9);
+  EXPECT_EQ(r.options.num_ctx, 2048u);
+  EXPECT_THAT(r.options.stop, ElementsAre("a", "b"));
+}
+
+TEST(Generate, DefaultsAreOllamas) {
+  const auto r = parse_generate(R"({"model": "m"})");
+  EXPECT_TRUE(r.stream);
+  EXPECT_TRUE(r.options.random_seed);
+  EXPECT_FLOAT_EQ(r.options.sampling.temperature, 0.8f);
+  EXPECT_EQ(r.options.sampling.top_k, 40);
+  EXPECT_FLOAT_EQ(r.options.sampling.top_p, 0.9f);
+  EXPECT_FLOAT_EQ(r.options.sampling.repeat_penalty, 1.0f);
+  EXPECT_EQ(r.options.num_predict, -1);
+}
+
+TEST(OpenAi, DefaultsAreOpenAis) {
+  const auto r = parse_openai_chat(R"({"model": "m", "messages": [{"role": "user", "content":
+    [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}], "max_tokens": 3, "stop": "x",
+    "stream": true, "stream_options": {"include_usage": true}})");
+  EXPECT_FLOAT_EQ(r.options.sampling.temperature, 1.0f);
+  EXPECT_FLOAT_EQ(r.options.sampling.top_p, 1.0f);
+  EXPECT_EQ(r.options.num_predict, 3);
+  EXPECT_EQ(r.input.messages[0]["content"], "ab");
+  EXPECT_TRUE(r.stream && r.include_usage);
+  EXPECT_FALSE(parse_openai_chat(R"({"model": "m", "messages": [{"role": "user", "content": "x"}]})").stream);
+}
+
+TEST(Requests, NameTheFieldThatIsWrong) {
+  EXPECT_THAT(refusal_of(parse_generate, "nonsense"), HasSubstr("no valid JSON"));
+  EXPECT_THAT(refusal_of(parse_generate, "[]"), HasSubstr("object"));
+  EXPECT_THAT(refusal_of(parse_generate, "{}"), HasSubstr("\"model\""));
+  EXPECT_THAT(refusal_of(parse_generate, R"({"model": 3})"), HasSubstr("\"model\" must be a string"));
+  EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "prompt": []})"), HasSubstr("\"prompt\""));
+  EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "stream": "yes"})"), HasSubstr("\"stream\""));
+  EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "options": {"temperature": "hot"}})"),
+              HasSubstr("\"options.temperature\""));
+  EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "options": {"top_k": 1.5}})"),
+              HasSubstr("whole number"));
+  EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "keep_alive": "soon"})"), HasSubstr("duration"));
+  EXPECT_THAT(refusal_of(parse_generate, "{\"model\": \"\xff\"}"), HasSubstr("no valid JSON"));
+  EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "x": 1e999})"), HasSubstr("out of range"));
+  EXPECT_THAT(refusal_of(parse_chat, R"({"model": "m", "messages": [{"content": "x"}]})"),
+              HasSubstr("\"messages[0].role\""));
+  EXPECT_THAT(refusal_of(parse_chat, R"({"model": "m", "messages": {}})"),
+              HasSubstr("\"messages\" must be a list"));
+  EXPECT_THAT(refusal_of(parse_openai_chat, R"({"model": "m", "messages": []})"), HasSubstr("\"messages\""));
+  EXPECT_THAT(refusal_of(parse_chat, "{\"model\": \"m\", \"x\": " + std::string(500, '[')),
+              HasSubstr("nested deeper"));
+}
+
+TEST(Requests, RefuseWhatWouldChangeTheAnswer) {
+  EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "format": "json"})"), HasSubstr("\"format\""));
+  EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "images": ["aGk="]})"), HasSubstr("\"images\""));
+  EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "suffix": "x"})"), HasSubstr("\"suffix\""));
+  EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "template": "x"})"), HasSubstr("\"template\""));
+  const std::string head = R"({"model": "m", "messages": [{"role": "user", "content": "x"}], )";
+  EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("n": 2})"), HasSubstr("\"n\""));
+  EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("logprobs": true})"), HasSubstr("\"logprobs\""));
+  EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("response_format": {"type": "json_object"}})"),
+              HasSubstr("response_format"));
+  EXPECT_EQ(refusal_of(parse_openai_chat, head + R"("response_format": {"type": "text"}})"), "accepted");
+}
+
+TEST(KeepAlive, ReadsDurations) {
+  EXPECT_EQ(parse_keep_alive("5m"), KeepAlive(5min));
+  EXPECT_EQ(parse_keep_alive("1h30m"), KeepAlive(90min));
+  EXPECT_EQ(parse_keep_alive("250ms"), KeepAlive(250ms));
+  EXPECT_EQ(parse_keep_alive("1.5s"), KeepAlive(1500ms));
+  EXPECT_EQ(parse_keep_alive("90"), KeepAlive(90s));
+  EXPECT_EQ(parse_keep_alive("0"), KeepAlive(0));
+  EXPECT_LT(parse_keep_alive("-1"), KeepAlive(0));
+  EXPECT_LT(parse_keep_alive("-1m"), KeepAlive(0));
+  for (const char* bad : {"", "-", "m", "5x", "5 m", "1.2.3s", "1e9"})
+    EXPECT_THROW(parse_keep_alive(bad), Error) << bad;
+}
+
+TEST(Access, LoopbackServersAnswerLoopbackNamesOnly) {
+  const AccessRules local{"127.0.0.1", {"my.box"}, {"https://app.example"}};
+  for (const char* host : {"", "localhost:11434", "127.0.0.1:1", "[::1]:5", "a.localhost", "my.box"})
+    EXPECT_EQ(refusal(local, host, ""), "") << host;
+  for (const char* host : {"evil.com", "127.0.0.1.evil.com", "localhost.evil.com:80"})
+    EXPECT_NE(refusal(local, host, ""), "") << host;
+  EXPECT_EQ(refusal({"0.0.0.0", {}, {}}, "any.name", ""), "");
+  for (const char* origin :
+       {"http://localhost:3000", "https://127.0.0.1", "https://app.example", "app://obsidian.md"})
+    EXPECT_EQ(refusal(local, "", origin), "") << origin;
+  for (const char* origin : {"https://evil.com", "null", "http://localhost.evil.com"})
+    EXPECT_NE(refusal(local, "", origin), "") << origin;
+  EXPECT_EQ(refusal({"127.0.0.1", {}, {"*"}}, "", "https://evil.com"), "");
+}
+
+}  // namespace
+}  // namespace strata::api

@@ -1,0 +1,302 @@
+// The server over a loopback socket, with a real engine on a tiny random model.
+#include "api/server.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <boost/asio.hpp>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/error.h"
+#include "store/synth.h"
+
+namespace strata {
+namespace {
+
+namespace asio = boost::asio;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+using Json = nlohmann::json;
+using namespace std::chrono_literals;
+
+struct Response {
+  int status = 0;
+  std::string head, body;  // the body without its chunks' frames
+};
+
+// A client of one connection.
+class Client {
+ public:
+  explicit Client(std::uint16_t port) : socket_(io_) {
+    socket_.connect({asio::ip::make_address("127.0.0.1"), port});
+  }
+  void send(const std::string& text) { asio::write(socket_, asio::buffer(text)); }
+  void request(const std::string& method, const std::string& path, const std::string& body = "",
+               const std::string& headers = "Host: localhost\r\n") {
+    send(method + " " + path + " HTTP/1.1\r\n" + headers + "Content-Length: " + std::to_string(body.size()) +
+         "\r\n\r\n" + body);
+  }
+  Response response(bool head_only = false) {
+    Response r;
+    r.head = take_until("\r\n\r\n");
+    r.status = std::stoi(r.head.substr(9, 3));
+    if (head_only) return r;
+    if (r.head.find("Transfer-Encoding: chunked") != std::string::npos) {
+      for (;;) {
+        const std::size_t n = std::stoul(take_until("\r\n"), nullptr, 16);
+        r.body += take(n + 2).substr(0, n);
+        if (n == 0) return r;
+      }
+    }
+    const auto at = r.head.find("Content-Length: ");
+    return at == std::string::npos ? r : (r.body = take(std::stoul(r.head.substr(at + 16))), r);
+  }
+  bool closed() {
+    char byte;
+    boost::system::error_code error;
+    return socket_.read_some(asio::buffer(&byte, 1), error) == 0 && error;
+  }
+  std::string take_until(const std::string& end) {
+    const std::size_t n = asio::read_until(socket_, asio::dynamic_buffer(data_), end);
+    return cut(n);
+  }
+  std::string take(std::size_t n) {
+    if (data_.size() < n)
+      asio::read(socket_, asio::dynamic_buffer(data_), asio::transfer_exactly(n - data_.size()));
+    return cut(n);
+  }
+
+ private:
+  std::string cut(std::size_t n) {
+    std::string out = data_.substr(0, n);
+    data_.erase(0, n);
+    return out;
+  }
+  asio::io_context io_;
+  asio::ip::tcp::socket socket_;
+  std::string data_;
+};
+
+class ServerTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    directory_ = std::filesystem::temp_directory_path() / ("strata_server_test." + std::to_string(getpid()));
+    std::filesystem::create_directories(directory_);
+    write_synthetic_model({.shape = "tiny-llama", .type = "Q8_0", .vocabulary = true},
+                          directory_ / "tiny.gguf");
+  }
+  static void TearDownTestSuite() { std::filesystem::remove_all(directory_); }
+
+  void start(ServerOptions options = {},
+             ModelOptions model_options = {.threads = 1, .context = 512, .slots = 4}) {
+    store_ = std::make_unique<ModelStore>(std::vector{directory_});
+    models_ = std::make_unique<ModelManager>(
+        [this](std::string_view name) { return store_->find(name).path; }, model_options);
+    options.port = 0;
+    server_ = std::make_unique<Server>(options, *models_, *store_);
+    thread_ = std::thread([this] { server_->run(); });
+  }
+  void SetUp() override { start(); }
+  void TearDown() override { stop(); }
+  void stop() {
+    if (!server_) return;
+    server_->stop();
+    thread_.join();
+    server_.reset();
+    models_.reset();
+  }
+  Response ask(const std::string& method, const std::string& path, const std::string& body = "") {
+    Client client(server_->port());
+    client.request(method, path, body);
+    return client.response(method == "HEAD");
+  }
+  std::uint32_t active() {
+    std::uint32_t n = 0;
+    for (const auto& entry : models_->loaded())
+      n += entry.model->engine().stats().active + entry.model->engine().stats().waiting;
+    return n;
+  }
+
+  static inline std::filesystem::path directory_;
+  std::unique_ptr<ModelStore> store_;
+  std::unique_ptr<ModelManager> models_;
+  std::unique_ptr<Server> server_;
+  std::thread thread_;
+};
+
+const std::string kGenerate =
+    R"({"model": "tiny", "raw": true, "prompt": "hello there", "options": {"num_predict": 6, "seed": 5}})";
+
+TEST_F(ServerTest, AnswersTheHeartbeat) {
+  EXPECT_EQ(ask("GET", "/").body, "Ollama is running");
+  EXPECT_EQ(ask("HEAD", "/").status, 200);
+  EXPECT_TRUE(Json::parse(ask("GET", "/api/version").body).contains("version"));
+}
+
+TEST_F(ServerTest, ListsTheStore) {
+  const Json tags = Json::parse(ask("GET", "/api/tags").body);
+  ASSERT_EQ(tags["models"].size(), 1u);
+  EXPECT_EQ(tags["models"][0]["name"], "tiny");
+  EXPECT_EQ(tags["models"][0]["details"]["family"], "llama");
+  EXPECT_EQ(Json::parse(ask("GET", "/v1/models").body)["data"][0]["id"], "tiny");
+  EXPECT_EQ(Json::parse(ask("GET", "/v1/models/tiny").body)["id"], "tiny");
+  EXPECT_EQ(ask("GET", "/v1/models/other").status, 404);
+}
+
+TEST_F(ServerTest, StreamsLinesThatAddUpToTheWholeAnswer) {
+  const Response stream = ask("POST", "/api/generate", kGenerate);
+  ASSERT_EQ(stream.status, 200);
+  EXPECT_THAT(stream.head, HasSubstr("application/x-ndjson"));
+  std::string text;
+  Json last;
+  std::istringstream lines(stream.body);
+  for (std::string line; std::getline(lines, line);) {
+    last = Json::parse(line);
+    text += last["response"].get<std::string>();
+  }
+  EXPECT_EQ(last["done"], true);
+  EXPECT_EQ(last["eval_count"], 6);
+  EXPECT_EQ(last["done_reason"], "length");
+  EXPECT_GT(last["total_duration"], 0);
+  Json request = Json::parse(kGenerate);
+  request["stream"] = false;
+  const Json whole = Json::parse(ask("POST", "/api/generate", request.dump()).body);
+  EXPECT_EQ(whole["response"], text);  // same seed, same text
+  EXPECT_EQ(whole["prompt_eval_count"], last["prompt_eval_count"]);
+  EXPECT_TRUE(whole["strata"].contains("cached_tokens"));
+}
+
+TEST_F(ServerTest, LoadsAndUnloadsOnEmptyPrompts) {
+  EXPECT_EQ(Json::parse(ask("POST", "/api/generate", R"({"model": "tiny"})").body)["done_reason"], "load");
+  EXPECT_EQ(models_->loaded().size(), 1u);
+  EXPECT_EQ(
+      Json::parse(ask("POST", "/api/chat", R"({"model": "tiny", "keep_alive": 0})").body)["done_reason"],
+      "unload");
+  EXPECT_EQ(models_->loaded().size(), 0u);
+}
+
+TEST_F(ServerTest, TellsErrorsInEachDialect) {
+  EXPECT_EQ(ask("GET", "/nowhere").status, 404);
+  EXPECT_EQ(ask("POST", "/api/generate", "{").status, 400);
+  EXPECT_EQ(ask("POST", "/api/generate", R"({"model": "nobody", "prompt": "x"})").status, 404);
+  const Response wrong_method = ask("DELETE", "/api/generate");
+  EXPECT_EQ(wrong_method.status, 405);
+  EXPECT_THAT(wrong_method.head, HasSubstr("Allow: POST"));
+  const Response no_template = ask("POST", "/v1/chat/completions",
+                                   R"({"model": "tiny", "messages": [{"role": "user", "content": "x"}]})");
+  EXPECT_EQ(no_template.status, 400);
+  EXPECT_THAT(Json::parse(no_template.body)["error"]["message"].get<std::string>(),
+              HasSubstr("chat template"));
+  const Response too_long =
+      ask("POST", "/api/generate",
+          Json{{"model", "tiny"}, {"raw", true}, {"prompt", std::string(5000, 'x')}}.dump());
+  EXPECT_EQ(too_long.status, 400);
+  EXPECT_THAT(Json::parse(too_long.body)["error"].get<std::string>(), HasSubstr("512"));
+}
+
+TEST_F(ServerTest, RefusesForeignHostsAndOrigins) {
+  Client host(server_->port());
+  host.request("GET", "/api/tags", "", "Host: evil.com\r\n");
+  EXPECT_EQ(host.response().status, 403);
+  Client origin(server_->port());
+  origin.request("GET", "/api/tags", "", "Host: localhost\r\nOrigin: https://evil.com\r\n");
+  EXPECT_EQ(origin.response().status, 403);
+  Client own(server_->port());
+  own.request("OPTIONS", "/api/chat", "", "Host: localhost\r\nOrigin: http://localhost:3000\r\n");
+  EXPECT_THAT(own.response().head, HasSubstr("Access-Control-Allow-Origin: http://localhost:3000"));
+}
+
+TEST_F(ServerTest, SurvivesNonsenseOnTheWire) {
+  Client garbage(server_->port());
+  garbage.send("this is no HTTP at all\r\n\r\n");
+  EXPECT_EQ(garbage.response().status, 400);
+  EXPECT_TRUE(garbage.closed());
+  Client huge(server_->port());
+  huge.send("POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n");
+  EXPECT_EQ(huge.response().status, 413);
+  Client header(server_->port());
+  header.send("GET / HTTP/1.1\r\nX: " + std::string(100000, 'x'));
+  EXPECT_EQ(header.response().status, 431);
+  EXPECT_EQ(ask("GET", "/").status, 200);
+}
+
+TEST_F(ServerTest, KeepsConnectionsForTheNextRequest) {
+  Client client(server_->port());
+  for (int i = 0; i < 3; ++i) {
+    client.request("POST", "/api/generate", kGenerate);
+    EXPECT_EQ(client.response().status, 200);
+  }
+}
+
+TEST_F(ServerTest, ADisconnectCancelsTheAnswer) {
+  for (const bool stream : {true, false}) {
+    auto client = std::make_unique<Client>(server_->port());
+    client->request("POST", "/api/generate",
+                    Json{{"model", "tiny"},
+                         {"raw", true},
+                         {"prompt", "x"},
+                         {"stream", stream},
+                         {"options", {{"num_predict", 100000}, {"temperature", 2}, {"top_k", 0}}}}
+                        .dump());
+    for (int i = 0; i < 500 && active() == 0; ++i) std::this_thread::sleep_for(5ms);
+    client.reset();
+    for (int i = 0; i < 1000 && active() > 0; ++i) std::this_thread::sleep_for(5ms);
+    EXPECT_EQ(active(), 0u) << "stream " << stream;
+  }
+}
+
+TEST_F(ServerTest, ServesManyStreamsAtOnce) {
+  constexpr int kStreams = 60;
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < kStreams; ++i) {
+    clients.push_back(std::make_unique<Client>(server_->port()));
+    clients.back()->request("POST", "/api/generate", kGenerate);
+  }
+  std::string first;
+  for (auto& client : clients) {
+    const Response r = client->response();
+    ASSERT_EQ(r.status, 200);
+    std::string text;
+    std::istringstream lines(r.body);
+    for (std::string line; std::getline(lines, line);)
+      text += Json::parse(line)["response"].get<std::string>();
+    if (first.empty()) first = text;
+    EXPECT_EQ(text, first);  // the same request, whatever else runs
+  }
+}
+
+TEST_F(ServerTest, AFullQueueIsSaidAtOnce) {
+  stop();
+  start({}, {.threads = 1, .context = 512, .slots = 1, .max_queue = 1});
+  const std::string endless =
+      R"({"model": "tiny", "raw": true, "prompt": "x", "options": {"num_predict": 400, "temperature": 2, "top_k": 0}})";
+  std::vector<std::unique_ptr<Client>> clients;
+  int refused = 0;
+  for (int i = 0; i < 8; ++i) {
+    clients.push_back(std::make_unique<Client>(server_->port()));
+    clients.back()->request("POST", "/api/generate", endless);
+  }
+  for (auto& client : clients) {
+    const Response r = client->response();
+    if (r.status != 503) continue;
+    ++refused;
+    EXPECT_THAT(r.head, HasSubstr("Retry-After"));
+  }
+  EXPECT_GT(refused, 0);
+}
+
+TEST_F(ServerTest, APortInUseIsOneSentence) {
+  try {
+    Server second({.port = server_->port()}, *models_, *store_);
+    FAIL() << "two servers share a port";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::io);
+    EXPECT_THAT(e.what(), HasSubstr("in use"));
+  }
+}
+
+}  // namespace
+}  // namespace strata

@@ -190,10 +190,11 @@ struct Model {
   }
 };
 
-void trace(Model& m) {
+void trace(Model& m, std::uint32_t streams, std::uint32_t n) {
   m.executable->set_tracing(true);
-  m.step(1, 1, 128);
-  m.step(1, 1, 128);
+  m.step(streams, n, 0);
+  m.step(streams, n, 0);
+  std::printf("  by op, %u streams of %u tokens:\n", streams, n);
   std::map<std::string, double> by_op;
   for (const auto& t : m.executable->trace()) by_op[op_name(m.program.ops[t.op])] += t.nanoseconds / 1e3;
   for (const auto& [name, us] : by_op)
@@ -226,7 +227,7 @@ int main(int argc, char** argv) try {
     std::printf("  %s prefill %u: %.2f ms, %.0f tok/s\n", shape->name, n, ms, n * 1e3 / ms);
     std::fflush(stdout);
   }
-  if (argc > 3) trace(m);
+  if (argc > 3) trace(m, 1, 1), trace(m, 16, 1), trace(m, 1, 2048);
 } catch (const std::exception& e) {
   std::fprintf(stderr, "%s\n", e.what());
   return 1;

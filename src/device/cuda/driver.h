@@ -41,6 +41,7 @@ inline constexpr CuResult kCuIllegalAddress = 700;
 inline constexpr int kAttrSms = 16, kAttrL2 = 38, kAttrMajor = 75, kAttrMinor = 76, kAttrSharedOptin = 97,
                      kAttrVirtualMemory = 102;
 inline constexpr int kFuncMaxDynamicShared = 8;
+inline constexpr int kFuncSharedCarveout = 9;  // per cent of L1 that is shared memory, a hint
 inline constexpr int kFuncNonPortableCluster = 14;
 inline constexpr unsigned kStreamNonBlocking = 1, kEventDisableTiming = 2, kEventDefault = 0;
 inline constexpr unsigned kHostPortable = 1, kHostDeviceMap = 2;

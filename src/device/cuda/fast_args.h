@@ -41,8 +41,8 @@ struct LinearArg {
 
 inline constexpr int kLinearWarps = 16;
 
-// The many-rows kernels' input: tiles of 64 rows x a unit of columns, kTileRowBytes a row.
-inline constexpr std::uint32_t kTileRows = 64, kTileRowBytes = 576, kTileStages = 3;
+// The many-rows kernels' input: tiles of kTileRows rows x a unit of columns, kTileRowBytes a row.
+inline constexpr std::uint32_t kTileRows = 128, kTileRowBytes = 576, kTileStages = 3;
 
 struct AttentionTileArg {
   const float* q;   // [rows][heads][head_dim]

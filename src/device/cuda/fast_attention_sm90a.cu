@@ -29,6 +29,12 @@ __device__ inline std::uint32_t pack(float a, float b) {
   return *reinterpret_cast<const std::uint32_t*>(&h);
 }
 
+// Before anything else, returning included: a grid that ended before its predecessor would let its own
+// successor start.
+__device__ inline void wait_for_predecessor() {
+  asm volatile("griddepcontrol.launch_dependents;\n griddepcontrol.wait;" ::: "memory");
+}
+
 template <int D>
 struct Tile {
   std::uint32_t q[D / 16][4];
@@ -285,15 +291,18 @@ using strata::cuda::fast::AttentionTileArg;
   extern "C" __global__ void __launch_bounds__(128)                                                         \
       fast_attention_##D(const __grid_constant__ AttentionTileArg a, const __grid_constant__ StepView step, \
                          const __grid_constant__ KvView kv) {                                               \
+    strata::cuda::fast::wait_for_predecessor();                                                             \
     strata::cuda::fast::whole<D>(a, step, kv);                                                              \
   }                                                                                                         \
   extern "C" __global__ void __launch_bounds__(128)                                                         \
       fast_attention_split_##D(const __grid_constant__ AttentionTileArg a,                                  \
                                const __grid_constant__ StepView step, const __grid_constant__ KvView kv) {  \
+    strata::cuda::fast::wait_for_predecessor();                                                             \
     strata::cuda::fast::split<D>(a, step, kv);                                                              \
   }                                                                                                         \
   extern "C" __global__ void __launch_bounds__(D) fast_attention_combine_##D(                               \
       const __grid_constant__ AttentionTileArg a, const __grid_constant__ StepView step) {                  \
+    strata::cuda::fast::wait_for_predecessor();                                                             \
     strata::cuda::fast::combine<D>(a, step);                                                                \
   }
 STRATA_ATTENTION(64)

@@ -9,6 +9,8 @@
 // One row: column s of mma's right operand holds sub-block s of the input and zeros elsewhere, so the eight
 // columns of the result are the eight sub-blocks' sums of a unit, scaled once. 2 .. 8 rows: the columns are
 // the rows.
+#include <type_traits>
+
 #include "device/cuda/fast_args.h"
 #include "device/cuda/fast_mma.cuh"
 
@@ -253,41 +255,51 @@ __device__ inline float block_sum(float v, float* scratch) {  // the same bits i
   return s;
 }
 
-// Columns [first, first + count) units of one row to shared memory: scaled, in halves, in operand order, with
-// sums.
+// Eight columns i * 8 .. to shared memory: in halves, in operand order, with the sums of each sixteen. All
+// lanes call.
+template <int N>
+__device__ __forceinline__ void store_eight(const float (&v)[8], bool real, std::uint32_t i, __half* out,
+                                            float* sums, int row) {
+  __half2 h[4] = {};
+  float sum = 0;
+  if (real) {
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+      h[k] = __floats2half2_rn(fminf(fmaxf(v[2 * k], -65504.f), 65504.f),
+                               fminf(fmaxf(v[2 * k + 1], -65504.f), 65504.f));
+      const float2 f = __half22float2(h[k]);
+      sum += f.x + f.y;
+    }
+  }
+  // Columns 16 j + 4 t + e of a sub-block stand at 8 t + 4 j + e.
+  const std::uint32_t u = i & 3;
+  __half* at = out + (i / 4) * 32 + (u & 1) * 16 + (u >> 1) * 4;
+  *reinterpret_cast<uint2*>(at) = *reinterpret_cast<const uint2*>(h);
+  *reinterpret_cast<uint2*>(at + 8) = *reinterpret_cast<const uint2*>(h + 2);
+  sum += __shfl_xor_sync(~0u, sum, 1);
+  if ((i & 1) == 0) sums[(i / 2) * N + row] = sum;
+}
+
+// Units [first_unit, first_unit + count) of one row, scaled.
 template <int N>
 __device__ inline void load_row(const LinearArg& a, const float* x, float scale, std::uint32_t first_unit,
                                 std::uint32_t count, __half* out, float* sums, int row) {
-  for (std::uint32_t i = threadIdx.x; i < count * 32; i += kThreads) {  // eight columns each
+  for (std::uint32_t i = threadIdx.x; i < count * 32; i += kThreads) {
     const std::uint32_t col = first_unit * kUnitCols + i * 8;
-    __half2 h[4] = {};
-    float sum = 0;
+    float v[8] = {};
     if (col < a.cols) {
-      const float4 p = __ldcg(reinterpret_cast<const float4*>(x + col)),
-                   q = __ldcg(reinterpret_cast<const float4*>(x + col) + 1);
-      float v[8] = {p.x, p.y, p.z, p.w, q.x, q.y, q.z, q.w};
-      if (a.norm) {
-        const float4 n = __ldg(reinterpret_cast<const float4*>(a.norm + col)),
-                     m = __ldg(reinterpret_cast<const float4*>(a.norm + col) + 1);
-        const float w[8] = {n.x, n.y, n.z, n.w, m.x, m.y, m.z, m.w};
 #pragma unroll
-        for (int k = 0; k < 8; k++) v[k] *= scale * w[k];
-      }
-#pragma unroll
-      for (int k = 0; k < 4; k++) {
-        h[k] = __floats2half2_rn(fminf(fmaxf(v[2 * k], -65504.f), 65504.f),
-                                 fminf(fmaxf(v[2 * k + 1], -65504.f), 65504.f));
-        const float2 f = __half22float2(h[k]);
-        sum += f.x + f.y;
+      for (int k = 0; k < 2; k++) {
+        const float4 f = __ldcg(reinterpret_cast<const float4*>(x + col) + k);
+        v[4 * k] = f.x, v[4 * k + 1] = f.y, v[4 * k + 2] = f.z, v[4 * k + 3] = f.w;
+        if (a.norm) {
+          const float4 w = __ldg(reinterpret_cast<const float4*>(a.norm + col) + k);
+          v[4 * k] *= scale * w.x, v[4 * k + 1] *= scale * w.y, v[4 * k + 2] *= scale * w.z,
+              v[4 * k + 3] *= scale * w.w;
+        }
       }
     }
-    // Columns 16 j + 4 t + e of a sub-block stand at 8 t + 4 j + e.
-    const std::uint32_t u = i & 3;
-    __half* at = out + (i / 4) * 32 + (u & 1) * 16 + (u >> 1) * 4;
-    *reinterpret_cast<uint2*>(at) = *reinterpret_cast<const uint2*>(h);
-    *reinterpret_cast<uint2*>(at + 8) = *reinterpret_cast<const uint2*>(h + 2);
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    if ((i & 1) == 0) sums[(i / 2) * N + row] = sum;
+    store_eight<N>(v, col < a.cols, i, out, sums, row);
   }
 }
 
@@ -321,6 +333,18 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
   if (!ahead.done()) ahead.open(warp);
   fill(a, paired, ahead, in, 0, 0, warp, lane, policy);
 
+  float weights[2][8];  // of the norm, for the columns this thread converts
+  if (N == 1 && a.norm) {
+#pragma unroll
+    for (int q = 0; q < 2; q++)
+#pragma unroll
+      for (int k = 0; k < 2; k++) {
+        const std::uint32_t col = (threadIdx.x + q * kThreads) * 8 + 4 * k;
+        const float4 f = col < a.cols ? __ldg(reinterpret_cast<const float4*>(a.norm + col)) : float4{};
+        weights[q][4 * k] = f.x, weights[q][4 * k + 1] = f.y, weights[q][4 * k + 2] = f.z,
+                       weights[q][4 * k + 3] = f.w;
+      }
+  }
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
   asm volatile("griddepcontrol.wait;" ::: "memory");
   const std::uint32_t rows = min(a.outputs ? a.header->n_outputs : a.header->n_rows, a.max_rows);
@@ -329,7 +353,31 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
   float results[kResults] = {}, others[kResults] = {};  // others: of the up matrix
   std::uint32_t loaded = ~0u;
   float scale[N];
-  if (a.norm) {
+  // One row of up to 8192 columns stays in registers between its norm and its conversion.
+  const bool kept = N == 1 && a.norm && a.cols <= kThreads * 16;
+  if (kept && rows > 0) {
+    float v[2][8], squares = 0;
+#pragma unroll
+    for (int q = 0; q < 2; q++) {
+      const std::uint32_t col = (threadIdx.x + q * kThreads) * 8;
+#pragma unroll
+      for (int k = 0; k < 2; k++) {
+        const float4 f = col < a.cols ? __ldcg(reinterpret_cast<const float4*>(a.x + col) + k) : float4{};
+        v[q][4 * k] = f.x, v[q][4 * k + 1] = f.y, v[q][4 * k + 2] = f.z, v[q][4 * k + 3] = f.w;
+        squares += f.x * f.x + f.y * f.y + f.z * f.z + f.w * f.w;
+      }
+    }
+    scale[0] = rsqrtf(block_sum(squares, scratch) / a.cols + a.eps);
+#pragma unroll
+    for (int q = 0; q < 2; q++) {
+      const std::uint32_t i = threadIdx.x + q * kThreads, col = i * 8;
+      if (i >= walk.units * 32) continue;  // whole warps
+#pragma unroll
+      for (int k = 0; k < 8; k++) v[q][k] *= scale[0] * weights[q][k];
+      store_eight<N>(v[q], col < a.cols, i, x, sums, 0);
+    }
+    loaded = 0;
+  } else if (a.norm) {
     float squares[N] = {};
 #pragma unroll
     for (int r = 0; r < N; r++)
@@ -357,7 +405,6 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
     }
     __syncthreads();
     float acc[N == 1 ? 2 : 4] = {};
-    bool open = false;
     const auto flush = [&](std::uint32_t group) {
       float* p = partial + (group + warp) * 16 * N;
       if constexpr (N == 1) {
@@ -372,34 +419,40 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
         *reinterpret_cast<float2*>(p + (g + 8) * 8 + 2 * t) = make_float2(acc[2], acc[3]);
       }
       for (float& v : acc) v = 0;
-      open = false;
     };
-    while (walk.left != 0) {
+    while (walk.left != 0) {  // the units of one group under one choice of type
       std::uint32_t unused;
       const Segment& s = walk.locate(a, paired, walk.group, unused);
-      const int chunks = unit_chunks(a, walk.unit);
-      const std::uint32_t slot = out.count % kSlots, parity = out.count / kSlots & 1;
-      const std::uint8_t* unit = out.base + out.place(unit_size(s, chunks));
-      const std::uint32_t u = walk.unit - first_unit;
-      barrier_wait(out.barriers + slot, parity);
+      const std::uint32_t group = walk.group;
+      bool ended = false;
+      const auto units_of = [&](auto type) {
+        constexpr int T = decltype(type)::value;
+        do {
+          const int chunks = unit_chunks(a, walk.unit);
+          const std::uint32_t slot = out.count % kSlots, parity = out.count / kSlots & 1;
+          const std::uint8_t* unit =
+              out.base + out.place(chunks == 4 ? unit_bytes(T) : chunks * chunk_bytes(T));
+          const std::uint32_t u = walk.unit - first_unit;
+          barrier_wait(out.barriers + slot, parity);
+          if constexpr (N == 1)
+            unit_one<T>(unit, x + u * kUnitCols, sums + u * 16, lane, chunks, acc);
+          else
+            unit_many<T>(unit, x + u * kUnitCols, stride, sums + u * 16 * N, lane, column, chunks, acc);
+          __syncwarp();
+          ended = walk.step();
+          fill(a, paired, ahead, in, out.virt, out.count, warp, lane, policy);
+        } while (!ended && walk.left != 0);
+      };
       switch (s.type) {
-#define STRATA_CASE(T)                                                                             \
-  case T:                                                                                          \
-    if constexpr (N == 1)                                                                          \
-      unit_one<T>(unit, x + u * kUnitCols, sums + u * 16, lane, chunks, acc);                      \
-    else                                                                                           \
-      unit_many<T>(unit, x + u * kUnitCols, stride, sums + u * 16 * N, lane, column, chunks, acc); \
+#define STRATA_CASE(T)                          \
+  case T:                                       \
+    units_of(std::integral_constant<int, T>{}); \
     break;
         STRATA_FAST_TYPES(STRATA_CASE)
 #undef STRATA_CASE
       }
-      __syncwarp();
-      open = true;
-      const std::uint32_t group = walk.group;
-      if (walk.step()) flush(group);
-      fill(a, paired, ahead, in, out.virt, out.count, warp, lane, policy);
+      flush(group);
     }
-    if (open) flush(walk.group);
     __syncthreads();
 
     // Add the warps' partial sums; the last unit phase writes.

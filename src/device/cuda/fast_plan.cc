@@ -45,6 +45,7 @@ class Plan final : public FastPlan {
   bool run(const QkvOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
   bool run(const ResidualLinearOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
   bool run(const GateUpOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
+  bool run(const RopeAppendOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
   bool run(const AttentionOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
   bool run(const HeadOp& op, std::uint32_t, std::uint32_t outputs, Launcher& launcher);
 
@@ -132,21 +133,22 @@ void Plan::launch_many(const LinearArg& a, std::uint32_t rows, Launcher& launche
   launcher(convert, a, x16);
   struct Shape {
     const char* kernel;
-    std::uint32_t groups, warps, rows;
+    std::uint32_t groups, warps, parts, rows;  // groups a warp, warps side by side, warps that share columns
   };
   const bool paired = a.epilogue == Epilogue::gate_up;
   const Shape shape =
-      rows <= 16   ? paired ? Shape{"fast_rows_16_2", 2, 4, 16} : Shape{"fast_rows_16_1", 1, 4, 16}
-        : rows <= 64 ? paired ? Shape{"fast_rows_64_2", 2, 4, 64} : Shape{"fast_rows_64_1", 1, 4, 64}
-                     : Shape{"fast_rows_many", 2, 8, 64};
+      rows <= 16   ? paired ? Shape{"fast_rows_16_2", 2, 2, 4, 16} : Shape{"fast_rows_16_1", 1, 2, 4, 16}
+        : rows <= 32 ? paired ? Shape{"fast_rows_32_2", 2, 2, 4, 32} : Shape{"fast_rows_32_1", 1, 2, 4, 32}
+        : rows <= 64 ? paired ? Shape{"fast_rows_64_2", 2, 4, 2, 64} : Shape{"fast_rows_64_1", 1, 4, 2, 64}
+                     : Shape{"fast_rows_many", 2, 8, 1, 128};
   KernelLaunch l{shape.kernel};
   const std::uint32_t per_block = shape.groups * shape.warps / (paired ? 2 : 1);
   l.grid[0] = ceil_div(rows, shape.rows);
   l.grid[1] = 0;
   for (int i = 0; i < (paired ? 1 : a.n_segments); ++i)
     l.grid[1] += ceil_div(a.segments[i].groups, per_block);
-  l.block[0] = shape.warps * 32;
-  l.shared_bytes = fast::kTileStages * shape.rows * fast::kTileRowBytes;
+  l.block[0] = shape.warps * shape.parts * 32;
+  l.shared_bytes = fast::kTileStages * shape.parts * shape.rows * fast::kTileRowBytes;
   launcher(l, a, x16);
 }
 
@@ -184,11 +186,32 @@ bool Plan::run(const ResidualLinearOp& op, std::uint32_t rows, std::uint32_t, La
 }
 
 bool Plan::run(const GateUpOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
-  if (!covered(op.gate) || !covered(op.up)) return false;
+  const auto& weights = in_.program->weights;
+  if (!covered(op.gate) || !covered(op.up) || weights[op.gate].type != weights[op.up].type) return false;
   LinearArg a = linear({segment(op.gate, kNoWeight, buffer(op.out)), segment(op.up, kNoWeight, nullptr)},
                        buffer(op.in), width(op.in), op.norm, Epilogue::gate_up);
   a.gelu = op.activation == Activation::gelu_tanh;
   launch(a, rows, launcher);
+  return true;
+}
+
+// The general kernel, started early.
+bool Plan::run(const RopeAppendOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
+  const KvView& kv = in_.states[op.state];
+  RopeArg rope{};
+  if (op.rope >= 0) {
+    const RopeSpec& spec = in_.program->ropes[op.rope];
+    rope = {pointer<float>(in_.ropes[op.rope]), spec.pairs == RopeSpec::Pairs::halves, spec.n_rot};
+  }
+  KernelLaunch l{"general_rope_append"};
+  l.grid[0] = rows;
+  l.grid[1] = op.n_heads + kv.n_kv_heads;
+  l.block[0] = 32;
+  l.shared_bytes = std::max(kv.head_dim_k, kv.head_dim_v) * sizeof(float);
+  l.dependent = true;
+  launcher(l, in_.step, kv, buffer(op.q), static_cast<const float*>(buffer(op.k)),
+           static_cast<const float*>(buffer(op.v)), op.n_heads, vector(op.q_norm.weight), op.q_norm.eps,
+           vector(op.k_norm.weight), op.k_norm.eps, rope);
   return true;
 }
 
@@ -223,6 +246,7 @@ bool Plan::run(const AttentionOp& op, std::uint32_t rows, std::uint32_t, Launche
   l.block[0] = kWarps * 32;
   l.grid[1] = kv.n_kv_heads;
   l.shared_bytes = kWarps * kPageTokens * (kernels->dim + 8) * 2;
+  l.dependent = true;
   if (rows > fast::kSplitRows) {
     l.grid[0] = ceil_div(ceil_div(rows, 16 / group), kWarps);
     launcher(l, a, in_.step, kv);
@@ -237,6 +261,7 @@ bool Plan::run(const AttentionOp& op, std::uint32_t rows, std::uint32_t, Launche
   c.block[0] = kernels->dim;
   c.grid[0] = op.n_heads;
   c.grid[1] = rows;
+  c.dependent = true;
   launcher(c, a, in_.step);
   return true;
 }

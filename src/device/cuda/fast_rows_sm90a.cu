@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kStages = kTileStages;
 constexpr std::uint32_t kRowHalves = kTileRowBytes / 2;  // 16 banks between neighbours
-static_assert(kRowHalves == kUnitCols + 32 && kTileRows == 64);
+static_assert(kRowHalves == kUnitCols + 32 && kTileRows == 128);
 
 __device__ inline std::uint32_t shared_address(const void* p) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
@@ -117,53 +117,70 @@ __device__ __forceinline__ void write(const LinearArg& a, const Segment& s, std:
     }
 }
 
-template <int T, int G, int W, int NT>
+// Chunks that a warp reads ahead.
+template <int T, int NT>
+__host__ __device__ constexpr int read_ahead() {
+  return T == kF16 || T == kBF16 || NT > 8 ? 1 : T == kQ8_0 || NT == 8 ? 2 : 4;
+}
+
+// acc[k] += groups[k] * x over the units u with u mod KS == part. A stage of shared memory holds KS units.
+template <int T, int G, int KS, int NT>
 __device__ __forceinline__ void product(const LinearArg& a, const std::uint8_t* const (&groups)[G],
                                         const __half* x16, std::uint8_t* tiles, std::uint64_t* full,
-                                        float (&acc)[G][NT][4]) {
+                                        std::uint32_t part, float (&acc)[G][NT][4]) {
   constexpr std::uint32_t kTileBytes = NT * 8 * kRowHalves * 2;
+  constexpr int kAhead = read_ahead<T, NT>();
   const std::uint32_t units = (a.cols + kUnitCols - 1) / kUnitCols, chunks = a.cols / kChunkCols;
+  const std::uint32_t stages = (units + KS - 1) / KS;
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const auto fetch = [&](std::uint32_t u) {
-    if (threadIdx.x != 0 || u >= units) return;
-    const std::uint32_t bar = shared_address(full + u % kStages);
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(kTileBytes)
+  const auto fetch = [&](std::uint32_t s) {
+    if (threadIdx.x != 0 || s >= stages) return;
+    const std::uint32_t bar = shared_address(full + s % kStages),
+                        n = min(static_cast<std::uint32_t>(KS), units - s * KS);
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(n * kTileBytes)
                  : "memory");
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-            shared_address(tiles + u % kStages * kTileBytes)),
-        "l"(x16 + static_cast<std::uint64_t>(u) * 64 * kRowHalves), "r"(kTileBytes), "r"(bar)
-        : "memory");
+    for (std::uint32_t i = 0; i < n; i++)
+      asm volatile(
+          "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+              shared_address(tiles + (s % kStages * KS + i) * kTileBytes)),
+          "l"(x16 + static_cast<std::uint64_t>(s * KS + i) * kTileRows * kRowHalves), "r"(kTileBytes),
+          "r"(bar)
+          : "memory");
   };
 #pragma unroll
   for (int i = 0; i < kStages - 1; i++) fetch(i);
-  const auto chunk_at = [&](int k, std::uint32_t c) {
-    return groups[k] + static_cast<std::uint64_t>(c / 4) * unit_bytes(T) + unit_header_bytes(T) +
-           (c % 4) * chunk_bytes(T);
-  };
-  Raw<T> next[G];
+  // The warp's chunks in order: number n is chunk n % 4 of its unit n / 4.
+  const auto load = [&](Raw<T>(&to)[G], std::uint32_t n) {
+    const std::uint32_t u = n / 4 * KS + part;
+    if (u * 4 + n % 4 >= chunks) return;
 #pragma unroll
-  for (int k = 0; k < G; k++) next[k].load(chunk_at(k, 0), lane);
-  for (std::uint32_t u = 0; u < units; u++) {
-    __syncthreads();  // everybody left the tile that is fetched now
-    fetch(u + kStages - 1);
+    for (int k = 0; k < G; k++)
+      to[k].load(groups[k] + static_cast<std::uint64_t>(u) * unit_bytes(T) + unit_header_bytes(T) +
+                     n % 4 * chunk_bytes(T),
+                 lane);
+  };
+  Raw<T> ahead[kAhead][G];
+#pragma unroll
+  for (int i = 0; i < kAhead; i++) load(ahead[i], i);
+  for (std::uint32_t s = 0; s < stages; s++) {
+    __syncthreads();  // everybody left the stage that is fetched now
+    fetch(s + kStages - 1);
+    const std::uint32_t u = s * KS + part;
     asm volatile(
         "{\n .reg .pred done;\n"
         "again:\n mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-        " @!done bra again;\n}" ::"r"(shared_address(full + u % kStages)),
-        "r"(u / kStages & 1)
+        " @!done bra again;\n}" ::"r"(shared_address(full + s % kStages)),
+        "r"(s / kStages & 1)
         : "memory");
-    const __half* x =
-        reinterpret_cast<const __half*>(tiles + u % kStages * kTileBytes) + g * kRowHalves + t * 8;
-#pragma unroll 1
+    const __half* x = reinterpret_cast<const __half*>(tiles + (s % kStages * KS + part) * kTileBytes) +
+                      g * kRowHalves + t * 8;
+#pragma unroll kAhead
     for (std::uint32_t c = 0; c < 4; c++) {
       if (u * 4 + c >= chunks) break;
       Raw<T> raw[G];
 #pragma unroll
-      for (int k = 0; k < G; k++) {
-        raw[k] = next[k];
-        if (u * 4 + c + 1 < chunks) next[k].load(chunk_at(k, u * 4 + c + 1), lane);
-      }
+      for (int k = 0; k < G; k++) raw[k] = ahead[c % kAhead][k];
+      load(ahead[c % kAhead], s * 4 + c + kAhead);
 #pragma unroll
       for (int sub = 0; sub < 2; sub++) {
         std::uint32_t w[G][2][4];
@@ -172,12 +189,12 @@ __device__ __forceinline__ void product(const LinearArg& a, const std::uint8_t* 
           __half2 scale[2][2], minimum[2];
 #pragma unroll
           for (int r = 0; r < 2; r++) {
-            const SubScale s = sub_scale<T>(groups[k] + static_cast<std::uint64_t>(u) * unit_bytes(T),
+            const SubScale q = sub_scale<T>(groups[k] + static_cast<std::uint64_t>(u) * unit_bytes(T),
                                             g + 8 * r, 2 * c + sub);
             const float unit = T == kMXFP4 ? code_unit<T>(sub) : 1.f;
-            scale[r][0] = __float2half2_rn(fminf(s.d * unit, 65504.f));
-            scale[r][1] = T == kQ6_K ? __float2half2_rn(s.d16) : scale[r][0];
-            minimum[r] = __float2half2_rn(-s.m);
+            scale[r][0] = __float2half2_rn(fminf(q.d * unit, 65504.f));
+            scale[r][1] = T == kQ6_K ? __float2half2_rn(q.d16) : scale[r][0];
+            minimum[r] = __float2half2_rn(-q.m);
           }
           expand<T>(raw[k], sub, scale, minimum, w[k]);
         }
@@ -195,8 +212,29 @@ __device__ __forceinline__ void product(const LinearArg& a, const std::uint8_t* 
   }
 }
 
-// grid: (tiles of NT * 8 rows, blocks of W * G groups over all segments)
-template <int G, int W, int NT>
+// Adds the parts' sums in order; part 0 has the result.
+template <int G, int KS, int W, int NT>
+__device__ __forceinline__ void add_parts(float* shared, std::uint32_t part, std::uint32_t warp,
+                                          float (&acc)[G][NT][4]) {
+  constexpr int kFloats = G * NT * 4;
+  const std::uint32_t lane = threadIdx.x % 32;
+  __syncthreads();
+  float* mine = shared + ((part - 1) * W + warp) * kFloats * 32 + lane;
+  if (part != 0)
+#pragma unroll
+    for (int i = 0; i < kFloats; i++) mine[i * 32] = acc[i / (NT * 4)][i / 4 % NT][i % 4];
+  __syncthreads();
+  if (part != 0) return;
+  for (int p = 1; p < KS; p++) {
+    const float* from = shared + ((p - 1) * W + warp) * kFloats * 32 + lane;
+#pragma unroll
+    for (int i = 0; i < kFloats; i++) acc[i / (NT * 4)][i / 4 % NT][i % 4] += from[i * 32];
+  }
+}
+
+// W * KS warps: warp w owns G groups with the warps w + W, w + 2 W ..., which share the columns. grid: (tiles
+// of NT * 8 rows, blocks of W * G groups over all segments)
+template <int G, int KS, int W, int NT>
 __device__ __forceinline__ void rows_kernel(const LinearArg& a, const __half* x16) {
   extern __shared__ __align__(128) std::uint8_t memory[];
   __shared__ std::uint64_t full[kStages];
@@ -210,7 +248,8 @@ __device__ __forceinline__ void rows_kernel(const LinearArg& a, const __half* x1
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
   __syncthreads();
-  const std::uint32_t warp = threadIdx.x / 32, per_block = paired ? W * G / 2 : W * G;
+  const std::uint32_t warp = threadIdx.x / 32 % W, part = threadIdx.x / 32 / W,
+                      per_block = paired ? W * G / 2 : W * G;
   std::uint32_t block = blockIdx.y;
   int segment = 0;
   if (!paired)
@@ -226,12 +265,13 @@ __device__ __forceinline__ void rows_kernel(const LinearArg& a, const __half* x1
     groups[k] = from.w + min(group[k], s.groups - 1) * from.group_bytes;
   }
   const std::uint32_t units = (a.cols + kUnitCols - 1) / kUnitCols;
-  x16 += (static_cast<std::uint64_t>(first_row / 64) * units * 64 + first_row % 64) * kRowHalves;
+  x16 += (static_cast<std::uint64_t>(first_row / kTileRows) * units * kTileRows + first_row % kTileRows) *
+         kRowHalves;
   float acc[G][NT][4] = {};
   switch (s.type) {
-#define STRATA_CASE(T)                                       \
-  case T:                                                    \
-    product<T, G, W, NT>(a, groups, x16, memory, full, acc); \
+#define STRATA_CASE(T)                                              \
+  case T:                                                           \
+    product<T, G, KS, NT>(a, groups, x16, memory, full, part, acc); \
     break;
     STRATA_CASE(kF16)
     STRATA_CASE(kQ4_0)
@@ -246,6 +286,10 @@ __device__ __forceinline__ void rows_kernel(const LinearArg& a, const __half* x1
     STRATA_CASE(kMXFP4)
 #undef STRATA_CASE
   }
+  if constexpr (KS > 1) {
+    add_parts<G, KS, W, NT>(reinterpret_cast<float*>(memory), part, warp, acc);
+    if (part != 0) return;
+  }
   if (paired) {
     if (group[0] < s.groups) write<NT>(a, s, group[0], first_row, rows, acc[0], acc[G - 1]);
   } else {
@@ -258,7 +302,7 @@ __device__ __forceinline__ void rows_kernel(const LinearArg& a, const __half* x1
 }  // namespace
 }  // namespace strata::cuda::fast
 
-// grid: rows, 256 threads. x16: tiles [rows / 64][units][64][kRowHalves].
+// grid: rows, 256 threads. x16: tiles [rows / kTileRows][units][kTileRows][kRowHalves].
 extern "C" __global__ void __launch_bounds__(256)
     fast_convert(const __grid_constant__ strata::cuda::fast::LinearArg a, __half* x16) {
   using namespace strata::cuda::fast;
@@ -281,7 +325,8 @@ extern "C" __global__ void __launch_bounds__(256)
     scale = rsqrtf(sum / a.cols + a.eps);
   }
   const std::uint32_t units = (a.cols + kUnitCols - 1) / kUnitCols;
-  __half* out = x16 + (static_cast<std::uint64_t>(row / 64) * units * 64 + row % 64) * kRowHalves;
+  __half* out =
+      x16 + (static_cast<std::uint64_t>(row / kTileRows) * units * kTileRows + row % kTileRows) * kRowHalves;
   for (std::uint32_t i = threadIdx.x; i < units * 32; i += 256) {
     const std::uint32_t col = i * 8, u = i & 3;
     __half2 h[4] = {};
@@ -297,20 +342,22 @@ extern "C" __global__ void __launch_bounds__(256)
 #pragma unroll
       for (int k = 0; k < 4; k++) h[k] = __floats2half2_rn(v[2 * k], v[2 * k + 1]);
     }
-    __half* at = out + static_cast<std::uint64_t>(i / 32) * 64 * kRowHalves + (i % 32 / 4) * 32 +
+    __half* at = out + static_cast<std::uint64_t>(i / 32) * kTileRows * kRowHalves + (i % 32 / 4) * 32 +
                  (u & 1) * 16 + (u >> 1) * 4;
     *reinterpret_cast<uint2*>(at) = *reinterpret_cast<const uint2*>(h);
     *reinterpret_cast<uint2*>(at + 8) = *reinterpret_cast<const uint2*>(h + 2);
   }
 }
 
-#define STRATA_ROWS(name, G, W, NT, blocks)                                              \
-  extern "C" __global__ void __launch_bounds__(W * 32, blocks)                           \
+#define STRATA_ROWS(name, G, KS, W, NT, blocks)                                          \
+  extern "C" __global__ void __launch_bounds__(W* KS * 32, blocks)                       \
       name(const __grid_constant__ strata::cuda::fast::LinearArg a, const __half* x16) { \
-    strata::cuda::fast::rows_kernel<G, W, NT>(a, x16);                                   \
+    strata::cuda::fast::rows_kernel<G, KS, W, NT>(a, x16);                               \
   }
-STRATA_ROWS(fast_rows_16_1, 1, 4, 2, 4)
-STRATA_ROWS(fast_rows_16_2, 2, 4, 2, 4)
-STRATA_ROWS(fast_rows_64_1, 1, 4, 8, 2)
-STRATA_ROWS(fast_rows_64_2, 2, 4, 8, 2)
-STRATA_ROWS(fast_rows_many, 2, 8, 8, 2)
+STRATA_ROWS(fast_rows_16_1, 1, 4, 2, 2, 2)
+STRATA_ROWS(fast_rows_16_2, 2, 4, 2, 2, 2)
+STRATA_ROWS(fast_rows_32_1, 1, 4, 2, 4, 1)
+STRATA_ROWS(fast_rows_32_2, 2, 4, 2, 4, 1)
+STRATA_ROWS(fast_rows_64_1, 1, 2, 4, 8, 1)
+STRATA_ROWS(fast_rows_64_2, 2, 2, 4, 8, 1)
+STRATA_ROWS(fast_rows_many, 2, 1, 8, 16, 1)

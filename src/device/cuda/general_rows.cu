@@ -155,6 +155,9 @@ extern "C" __global__ void __launch_bounds__(32)
                         std::uint32_t n_heads, const float* q_norm, float q_eps, const float* k_norm,
                         float k_eps, RopeArg rope) {
   extern __shared__ float head[];
+#if __CUDA_ARCH__ >= 900  // a dependent launch starts before its predecessor ended; does nothing in others
+  asm volatile("griddepcontrol.launch_dependents;\n griddepcontrol.wait;" ::: "memory");
+#endif
   const std::uint32_t row = blockIdx.x, lane = threadIdx.x, dim = kv.head_dim_k;
   if (row >= step.header->n_rows) return;
   if (blockIdx.y < n_heads) {

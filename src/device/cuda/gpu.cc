@@ -102,6 +102,8 @@ Gpu::Kernel* Gpu::find_kernel(const char* name) {
   for (CuLibrary library : libraries_) {
     if (driver_.library_kernel(&entry.kernel, library, name) != 0) continue;
     check(driver_.kernel_function(&entry.function, entry.kernel), "loading a kernel");
+    // One split of L1 and shared memory for all: changing it between kernels drains the multiprocessor.
+    driver_.kernel_set_attribute(kFuncSharedCarveout, 100, entry.kernel, device_);
     return &entry;
   }
   return nullptr;

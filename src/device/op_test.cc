@@ -1,4 +1,5 @@
-// Every op on the CPU against the slow reference, over types, shapes and modes. The bodies take any device.
+// Every op on the CPU, or on the GPU that STRATA_TEST_DEVICE names ("CUDA0"), against the slow reference,
+// over types, shapes and modes.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -162,7 +163,18 @@ void compare_with_reference(Device& device, const Shape& shape, DType type, DTyp
   }
 }
 
-// The device under test: the CPU, or the GPU that STRATA_TEST_DEVICE names ("CUDA0").
+// Without a GPU its tests are skipped, and the output says why.
+class NeedsItsDevice : public ::testing::Environment {
+  void SetUp() override {
+    const char* name = std::getenv("STRATA_TEST_DEVICE");
+    if (!name || !std::string_view(name).starts_with("CUDA")) return;
+    const CudaDevices found = find_cuda_devices();
+    if (found.count == 0) GTEST_SKIP() << found.why;
+  }
+};
+[[maybe_unused]] const auto* const needs_its_device = ::testing::AddGlobalTestEnvironment(new NeedsItsDevice);
+
+// The device under test.
 std::unique_ptr<Device> cpu(std::uint32_t threads = 2) {
   const char* name = std::getenv("STRATA_TEST_DEVICE");
   if (name && std::string_view(name).starts_with("CUDA")) return make_cuda_device(std::atoi(name + 4));

@@ -19,6 +19,7 @@ import struct
 import subprocess
 import tempfile
 
+import published_words
 from random_templates import Generator
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
@@ -168,6 +169,16 @@ def write_lines(path, rows):
         for row in rows:
             out.write(json.dumps(row, ensure_ascii=True, separators=(",", ":")) + "\n")
     print(f"{path}: {len(rows)} cases, {path.stat().st_size} bytes")
+
+
+def make_word_goldens():
+    """One row a pre-tokenizer: checksums of where each text is cut."""
+    cases = [t for t in texts() + published_words.TEXTS if t]
+    rows = [{"texts": cases}]
+    for name in published_words.PATTERNS:
+        cut = published_words.cutter(name)
+        rows.append({"pre": name, "sums": [checksum(" ".join(map(str, cut(t))).encode())[8:] for t in cases]})
+    write_lines(OUT / "words.jsonl", rows)
 
 
 def make_token_goldens(args):
@@ -370,6 +381,7 @@ def main():
         return compare(args)
     OUT.mkdir(parents=True, exist_ok=True)
     make_token_goldens(args)
+    make_word_goldens()
     make_template_goldens(args)
 
 

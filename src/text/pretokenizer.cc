@@ -33,6 +33,17 @@ namespace {
 constexpr char kGpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" WS "\\p{L}\\p{N}]+|" SPACES;
 constexpr char kLlama3[] = ENDINGS "|" WORD "|\\p{N}{1,3}|" SIGNS "|" LINES_SPACES;
 constexpr char kQwen2[] = ENDINGS "|" WORD "|\\p{N}|" SIGNS "|" LINES_SPACES;
+constexpr char kUfakzeka[] = WORD "|\\p{N}|" SIGNS "|" LINES_SPACES;
+constexpr char kMinicpm5[] = ENDINGS "|" WORD "|\\p{N}+|" SIGNS "|" LINES_SPACES;
+// Runs of white space in pieces of a power of two, but for the last one before a word.
+#define BEFORE_SPACE "(?!" NOT_SPACE ")|" SPACE
+constexpr char kJais2[] =
+    ENDINGS "|" WORD "|\\p{N}{1,3}|" SIGNS "|" SPACE "*[\\r\\n]+|" SPACE "{512}" BEFORE_SPACE
+            "{256}" BEFORE_SPACE "{128}" BEFORE_SPACE "{64}" BEFORE_SPACE "{32}" BEFORE_SPACE
+            "{16}" BEFORE_SPACE "{8}" BEFORE_SPACE "{4}" BEFORE_SPACE "{1,2}" BEFORE_SPACE;
+constexpr char kExaoneMoe[] =
+    ENDINGS "|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}| ?[^" WS
+            "\\p{L}\\p{N}]+[\\r\\n/]?|" SPACE "*[\\r\\n]|" SPACES;
 constexpr char kQwen35[] = ENDINGS "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^" WS
                                    "\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" LINES_SPACES;
 constexpr char kSeedCoder[] = ENDINGS "|" WORD "|\\p{N}| ?[^" WS "\\p{L}\\p{N}\\r\\n]+|" LINES_SPACES;
@@ -40,6 +51,15 @@ constexpr char kBailing[] = "'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}
                             "\\p{L}\\p{N}]++[\\r\\n]*|" SPACE "*[\\r\\n]|" SPACES;
 constexpr char kGpt4o[] = LEAD CAPITALS "*" SMALLS "+" ENDINGS "?|" LEAD CAPITALS "+" SMALLS "*" ENDINGS
                                         "?|\\p{N}{1,3}| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n/]*|" LINES_SPACES;
+// Korean, full-width signs, Bopomofo and Chinese or Japanese in words of their own; then as gpt-4o, digit by
+// digit.
+constexpr char kYoutuScripts[] =
+    "[\\x{AC00}-\\x{D7A3}\\x{3131}-\\x{318E}]+|[\\x{FF01}\\x{2026}\\x{201C}\\x{201D}\\x{2018}\\x{2019}\\x{"
+    "2014}"
+    "\\x{FF1A}\\x{FF1B}\\x{FF0C}\\x{3001}-\\x{303F}\\x{FE30}-\\x{FE4F}]+|[\\x{3105}-\\x{312F}]+|"
+    "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+";
+constexpr char kYoutu[] = LEAD CAPITALS "*" SMALLS "+" ENDINGS "?|" LEAD CAPITALS "+" SMALLS "*" ENDINGS
+                                        "?|\\p{N}| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n/]*|" LINES_SPACES;
 constexpr char kTekken[] = LEAD CAPITALS "*" SMALLS "+|" LEAD CAPITALS "+" SMALLS "*|\\p{N}| ?[^" WS
                                          "\\p{L}\\p{N}]+[\\r\\n/]*|" LINES_SPACES;
 constexpr char kKimi[] =
@@ -48,6 +68,9 @@ constexpr char kKimi[] =
 constexpr char kDeepseek3[] =
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
     "| ?[\\p{P}\\p{S}]+[\\r\\n]*|" LINES_SPACES;
+constexpr char kSpark[] =
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+    "| ?[\\p{P}\\p{S}]+|[\\r\\n]|" SPACES;
 constexpr char kDeepseek3Cjk[] = "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+";
 constexpr char kDeepseekCjk[] = "[\\x{4E00}-\\x{9FA5}\\x{800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+";
 constexpr char kDeepseekSigns[] =
@@ -75,6 +98,19 @@ constexpr char kBloom[] = " ?[^(" WS "|.,!?\\x{2026}\\x{3002}\\x{FF0C}\\x{3001}\
 constexpr char kDigit[] = "\\p{N}";
 constexpr char kDigits[] = "\\p{N}+";
 constexpr char kThreeDigits[] = "[0-9][0-9][0-9]";
+constexpr char kUpToThreeDigits[] = "\\p{N}{1,3}";
+// Thousands, counted from the right.
+constexpr char kThousands[] = "\\d{1,3}(?=(?:\\d{3})*\\b)";
+constexpr char kThousandsOfAnyDigit[] = "\\p{N}{1,3}(?=(?:\\p{N}{3})*(?:\\P{N}|\\z))";
+constexpr char kBeforeThousands[] = "(?=(\\d{3})+(?!\\d))";  // matches nothing: a place to cut
+constexpr char kLines[] = "[^\\n]+|\\n+";
+constexpr char kAfmoeScripts[] =
+    "[\\x{4E00}-\\x{9FFF}\\x{3400}-\\x{4DBF}\\x{F900}-\\x{FAFF}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}\\x{"
+    "FF65}-\\x{FF9F}"
+    "\\x{2F00}-\\x{2FDF}\\x{E40}-\\x{E7F}\\x{E80}-\\x{EFF}\\x{1780}-\\x{17FF}\\x{1000}-\\x{109F}\\x{AA60}-"
+    "\\x{AA7F}"
+    "\\x{A9E0}-\\x{A9FF}\\x{AC00}-\\x{D7AF}\\x{1100}-\\x{11FF}]+";
+constexpr char kChameleonImage[] = "IMGIMG(?:A|B|C|D|E|F|G|H|I){1,4}Z";
 
 using Names = std::vector<const char*>;
 
@@ -87,7 +123,12 @@ std::map<std::string_view, PretokenizerSpec> make_specs() {
   add({"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2",
        "jina-v5-nano"},
       {{kLlama3}, true, true});
-  add({"dbrx", "smaug-bpe", "glm4", "chatglm-bpe"}, {{kLlama3}});
+  add({"dbrx", "smaug-bpe", "chatglm-bpe"}, {{kLlama3}});
+  add({"glm4", "glm5"}, {{kLlama3}, false, true});
+  add({"jais-2"}, {{kJais2}});
+  add({"minicpm5"}, {{kUpToThreeDigits, kMinicpm5}, false, true});
+  add({"ufakzeka"}, {{kUfakzeka}});
+  add({"laguna"}, {{kLines, kQwen2}});
   add({"qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "stablelm2", "hunyuan", "megrez", "solar-open",
        "grok-2"},
       {{kQwen2}});
@@ -96,15 +137,27 @@ std::map<std::string_view, PretokenizerSpec> make_specs() {
        "jina-v2-es", "jina-v2-de", "jina-v1-en", "jina-v2-code", "roberta-bpe", "gigachat", "a.x-4.0",
        "mellum", "modern-bert", "exaone4"},
       {{kGpt2}});
-  add({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}, {{kDigit, kGpt2}});
+  add({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"},
+      {{kDigit, kGpt2}});
   add({"falcon"}, {{"[\\p{P}\\$\\+<=>\\^~\\|`]+", kGpt2, kThreeDigits}});
-  add({"gpt-4o", "llama4", "kanana2", "minimax-m2"}, {{kGpt4o}});
+  add({"gpt-4o", "llama4", "kanana2", "minimax-m2", "talkie"}, {{kGpt4o}});
+  add({"granite-embed-multi-97m"}, {{kGpt4o}, false, true});
+  add({"tiny_aya", "cohere2moe"}, {{kThousands, kGpt4o}});
+  add({"youtu"}, {{kYoutuScripts, kYoutu}, false, true});
+  add({"superbpe"}, {{kDigits, kBeforeThousands}});
+  add({"exaone-moe"}, {{kExaoneMoe}});
+  add({"chameleon"},
+      {{"<sentinel:[0-9]+>", kChameleonImage, "[\\t\\n]|    |  ", kDigit, "[\\p{P}!-/:-@\\[-`{-~]", kGpt2},
+       true});
   add({"tekken"}, {{kTekken}, true, true});
   add({"kimi-k2"}, {{kKimi}});
   add({"deepseek-llm"},
       {{"[\\r\\n]", kDeepseekLetters, kDeepseekSigns, SPACE "+\\z", kDeepseekCjk, kDigits}});
   add({"deepseek-coder"}, {{"[\\r\\n]", SPACE "?\\p{L}+", SPACE "?\\p{P}+", kDeepseekCjk, kDigit}});
-  add({"deepseek-v3", "hunyuan-dense", "joyai-llm"}, {{"\\p{N}{1,3}", kDeepseek3Cjk, kDeepseek3}});
+  add({"deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"},
+      {{kUpToThreeDigits, kDeepseek3Cjk, kDeepseek3}});
+  add({"spark2_5"}, {{kUpToThreeDigits, kDeepseek3Cjk, kSpark, kDigit}});
+  add({"afmoe"}, {{kThousandsOfAnyDigit, kAfmoeScripts, kDeepseek3}});
   add({"bailingmoe", "bailingmoe2", "llada-moe"}, {{kBailing}});
   add({"seed-coder"}, {{kSeedCoder}});
   add({"bloom", "poro-chat", "gpt3-finnish"}, {{kBloom}});
@@ -159,13 +212,14 @@ void Pretokenizer::split_piece(const Pattern& pattern, std::string_view piece, s
                                void* match_data, std::vector<size_t>& ends) {
   auto* data = static_cast<pcre2_match_data*>(match_data);
   const PCRE2_SIZE* found = pcre2_get_ovector_pointer(data);
-  size_t done = 0;
-  while (done < piece.size() && pattern.find(piece, done, data)) {
+  size_t done = 0, from = 0;
+  while (from < piece.size() && pattern.find(piece, from, data)) {
     size_t begin = found[0], end = found[1];
-    if (end <= begin) break;  // no expression matches nothing
     if (begin > done) ends.push_back(offset + begin);
-    ends.push_back(offset + end);
-    done = end;
+    if (end > begin) ends.push_back(offset + end);
+    done = from = end;
+    if (end == begin && end < piece.size()) from += decode_utf8(piece.substr(end)).length;  // only a place
+    if (end == begin && end >= piece.size()) break;
   }
   if (done < piece.size()) ends.push_back(offset + piece.size());
 }

@@ -1,5 +1,6 @@
 #include "text/tokenizer.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -11,6 +12,7 @@
 #include "base/error.h"
 #include "gguf/gguf.h"
 #include "text/merge.h"
+#include "text/pretokenizer.h"
 #include "text/test_files.h"
 #include "text/unicode.h"
 
@@ -84,6 +86,34 @@ TEST(SharedVectors, LlamaSpm) { check_vectors("llama-spm"); }
 TEST(SharedVectors, LlamaBpe) { check_vectors("llama-bpe"); }
 TEST(SharedVectors, Qwen2) { check_vectors("qwen2"); }
 TEST(SharedVectors, Gpt2) { check_vectors("gpt-2"); }
+
+// Words of every pre-tokenizer, as Hugging Face tokenizers cuts them with the published expressions; see
+// tools/published_words.py. A text's sum is the low half of FNV-1a over the byte ends of its words.
+TEST(Pretokenizer, CutsAsTheLibraryDoes) {
+  std::ifstream in(test_data("words.jsonl"));
+  ASSERT_TRUE(in) << "missing " << test_data("words.jsonl");
+  std::string line;
+  ASSERT_TRUE(std::getline(in, line));
+  auto texts = nlohmann::json::parse(line).at("texts").get<std::vector<std::string>>();
+  int names = 0;
+  for (; std::getline(in, line); ++names) {
+    auto row = nlohmann::json::parse(line);
+    const auto* spec = find_pretokenizer(row["pre"].get<std::string>());
+    ASSERT_NE(spec, nullptr) << row["pre"];
+    Pretokenizer pretokenizer(*spec);
+    ASSERT_EQ(row["sums"].size(), texts.size());
+    for (size_t i = 0; i < texts.size(); ++i) {
+      std::vector<size_t> ends;
+      pretokenizer.split(texts[i], ends);
+      uint64_t hash = 0xCBF29CE484222325u;
+      for (char c : fmt::format("{}", fmt::join(ends, " ")))
+        hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001B3u;
+      EXPECT_EQ(fmt::format("{:08x}", hash & 0xFFFFFFFFu), row["sums"][i].get<std::string>())
+          << row["pre"] << ": " << shown(texts[i]);
+    }
+  }
+  EXPECT_GE(names, 25);
+}
 
 // --------------------------------------------------------------------------------------------- real models
 
@@ -333,11 +363,12 @@ TEST(Vocabulary, PreTokenizersByName) {
     EXPECT_THAT(error.what(), HasSubstr("\"no-such-thing\""));
   }
   for (const char* name :
-       {"default",          "llama-bpe",  "llama3",    "qwen2",        "qwen35",         "gpt-2",
-        "gpt-4o",           "llama4",     "tekken",    "deepseek-llm", "deepseek-coder", "deepseek-v3",
-        "deepseek-r1-qwen", "smollm",     "starcoder", "refact",       "command-r",      "dbrx",
-        "falcon",           "mpt",        "glm4",      "chatglm-bpe",  "kimi-k2",        "bloom",
-        "viking",           "seed-coder", "bailingmoe"}) {
+       {"default",          "llama-bpe",  "llama3",     "qwen2",        "qwen35",         "gpt-2",
+        "gpt-4o",           "llama4",     "tekken",     "deepseek-llm", "deepseek-coder", "deepseek-v3",
+        "deepseek-r1-qwen", "smollm",     "starcoder",  "refact",       "command-r",      "dbrx",
+        "falcon",           "mpt",        "glm4",       "chatglm-bpe",  "kimi-k2",        "bloom",
+        "viking",           "seed-coder", "bailingmoe", "youtu",        "afmoe",          "exaone-moe",
+        "chameleon",        "superbpe",   "jais-2",     "glm5",         "talkie",         "mellum2"}) {
     v.parts.pre = name;
     Tokenizer tokenizer{Vocabulary(v.parts)};
     std::string text =

@@ -21,7 +21,8 @@ namespace {
 constexpr std::array kPre = {"default",      "llama-bpe",      "qwen2",       "qwen35",     "gpt-2",
                              "smollm",       "falcon",         "gpt-4o",      "tekken",     "kimi-k2",
                              "deepseek-llm", "deepseek-coder", "deepseek-v3", "bailingmoe", "seed-coder",
-                             "bloom",        "viking"};
+                             "bloom",        "viking",         "jais-2",      "youtu",      "superbpe",
+                             "chameleon",    "afmoe",          "exaone-moe",  "tiny_aya",   "laguna"};
 
 void require(bool holds) {
   if (!holds) std::abort();

@@ -25,4 +25,4 @@ build release strata
 step "3/4 Model"
 model=$("$root/scripts/fetch_model.sh" smollm2)
 step "4/4 $question"
-exec "$root/build/release/strata" run "$model" "$question" --verbose --num-predict 256
+exec "$root/build/release/strata" run "$model" "$question" --temperature 0 --verbose --num-predict 256

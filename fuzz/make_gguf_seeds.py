@@ -67,12 +67,13 @@ def seeds() -> dict:
     }
 
 
-def main() -> None:
+def write(files: dict) -> None:
+    """{name: bytes} into the directory that the command line names."""
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, data in seeds().items():
+    for name, data in files.items():
         (folder / name).write_bytes(data)
 
 
 if __name__ == "__main__":
-    main()
+    write(seeds())

@@ -4,10 +4,7 @@
 usage: make_model_seeds.py DIRECTORY
 Standard library only; uses make_gguf_seeds.py beside this file.
 """
-import pathlib
-import sys
-
-from make_gguf_seeds import model, scalar, string
+from make_gguf_seeds import model, scalar, string, write
 
 E, HEADS, KV, DIM, FF, VOCAB = 32, 2, 1, 16, 32, 8
 F32, Q8_0, Q4_0, Q4_1 = 0, 8, 2, 3
@@ -55,12 +52,5 @@ def seeds() -> dict:
     }
 
 
-def main() -> None:
-    folder = pathlib.Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in seeds().items():
-        (folder / name).write_bytes(data)
-
-
 if __name__ == "__main__":
-    main()
+    write(seeds())

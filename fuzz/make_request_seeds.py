@@ -5,8 +5,8 @@ usage: make_request_seeds.py DIRECTORY
 The first byte chooses the parser (0 generate, 1 chat, 2 OpenAI chat, 3 durations and hosts); standard library only.
 """
 import json
-import pathlib
-import sys
+
+from make_gguf_seeds import write
 
 OPTIONS = {"temperature": 0.7, "top_k": 5, "top_p": 0.9, "min_p": 0.1, "typical_p": 0.9, "seed": 3, "num_predict": 9,
            "num_ctx": 512, "stop": ["a", "b"], "repeat_penalty": 1.1, "repeat_last_n": 8, "presence_penalty": 1,
@@ -34,12 +34,5 @@ def seeds() -> dict:
     return out
 
 
-def main() -> None:
-    folder = pathlib.Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in seeds().items():
-        (folder / name).write_bytes(data)
-
-
 if __name__ == "__main__":
-    main()
+    write(seeds())

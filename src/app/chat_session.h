@@ -38,7 +38,6 @@ class ChatSession {
   void set_system(const std::string& text);
   const std::string& system() const { return system_; }
   void clear() { turns_.clear(); }
-  std::size_t turns() const { return turns_.size(); }
 
   using OnText = std::function<void(std::string_view text)>;
   struct Reply {

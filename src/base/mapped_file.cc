@@ -81,15 +81,6 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), static_cast<std::size_t>(size_));
 }
 
-void MappedFile::advise(std::uint64_t offset, std::uint64_t bytes, Access access) const {
-  const auto [begin, end] = pages_touched(offset, bytes, size_);
-  if (begin >= end) return;
-  const int advice = access == Access::sequential ? MADV_SEQUENTIAL
-                     : access == Access::random   ? MADV_RANDOM
-                                                  : MADV_NORMAL;
-  ::madvise(const_cast<std::byte*>(data_ + begin), end - begin, advice);
-}
-
 void MappedFile::populate(std::uint64_t offset, std::uint64_t bytes) const {
   const auto [begin, end] = pages_touched(offset, bytes, size_);
   if (begin >= end) return;

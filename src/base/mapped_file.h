@@ -26,11 +26,9 @@ class MappedFile {
   std::uint64_t size() const { return size_; }
   std::span<const std::byte> bytes() const { return {data_, static_cast<std::size_t>(size_)}; }
 
-  // How a range will be read. All three are hints (the mapped contents never change, a failure is ignored);
-  // ranges are in bytes from the start of the file, cut to its size and to whole pages.
-  enum class Access { normal, sequential, random };
-  void advise(std::uint64_t offset, std::uint64_t bytes, Access access) const;
-  // Reads the range in and maps its pages, so that later reads don't fault.
+  // populate and release are hints (the mapped contents never change, a failure is ignored); ranges are in
+  // bytes from the start of the file, cut to its size and to whole pages. Reads the range in and maps its
+  // pages, so that later reads don't fault.
   void populate(std::uint64_t offset, std::uint64_t bytes) const;
   // Drops the range's pages from this process (they stay in the system's page cache); whole pages inside the
   // range only, so neighbours keep theirs. Reading again faults them back in.

@@ -59,8 +59,6 @@ TEST_F(MappedFileTest, HintsKeepTheContent) {
   std::string content(1 << 20, 'a');
   for (std::size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 7 % 251);
   const MappedFile file = MappedFile::open(write("a", content));
-  file.advise(100, 5000, MappedFile::Access::random);
-  file.advise(0, ~0ull, MappedFile::Access::sequential);
   file.populate(5000, 600000);
   EXPECT_GE(file.resident(5000, 600000), 600000u);
   file.release(0, ~0ull);

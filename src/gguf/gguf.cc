@@ -247,9 +247,6 @@ std::optional<GgufArray> GgufMetadata::find_array(std::string_view key) const {
 std::uint64_t GgufMetadata::require_uint(std::string_view key, std::uint64_t max) const {
   return required(find_uint(key, max), key);
 }
-std::int64_t GgufMetadata::require_int(std::string_view key) const { return required(find_int(key), key); }
-double GgufMetadata::require_float(std::string_view key) const { return required(find_float(key), key); }
-bool GgufMetadata::require_bool(std::string_view key) const { return required(find_bool(key), key); }
 std::string_view GgufMetadata::require_string(std::string_view key) const {
   return required(find_string(key), key);
 }

@@ -117,9 +117,6 @@ class GgufMetadata {
 
   std::uint64_t require_uint(std::string_view key,
                              std::uint64_t max = std::numeric_limits<std::uint64_t>::max()) const;
-  std::int64_t require_int(std::string_view key) const;
-  double require_float(std::string_view key) const;
-  bool require_bool(std::string_view key) const;
   std::string_view require_string(std::string_view key) const;
   GgufArray require_array(std::string_view key) const;
 

@@ -12,10 +12,12 @@
 #include <vector>
 
 #include "base/error.h"
+#include "gguf/testing.h"
 
 namespace strata {
 namespace {
 
+using testing::failure;
 using ::testing::HasSubstr;
 
 // A file put together byte by byte, independent of the writer.
@@ -69,16 +71,6 @@ std::span<const std::byte> as_bytes(const std::string& s) {
   return {reinterpret_cast<const std::byte*>(s.data()), s.size()};
 }
 
-std::string failure(const std::function<void()>& action, ErrorKind kind = ErrorKind::bad_input) {
-  try {
-    action();
-  } catch (const Error& error) {
-    EXPECT_EQ(static_cast<int>(error.kind()), static_cast<int>(kind)) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "no error";
-  return "";
-}
 std::string failure(const Bytes& bytes, ErrorKind kind = ErrorKind::bad_input) {
   return failure([&] { GgufFile::parse(bytes.span(), "model.gguf"); }, kind);
 }

@@ -11,24 +11,15 @@
 #include <string>
 
 #include "base/error.h"
+#include "gguf/testing.h"
 #include "quant/quant.h"
 
 namespace strata {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::failure;
 using ::testing::HasSubstr;
-
-std::string failure(const std::function<void()>& action, ErrorKind kind) {
-  try {
-    action();
-  } catch (const Error& error) {
-    EXPECT_EQ(static_cast<int>(error.kind()), static_cast<int>(kind)) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "no error";
-  return "";
-}
 
 class GgufFileTest : public ::testing::Test {
  protected:

@@ -1,3 +1,4 @@
+// What to change when a plan doesn't fit: the longest context, the smaller KV type, fewer sequences.
 #include <algorithm>
 
 #include "base/error.h"

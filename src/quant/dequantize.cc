@@ -1,3 +1,4 @@
+// Blocks to floats, exactly as each format defines it.
 #include <bit>
 #include <cstring>
 

@@ -1,3 +1,4 @@
+// Floats to blocks: the plain formats by rounding, the K formats with searched scales.
 #include <algorithm>
 #include <array>
 #include <cmath>

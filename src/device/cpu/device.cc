@@ -1,3 +1,4 @@
+// The CPU as a device: what it is, its memory, weights placed or mapped, programs compiled.
 #include "device/device.h"
 
 #include <sys/mman.h>

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "device/cpu/kernels.h"
 #include "quant/half.h"
 #include "quant/quant.h"
 
@@ -255,22 +256,7 @@ void unpack_float_row(DType type, const std::uint8_t* p, std::uint32_t lane, std
 }  // namespace
 
 bool is_packed(DType type) {
-  switch (type) {
-    case DType::Q4_0:
-    case DType::Q4_1:
-    case DType::Q5_0:
-    case DType::Q5_1:
-    case DType::Q8_0:
-    case DType::Q4_K:
-    case DType::Q5_K:
-    case DType::Q6_K:
-    case DType::F16:
-    case DType::BF16:
-    case DType::F32:
-      return true;
-    default:
-      return false;
-  }
+  return fast_type(type) || type == DType::F16 || type == DType::BF16 || type == DType::F32;
 }
 
 std::uint64_t packed_bytes(DType type, std::uint64_t rows, std::uint64_t cols) {

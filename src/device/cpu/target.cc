@@ -1,3 +1,4 @@
+// What memory the CPU back end needs: pure sizes of weights, states and workspace.
 #include "device/target.h"
 
 #include "base/error.h"

@@ -1,3 +1,4 @@
+// The Interpreter's expressions: JSON variables, names, attributes, calls, filters and tests.
 #include <algorithm>
 
 #include "text/jinja/interpreter.h"

@@ -1,3 +1,4 @@
+// Arguments of a call bound to parameter names, as Python binds them.
 #include <algorithm>
 
 #include "text/jinja/interpreter.h"

@@ -328,15 +328,7 @@ ExpressionPtr Parser::target_item(bool with_namespace) {
 
 ExpressionPtr Parser::target(bool with_namespace, Names end_names) {
   int line = now().line;
-  std::vector<ExpressionPtr> items;
-  bool is_tuple = false;
-  while (true) {
-    if (!items.empty()) expect_op(",");
-    if (at_tuple_end(end_names)) break;
-    items.push_back(target_item(with_namespace));
-    if (!is_op(",")) break;
-    is_tuple = true;
-  }
+  auto [items, is_tuple] = comma_separated(end_names, [&] { return target_item(with_namespace); });
   if (!is_tuple && !items.empty()) return std::move(items[0]);
   if (items.empty()) stop(fmt::format("expected a variable name, got {}", describe(now())));
   return node(EType::tuple, line, std::move(items));

@@ -1,3 +1,4 @@
+// The Parser's expressions, by precedence, with their depth bounded.
 #include <algorithm>
 
 #include "text/jinja/parser_impl.h"
@@ -272,17 +273,23 @@ bool Parser::at_tuple_end(Names end_names) const {
          std::find(end_names.begin(), end_names.end(), now().text) != end_names.end();
 }
 
-ExpressionPtr Parser::tuple(bool with_condition, Names end_names, bool parenthesized) {
-  int line = now().line;
+std::pair<std::vector<ExpressionPtr>, bool> Parser::comma_separated(
+    Names end_names, const std::function<ExpressionPtr()>& parse_item) {
   std::vector<ExpressionPtr> items;
   bool is_tuple = false;
   while (true) {
     if (!items.empty()) expect_op(",");
     if (at_tuple_end(end_names)) break;
-    items.push_back(expression(with_condition));
+    items.push_back(parse_item());
     if (!is_op(",")) break;
     is_tuple = true;
   }
+  return {std::move(items), is_tuple};
+}
+
+ExpressionPtr Parser::tuple(bool with_condition, Names end_names, bool parenthesized) {
+  int line = now().line;
+  auto [items, is_tuple] = comma_separated(end_names, [&] { return expression(with_condition); });
   if (!is_tuple) {
     if (!items.empty()) return std::move(items[0]);
     if (!parenthesized) stop(fmt::format("expected an expression, got {}", describe(now())));

@@ -1,10 +1,12 @@
 // The parser's class; its expressions and statements are in two files. Internal to parser*.cc.
 #pragma once
 
+#include <functional>
 #include <initializer_list>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "text/jinja/ast.h"
@@ -88,6 +90,9 @@ class Parser {
   std::unique_ptr<CallArguments> call_arguments();
   std::string dotted_name();
   bool at_tuple_end(Names end_names) const;
+  // Items up to the end of the tuple, and whether a comma makes them one.
+  std::pair<std::vector<ExpressionPtr>, bool> comma_separated(
+      Names end_names, const std::function<ExpressionPtr()>& parse_item);
 
   // Statements (parser.cc).
   Body subparse(Names end_tags);

@@ -1,3 +1,4 @@
+// Text operations that filters and methods share: splitting, stripping, padding, replacing.
 #include <algorithm>
 
 #include "text/jinja/methods.h"

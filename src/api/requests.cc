@@ -1,6 +1,8 @@
 #include "api/requests.h"
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -71,9 +73,14 @@ class Fields {
   }
   // Whole numbers; 4096.0 counts, as some clients write them so.
   std::optional<std::int64_t> integer(const char* key, std::int64_t low, std::int64_t high) const {
+    const Json* v = find(key);
+    if (v && v->is_number_integer() && !(v->is_number_unsigned() && v->get<std::uint64_t>() >> 63)) {
+      const auto exact = v->get<std::int64_t>();  // a double may not hold it
+      if (exact >= low && exact <= high) return exact;
+    }
     const auto x = number(key, static_cast<double>(low), static_cast<double>(high));
     if (!x) return std::nullopt;
-    if (*x != std::floor(*x)) wrong(key, "a whole number");
+    if (*x != std::floor(*x) || std::abs(*x) >= 0x1p63) wrong(key, "a whole number");
     return static_cast<std::int64_t>(*x);
   }
   std::vector<std::string> texts(const char* key) const {
@@ -113,7 +120,30 @@ void take_seed(Options& o, const std::optional<std::int64_t>& seed) {
 }
 
 constexpr std::int64_t kInt32 = std::numeric_limits<std::int32_t>::max();
-constexpr std::int64_t kSeed = std::int64_t{1} << 53;
+constexpr std::int64_t kSeed = std::numeric_limits<std::int64_t>::max();
+
+// The options that read_options reads. Ollama has more (num_gpu, mirostat …): those are for its engine.
+constexpr std::string_view kKnownOptions[] = {"temperature",
+                                              "top_k",
+                                              "top_p",
+                                              "min_p",
+                                              "typical_p",
+                                              "repeat_penalty",
+                                              "repeat_last_n",
+                                              "presence_penalty",
+                                              "frequency_penalty",
+                                              "seed",
+                                              "num_predict",
+                                              "num_ctx",
+                                              "stop"};
+
+std::vector<std::string> unknown_options(const Json& options) {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : options.items())
+    if (std::find(std::begin(kKnownOptions), std::end(kKnownOptions), name) == std::end(kKnownOptions))
+      names.push_back(name);
+  return names;
+}
 
 Options read_options(const Json& request) {
   Options o;
@@ -123,7 +153,7 @@ Options read_options(const Json& request) {
   const Fields f(*it, "options.");
   SamplingParams& s = o.sampling;
   assign(s.temperature, f.number("temperature", 0, 100));
-  assign(s.top_k, f.integer("top_k", 0, kInt32));
+  assign(s.top_k, f.integer("top_k", -1, kInt32));
   assign(s.top_p, f.number("top_p", 0, 1));
   assign(s.min_p, f.number("min_p", 0, 1));
   assign(s.typical_p, f.number("typical_p", 0, 1));
@@ -135,6 +165,7 @@ Options read_options(const Json& request) {
   assign(o.num_predict, f.integer("num_predict", -2, kInt32));
   assign(o.num_ctx, f.integer("num_ctx", 0, kInt32));
   take_stops(o, f.texts("stop"));
+  o.ignored = unknown_options(*it);
   return o;
 }
 

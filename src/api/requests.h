@@ -23,6 +23,7 @@ struct Options {
   std::int32_t num_predict = -1;  // negative: until the context is full
   std::uint32_t num_ctx = 0;      // 0: the model's
   std::vector<std::string> stop;
+  std::vector<std::string> ignored;  // names of options that Strata doesn't know, for the log
 };
 
 struct CommonRequest {

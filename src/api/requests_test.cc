@@ -43,6 +43,16 @@ TEST(Generate, ReadsWhatClientsSend) {
   EXPECT_EQ(r.options.num_predict, 9);
   EXPECT_EQ(r.options.num_ctx, 2048u);
   EXPECT_THAT(r.options.stop, ElementsAre("a", "b"));
+  EXPECT_THAT(r.options.ignored, ElementsAre("mirostat"));
+}
+
+TEST(Generate, SeedsMayHave63Bits) {
+  const auto seed_of = [](const std::string& text) {
+    return parse_generate(R"({"model": "m", "options": {"seed": )" + text + "}}").options.sampling.seed;
+  };
+  EXPECT_EQ(seed_of("9223372036854775807"), 9223372036854775807u);
+  EXPECT_EQ(seed_of("9007199254740993"), 9007199254740993u);
+  EXPECT_THROW(seed_of("18446744073709551615"), Error);
 }
 
 TEST(Generate, DefaultsAreOllamas) {

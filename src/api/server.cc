@@ -200,6 +200,7 @@ class Server::Impl::Session : public std::enable_shared_from_this<Session> {
     const AccessRules rules{server_.options.host, server_.options.allowed_hosts,
                             server_.options.allowed_origins};
     unsigned status = 0;
+    std::string ignored;
     if (const std::string why = refusal(rules, std::string(request[http::field::host]), origin_);
         !why.empty()) {
       origin_.clear();
@@ -211,6 +212,7 @@ class Server::Impl::Session : public std::enable_shared_from_this<Session> {
     } else {
       HttpRequest plain{std::string(request.method_string()), target, std::move(request.body())};
       Handled handled = co_await on_worker(std::move(plain));
+      ignored = std::move(handled.note);
       if (handled.format)
         status = co_await generate(std::move(handled), method, version, keep);
       else
@@ -218,8 +220,9 @@ class Server::Impl::Session : public std::enable_shared_from_this<Session> {
     }
     if (server_.options.log)
       server_.options.log(fmt::format(
-          "{} {} {} {:.0f} ms", std::string_view(http::to_string(method)), target, status,
-          std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count()));
+          "{} {} {} {:.0f} ms{}{}", std::string_view(http::to_string(method)), target, status,
+          std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count(),
+          ignored.empty() ? "" : "; ", ignored));
     co_return keep&& status != 0;
   }
 

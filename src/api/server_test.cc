@@ -7,10 +7,12 @@
 
 #include <boost/asio.hpp>
 #include <filesystem>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "base/error.h"
+#include "gguf/writer.h"
 #include "store/synth.h"
 
 namespace strata {
@@ -79,6 +81,18 @@ class Client {
   asio::ip::tcp::socket socket_;
   std::string data_;
 };
+
+// The same model without its chat template: a base model.
+void copy_without_template(const std::filesystem::path& from, const std::filesystem::path& to) {
+  const GgufFile file = GgufFile::open(from);
+  GgufWriter writer(to);
+  for (const GgufEntry& entry : file.metadata().entries())
+    if (entry.key() != "general.alignment" && entry.key() != "tokenizer.chat_template") writer.add(entry);
+  for (const GgufTensor& t : file.tensors())
+    writer.add_tensor(t.name, std::span(t.shape.dims).first(t.shape.n_dims), t.type);
+  for (const GgufTensor& t : file.tensors()) writer.write(file.data(t));
+  writer.finish();
+}
 
 class ServerTest : public ::testing::Test {
  protected:
@@ -185,11 +199,13 @@ TEST_F(ServerTest, TellsErrorsInEachDialect) {
   const Response wrong_method = ask("DELETE", "/api/generate");
   EXPECT_EQ(wrong_method.status, 405);
   EXPECT_THAT(wrong_method.head, HasSubstr("Allow: POST"));
+  copy_without_template(directory_ / "tiny.gguf", directory_ / "base.gguf");
   const Response no_template = ask("POST", "/v1/chat/completions",
-                                   R"({"model": "tiny", "messages": [{"role": "user", "content": "x"}]})");
+                                   R"({"model": "base", "messages": [{"role": "user", "content": "x"}]})");
   EXPECT_EQ(no_template.status, 400);
   EXPECT_THAT(Json::parse(no_template.body)["error"]["message"].get<std::string>(),
               HasSubstr("chat template"));
+  std::filesystem::remove(directory_ / "base.gguf");
   const Response too_long =
       ask("POST", "/api/generate",
           Json{{"model", "tiny"}, {"raw", true}, {"prompt", std::string(5000, 'x')}}.dump());
@@ -296,6 +312,27 @@ TEST_F(ServerTest, APortInUseIsOneSentence) {
     EXPECT_EQ(e.kind(), ErrorKind::io);
     EXPECT_THAT(e.what(), HasSubstr("in use"));
   }
+}
+
+TEST_F(ServerTest, LogsTheOptionsThatItIgnores) {
+  stop();
+  std::mutex mutex;
+  std::vector<std::string> lines;
+  ServerOptions options;
+  options.log = [&](const std::string& line) {
+    const std::lock_guard lock(mutex);
+    lines.push_back(line);
+  };
+  start(options);
+  Client client(server_->port());
+  client.request("POST", "/api/generate",
+                 R"({"model": "tiny", "prompt": "a", "stream": false,
+                     "options": {"num_predict": 1, "num_gpu": 1, "a\nb": 2}})");
+  EXPECT_EQ(client.response().status, 200);
+  stop();
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_THAT(lines[0], StartsWith("POST /api/generate 200"));
+  EXPECT_THAT(lines[0], HasSubstr(R"(; ignored options: "num_gpu", "a\nb")"));
 }
 
 }  // namespace

@@ -35,10 +35,13 @@ void add_commands(CLI::App& app, Action& action) {
     add(app, action);
 }
 
-int parse_error(const CLI::App& app, const CLI::ParseError& e) {
+// `first`: the first word after the program's name.
+int parse_error(const CLI::App& app, const CLI::ParseError& e, const std::string& first) {
   const CLI::App* command = &app;
   for (const CLI::App* sub : app.get_subcommands()) command = sub;
   const std::string where = command == &app ? "strata --help" : "strata " + command->get_name() + " --help";
+  if (app.get_subcommands().empty() && !first.empty() && first[0] != '-')
+    return fail(kBadUsage, fmt::format("there is no command '{}': `strata --help` lists them", first));
   if (app.get_subcommands().empty() && dynamic_cast<const CLI::RequiredError*>(&e))
     return fail(kBadUsage, "say what to do: `strata --help` lists the commands");
   return fail(kBadUsage, fmt::format("{} (see `{}`)", e.what(), where));
@@ -58,7 +61,7 @@ int run(int argc, char** argv) {
     write_stdout(out.str());
     return 0;
   } catch (const CLI::ParseError& e) {
-    return parse_error(app, e);
+    return parse_error(app, e, argc > 1 ? argv[1] : "");
   }
   return action();
 }

@@ -1,11 +1,6 @@
 #include "app/npy.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <bit>
-#include <cerrno>
-#include <cstring>
 #include <regex>
 #include <string>
 
@@ -20,52 +15,28 @@ constexpr std::string_view kMagic{"\x93NUMPY\x01\x00", 8};
 }  // namespace
 
 NpyWriter::NpyWriter(std::filesystem::path path, std::uint64_t rows, std::uint64_t columns)
-    : path_(std::move(path)), temporary_(path_), values_left_(rows * columns) {
-  temporary_ += fmt::format(".{}.part", ::getpid());
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd_ < 0) throw_error(ErrorKind::io, "can't write {}: {}", path_.string(), std::strerror(errno));
+    : file_(std::move(path)), values_left_(rows * columns) {
   std::string header =
       fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows, columns);
   const std::size_t before = kMagic.size() + 2;  // the header's length follows the magic
   header.append(63 - (before + header.size()) % 64, ' ');
   header += '\n';
   const auto length = static_cast<std::uint16_t>(header.size());
-  put(kMagic.data(), kMagic.size());
-  put(&length, 2);
-  put(header.data(), header.size());
-}
-
-NpyWriter::~NpyWriter() {
-  if (fd_ < 0) return;
-  ::close(fd_);
-  ::unlink(temporary_.c_str());
-}
-
-void NpyWriter::put(const void* data, std::size_t bytes) {
-  const char* p = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t n = ::write(fd_, p, bytes);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) throw_error(ErrorKind::io, "can't write {}: {}", path_.string(), std::strerror(errno));
-    p += n;
-    bytes -= static_cast<std::size_t>(n);
-  }
+  file_.write(kMagic.data(), kMagic.size());
+  file_.write(&length, 2);
+  file_.write(header.data(), header.size());
 }
 
 void NpyWriter::append(std::span<const float> values) {
   if (values.size() > values_left_)
-    throw_error(ErrorKind::internal, "more rows for {} than were declared", path_.string());
-  put(values.data(), values.size_bytes());
+    throw_error(ErrorKind::internal, "more rows for {} than were declared", file_.path().string());
+  file_.write(values.data(), values.size_bytes());
   values_left_ -= values.size();
 }
 
 void NpyWriter::finish() {
-  if (values_left_ > 0) throw_error(ErrorKind::internal, "rows are missing from {}", path_.string());
-  if (::close(std::exchange(fd_, -1)) != 0 || ::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    const int error = errno;
-    ::unlink(temporary_.c_str());
-    throw_error(ErrorKind::io, "can't write {}: {}", path_.string(), std::strerror(error));
-  }
+  if (values_left_ > 0) throw_error(ErrorKind::internal, "rows are missing from {}", file_.path().string());
+  file_.finish();
 }
 
 NpyFile NpyFile::open(const std::filesystem::path& path) {

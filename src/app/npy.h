@@ -7,6 +7,7 @@
 #include <span>
 
 #include "base/mapped_file.h"
+#include "base/output_file.h"
 
 namespace strata {
 
@@ -14,18 +15,12 @@ namespace strata {
 class NpyWriter {
  public:
   NpyWriter(std::filesystem::path path, std::uint64_t rows, std::uint64_t columns);
-  ~NpyWriter();
-  NpyWriter(const NpyWriter&) = delete;
-  NpyWriter& operator=(const NpyWriter&) = delete;
   void append(std::span<const float> values);
   // Throws Error(internal) when rows are missing.
   void finish();
 
  private:
-  void put(const void* data, std::size_t bytes);
-
-  std::filesystem::path path_, temporary_;
-  int fd_ = -1;
+  OutputFile file_;
   std::uint64_t values_left_;
 };
 

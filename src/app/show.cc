@@ -68,6 +68,22 @@ void describe_config(const ModelConfig& c, Fields& fields) {
   fields.emplace_back("output layer", c.tied_embedding ? "the token embedding (tied)" : "its own");
 }
 
+// The same as numbers, for programs.
+Json config_json(const ModelConfig& c) {
+  Json value = {{"architecture", c.architecture}, {"layers", c.layers.size()},
+                {"embedding", c.n_embd},          {"context_trained", c.context_train},
+                {"vocabulary", c.vocab_size},     {"tied_embedding", c.tied_embedding}};
+  if (c.layers.empty()) return value;
+  const LayerConfig& first = c.layers.front();
+  value["feed_forward"] = first.n_ff;
+  value["heads"] = first.n_heads;
+  value["kv_heads"] = first.n_kv_heads;
+  value["head_size"] = c.head_dim_k;
+  value["windows"] = Json::array();  // tokens a layer sees; 0: all
+  for (const LayerConfig& layer : c.layers) value["windows"].push_back(layer.window);
+  return value;
+}
+
 // A file that Strata can't run still has a name, a size and tensors to show; `problem` says what it can't.
 Fields describe(const GgufFile& file, std::string& problem) {
   const GgufMetadata& m = file.metadata();
@@ -116,6 +132,9 @@ void show_json(const GgufFile& file) {
   std::string problem;
   Json value;
   for (const auto& [name, text] : describe(file, problem)) value["overview"][name] = text;
+  if (problem.empty() && !file.tensors().empty()) value["config"] = config_json(read_config(file));
+  value["parameters"] = parameters(file);
+  value["bytes"] = file.total_bytes();
   for (const auto& [type, sum] : sum_by_type(file))
     value["types"][std::string(type)] = {
         {"tensors", sum.tensors}, {"parameters", sum.elements}, {"bytes", sum.bytes}};

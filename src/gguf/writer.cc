@@ -1,12 +1,7 @@
 #include "gguf/writer.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
-#include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "base/error.h"
@@ -28,32 +23,12 @@ void append_string(std::string& out, std::string_view text) {
 }  // namespace
 
 GgufWriter::GgufWriter(std::filesystem::path path, std::uint32_t alignment)
-    : path_(std::move(path)), alignment_(alignment) {
+    : file_(std::move(path)), alignment_(alignment) {
   if (!std::has_single_bit(alignment) || alignment < 8 || alignment > 1 << 20) {
     throw_error(ErrorKind::bad_input, "an alignment of {} is not a power of two from 8 to 1048576",
                 alignment);
   }
-  if (std::filesystem::is_directory(path_)) {
-    throw_error(ErrorKind::bad_input, "can't write {}: it is a directory", path_.string());
-  }
-  for (int attempt = 0; fd_ < 0; ++attempt) {
-    temporary_ = fmt::format("{}.partial-{}-{}", path_.string(), ::getpid(), attempt);
-    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd_ < 0 && (errno != EEXIST || attempt == 1000)) {
-      const int error = errno;
-      temporary_.clear();
-      throw_error(ErrorKind::io, "can't write {}: {}", path_.string(), std::strerror(error));
-    }
-  }
   add_u32("general.alignment", alignment);
-}
-
-GgufWriter::~GgufWriter() { discard(); }
-
-void GgufWriter::discard() noexcept {
-  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
-  if (!temporary_.empty()) ::unlink(temporary_.c_str());
-  temporary_.clear();
 }
 
 // ---- metadata
@@ -187,19 +162,8 @@ void GgufWriter::add_tensor(std::string_view name, std::span<const std::uint64_t
 }
 
 void GgufWriter::put(const void* data, std::uint64_t bytes) {
-  const char* from = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t n = ::write(fd_, from, std::min<std::uint64_t>(bytes, 1u << 30));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) {
-      const int error = n < 0 ? errno : ENOSPC;
-      discard();
-      throw_error(ErrorKind::io, "can't write {}: {}", path_.string(), std::strerror(error));
-    }
-    from += n;
-    bytes -= static_cast<std::uint64_t>(n);
-    written_ += static_cast<std::uint64_t>(n);
-  }
+  file_.write(data, bytes);
+  written_ += bytes;
 }
 
 void GgufWriter::pad() {
@@ -208,7 +172,8 @@ void GgufWriter::pad() {
 }
 
 void GgufWriter::start_data() {
-  if (fd_ < 0) throw_error(ErrorKind::internal, "{} is written to after its end", path_.string());
+  if (!file_.open())
+    throw_error(ErrorKind::internal, "{} is written to after its end", file_.path().string());
   if (std::exchange(data_started_, true)) return;
   std::string head = "GGUF";
   append_number<std::uint32_t>(head, 3);
@@ -224,7 +189,7 @@ void GgufWriter::write(std::span<const std::byte> data) {
   start_data();
   while (!data.empty()) {
     if (tensor_ == sizes_.size()) {
-      throw_error(ErrorKind::internal, "more tensor data than was declared for {}", path_.string());
+      throw_error(ErrorKind::internal, "more tensor data than was declared for {}", file_.path().string());
     }
     const std::uint64_t n = std::min<std::uint64_t>(data.size(), sizes_[tensor_] - tensor_written_);
     put(data.data(), n);
@@ -241,15 +206,9 @@ void GgufWriter::write(std::span<const std::byte> data) {
 void GgufWriter::finish() {
   start_data();
   if (tensor_ != sizes_.size()) {
-    throw_error(ErrorKind::internal, "tensor data is missing at the end of {}", path_.string());
+    throw_error(ErrorKind::internal, "tensor data is missing at the end of {}", file_.path().string());
   }
-  const bool closed = ::close(std::exchange(fd_, -1)) == 0;
-  if (!closed || ::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    const int error = errno;
-    discard();
-    throw_error(ErrorKind::io, "can't write {}: {}", path_.string(), std::strerror(error));
-  }
-  temporary_.clear();
+  file_.finish();
 }
 
 }  // namespace strata

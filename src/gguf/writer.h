@@ -1,7 +1,6 @@
 // Writing GGUF files, version 3. Metadata and tensors are declared first; tensor data then goes to the disk
 // as it comes, so a file of any size needs no memory. The file appears under its name only when it is
-// complete: everything is written to a temporary name beside it, which finish() renames; without finish() (an
-// exception, say) nothing is left. One thread at a time.
+// complete (base/output_file.h); without finish() (an exception, say) nothing is left. One thread at a time.
 #pragma once
 
 #include <cstddef>
@@ -13,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/output_file.h"
 #include "gguf/gguf.h"
 
 namespace strata {
@@ -22,9 +22,6 @@ class GgufWriter {
   // Throws Error: io when the directory can't be written to, bad_input for an alignment that is no power of
   // two in 8 … 1 MiB.
   explicit GgufWriter(std::filesystem::path path, std::uint32_t alignment = 32);
-  ~GgufWriter();
-  GgufWriter(const GgufWriter&) = delete;
-  GgufWriter& operator=(const GgufWriter&) = delete;
 
   // 1. Metadata, in order, each key once (internal Error otherwise). "general.alignment" is written by
   // itself.
@@ -78,11 +75,8 @@ class GgufWriter {
   void start_data();
   void pad();
   void put(const void* data, std::uint64_t bytes);
-  void discard() noexcept;  // closes and removes the temporary file
 
-  std::filesystem::path path_;
-  std::filesystem::path temporary_;
-  int fd_ = -1;
+  OutputFile file_;
   std::uint32_t alignment_;
   std::uint64_t written_ = 0;  // bytes of the file so far
 

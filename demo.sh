@@ -5,7 +5,8 @@
 #   ./demo.sh "your question"      asks yours
 #
 # The first run installs what is missing (root or sudo), builds Strata and fetches a model of 98 MB; later runs need no
-# network and take seconds. It prints the memory plan, loads with a progress bar, streams the answer and ends with
+# network and take seconds. With an NVIDIA driver (580 or newer) it runs on the GPU: a CUDA compiler is fetched into your
+# cache where none is installed. It prints the memory plan, loads with a progress bar, streams the answer and ends with
 # timings against what this machine was measured to be able to do.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/scripts/common.sh"

@@ -31,16 +31,24 @@ find_fuzz_clang() {
   done
 }
 
+. "$root/scripts/cuda.sh"
+
+# Whether a build was configured without a CUDA compiler and there is one now.
+misses_nvcc() {
+  grep -q '^STRATA_NVCC:.*-NOTFOUND$' "$1/CMakeCache.txt" 2>/dev/null && [ -n "$(installed_nvcc)$(fetched_nvcc)" ]
+}
+
 # configure PRESET [-DNAME=VALUE...]: once; later Ninja reconfigures by itself when a CMake file or the set of sources
 # changes. ccache is used where it is installed.
 configure() {
-  local preset=$1 launcher=()
+  local preset=$1 launcher=() cuda=()
   shift
-  [ -f "$root/build/$preset/build.ninja" ] && return
+  if [ -f "$root/build/$preset/build.ninja" ] && ! misses_nvcc "$root/build/$preset"; then return; fi
+  if [ "$preset" = release ]; then mapfile -t cuda < <(cuda_arguments); fi
   if command -v ccache >/dev/null; then
     launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_C_COMPILER_LAUNCHER=ccache)
   fi
-  (cd "$root" && cmake --preset "$preset" "${launcher[@]}" "$@") >&2 ||
+  (cd "$root" && cmake --preset "$preset" "${launcher[@]}" "${cuda[@]}" "$@") >&2 ||
     die "CMake could not configure the $preset build; its message above says why."
 }
 

@@ -5,6 +5,7 @@
 #   scripts/setup.sh test      also what ./test.sh needs
 #   scripts/setup.sh ci        also what .ci/run needs: clang-format, and clang for the fuzz targets
 #
+# With an NVIDIA driver (580 or newer) and no CUDA 13 compiler it fetches one into the user's cache, without root.
 # It asks nothing, needs root or sudo only when something is missing, and touches no network when nothing is.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -51,10 +52,11 @@ need_header gmock/gmock.h libgmock-dev
 need_boost
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 
-# pip only fetches models: with the models in the cache it isn't needed.
+# pip only fetches models and the CUDA compiler: with these in the cache it isn't needed.
 wanted=(smollm2)
 [ "$purpose" = build ] || wanted+=(gemma3)
-if ! "$root/scripts/fetch_model.sh" --have "${wanted[@]}"; then
+cuda=$(this_cuda_state)
+if [ "$cuda" = fetch ] || ! "$root/scripts/fetch_model.sh" --have "${wanted[@]}"; then
   python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 fi
 
@@ -67,7 +69,15 @@ if [ "$purpose" = ci ]; then
   [ -n "$(find_fuzz_clang)" ] || missing+=("clang-16|clang-18" "libclang-rt-16-dev|libclang-rt-18-dev")
 fi
 
-[ ${#missing[@]} -gt 0 ] || exit 0
+# Without a compiler the CPU works all the same.
+prepare_cuda() {
+  case $cuda in
+    old) say "the NVIDIA driver $(driver_version) is too old: CUDA 13 needs $cuda_least_driver or newer, so Strata uses the CPU." ;;
+    fetch) fetch_nvcc || say "without a CUDA compiler the GPU's part isn't built, so Strata uses the CPU." ;;
+  esac
+}
+
+if [ ${#missing[@]} -eq 0 ]; then prepare_cuda; exit 0; fi
 
 command -v apt-get >/dev/null ||
   die "missing here: ${missing[*]%%|*}. Install them with your package manager and run this again."
@@ -101,3 +111,4 @@ done
 apt install -y --no-install-recommends "${packages[@]}" ||
   fail "apt-get could not install ${packages[*]}; its last lines are above."
 say "installed."
+prepare_cuda

@@ -17,13 +17,14 @@ namespace {
 
 struct Flags {
   std::string model, tests;
-  std::uint32_t repeat = 5, batch = 512;
+  std::uint32_t repeat = 5, batch = 0;
   bool json = false;
   LoadFlags load;
 };
 
 struct Row {
   BenchCase what;
+  std::string device;
   double tokens_per_second = 0;  // the median
   double slowest = 0, fastest = 0;
   double limit = 0;  // tokens/s; 0: unknown
@@ -57,13 +58,21 @@ class Bench {
     const std::size_t half = rates.size() / 2;
     const double median = rates.size() % 2 ? rates[half] : (rates[half - 1] + rates[half]) / 2;
     const double limit = ceilings_ ? limit_seconds(c) : 0;
-    return {c, median, rates.front(), rates.back(), limit > 0 ? c.tokens * c.streams / limit : 0};
+    return {c,
+            model_.prepared().device->info().id,
+            median,
+            rates.front(),
+            rates.back(),
+            limit > 0 ? c.tokens * c.streams / limit : 0};
   }
 
  private:
   void once(const BenchCase& c) {
-    if (c.kind == BenchCase::Kind::generate) return generate(c);
-    for (std::uint32_t s = 0; s < c.streams; ++s) prefill(s, c.depth, c.tokens);
+    if (c.kind == BenchCase::Kind::generate)
+      generate(c);
+    else
+      for (std::uint32_t s = 0; s < c.streams; ++s) prefill(s, c.depth, c.tokens);
+    model_.finish();
   }
 
   void prefill(std::uint32_t slot, std::uint32_t first, std::uint32_t count) {
@@ -74,7 +83,7 @@ class Bench {
         chunk.n_outputs = 1;
         chunk.want = static_cast<std::uint8_t>(Want::sample);
       }
-      model_.step({&chunk, 1});
+      model_.push({&chunk, 1});
     }
   }
 
@@ -88,7 +97,7 @@ class Bench {
     }
     static constexpr std::int32_t kLast[] = {kLastSample};
     for (std::uint32_t t = 0; t < c.tokens; ++t) {
-      model_.step(chunks);
+      model_.push(chunks);
       for (Chunk& chunk : chunks) {
         ++chunk.first_position;
         chunk.tokens = kLast;
@@ -129,22 +138,30 @@ class Bench {
 };
 
 void print_header() {
-  print("{:<14} {:>11} {:>8} {:>11} {:>9}\n", "TEST", "TOKENS/S", "SPREAD", "LIMIT", "ACHIEVED");
+  print("{:<14} {:<7} {:>11} {:>8} {:>11} {:>9}\n", "TEST", "DEVICE", "TOKENS/S", "SPREAD", "LIMIT",
+        "ACHIEVED");
 }
 
 void print_row(const Row& r) {
-  print("{:<14} {:>11.1f} {:>6.1f} % {:>11.1f} {:>7.1f} %\n", r.what.name(), r.tokens_per_second,
-        100 * r.spread(), r.limit, 100 * r.achieved());
+  print("{:<14} {:<7} {:>11.1f} {:>6.1f} % {:>11.1f} {:>7.1f} %\n", r.what.name(), r.device,
+        r.tokens_per_second, 100 * r.spread(), r.limit, 100 * r.achieved());
 }
 
 nlohmann::ordered_json to_json(const Row& r) {
   return {{"test", r.what.name()},
+          {"device", r.device},
           {"tokens_per_second", r.tokens_per_second},
           {"slowest", r.slowest},
           {"fastest", r.fastest},
           {"spread", r.spread()},
           {"limit", r.limit},
           {"achieved_over_limit", r.achieved()}};
+}
+
+nlohmann::ordered_json to_json(const DeviceInfo& d) {
+  nlohmann::ordered_json value = {{"device", d.id}, {"name", d.name}, {"kernels", d.kernels}};
+  if (d.threads) value["threads"] = d.threads;
+  return value;
 }
 
 // Cases that one load can serve: single streams share one, many streams another, so that the long contexts of
@@ -164,7 +181,6 @@ ModelOptions options_for(const std::vector<BenchCase>& cases, const Flags& flags
   for (const BenchCase& c : cases) {
     context = std::max(context, c.context());
     options.slots = std::max(options.slots, c.streams);
-    options.batch = std::max(options.batch, c.streams);
   }
   if (options.context && options.context < context)
     throw_error(ErrorKind::bad_input,
@@ -173,10 +189,16 @@ ModelOptions options_for(const std::vector<BenchCase>& cases, const Flags& flags
   return options;
 }
 
+bool may_use_gpu(const std::string& device) {
+  const DeviceName name = parse_device(device);
+  if (name.kind == DeviceName::Kind::automatic) return find_cuda_devices().count > 0;
+  return name.kind == DeviceName::Kind::cuda;
+}
+
 // Of the tests that nobody asked for by name, those that the model wasn't trained for are left out, and said.
 std::vector<BenchCase> choose_cases(const Flags& flags, const std::filesystem::path& path) {
   if (!flags.tests.empty()) return parse_bench_cases(flags.tests);
-  auto cases = default_bench_cases();
+  auto cases = default_bench_cases(may_use_gpu(flags.load.device));
   const std::uint32_t trained = read_config(GgufFile::open(path)).context_train;
   std::erase_if(cases, [&](const BenchCase& c) {
     const bool skip = trained && c.context() > trained;
@@ -190,20 +212,24 @@ int bench(const Flags& flags) {
   const auto path = resolve_model(flags.model);
   const auto cases = choose_cases(flags, path);
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
-  std::string machine;
-  std::uint32_t threads = 0;
+  nlohmann::ordered_json machines = nlohmann::ordered_json::array();
+  std::string last_device;
+  Devices devices;
   for (const auto& group : group_by_load(cases)) {
-    PreparedModel prepared = prepare_model(path, options_for(group, flags));
-    threads = prepared.plan.threads;
-    const DeviceInfo& device = prepared.device->info();
-    const Ceilings ceilings = machine_ceilings(threads);
+    PreparedModel prepared = prepare_model(path, options_for(group, flags), devices);
+    note_device(prepared, true);
+    const DeviceInfo device = prepared.device->info();
+    const Ceilings ceilings = device_ceilings(*prepared.device);
     DirectModel model(std::move(prepared), flags.json);
-    if (machine.empty() && !flags.json) {
-      print("{}, {} threads, {}; {}, {} mode\n\n", device.name, threads, device.kernels,
-            path.filename().string(), mode_name(model.prepared().plan.mode));
-      print_header();
+    if (device.id != last_device) {
+      machines.push_back(to_json(device));
+      if (!flags.json) {
+        print("{}{}; {}, {} mode\n\n", last_device.empty() ? "" : "\n", device_text(device),
+              path.filename().string(), mode_name(model.prepared().plan.mode));
+        print_header();
+      }
+      last_device = device.id;
     }
-    machine = device.name;
     Bench bench(model, &ceilings);
     for (const BenchCase& c : group) {
       const Row row = bench.run(c, flags.repeat);
@@ -213,8 +239,7 @@ int bench(const Flags& flags) {
   }
   if (flags.json)
     print_json({{"results", std::move(rows)},
-                {"machine", machine},
-                {"threads", threads},
+                {"devices", std::move(machines)},
                 {"model", path.filename().string()},
                 {"mode", flags.load.mode},
                 {"repeat", flags.repeat}});
@@ -226,7 +251,7 @@ int bench(const Flags& flags) {
 void add_bench(CLI::App& app, Action& action) {
   auto* command =
       add_command(app, "bench",
-                  "measure prompt and generation speed, against this machine's measured limits\n"
+                  "measure prompt and generation speed, against the device's measured limits\n"
                   "Tests: pp512 reads a prompt of 512 tokens, tg128 generates 128; @2048 does it with 2048 "
                   "tokens in the\n"
                   "conversation already, x8 for eight streams at once (tokens/s are of all together). A row "
@@ -241,9 +266,8 @@ void add_bench(CLI::App& app, Action& action) {
   command->add_option("--repeat", flags->repeat, "timed runs of each test")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
-  command->add_option("--batch", flags->batch, "tokens a step at most")
-      ->check(CLI::Range(1, 8192))
-      ->capture_default_str();
+  command->add_option("--batch", flags->batch, "tokens a step at most (default: 512, on a GPU 2048)")
+      ->check(CLI::Range(1, 8192));
   command->add_flag("--json", flags->json, "print JSON");
   flags->load.add(*command);
   command->callback([&action, flags] { action = [flags] { return bench(*flags); }; });

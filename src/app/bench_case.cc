@@ -57,7 +57,11 @@ std::vector<BenchCase> parse_bench_cases(std::string_view names) {
   }
 }
 
-std::vector<BenchCase> default_bench_cases() {
+std::vector<BenchCase> default_bench_cases(bool gpu) {
+  if (gpu)
+    return parse_bench_cases(
+        "pp512,pp2048,pp8192,tg128,tg128@2048,tg128@8192,tg128@512x2,tg128@512x4,tg128@512x8,tg128@512x16,"
+        "tg128@512x32,tg128@512x64");
   return parse_bench_cases(
       "pp512,pp2048,tg128,tg128@2048,tg128@8192,tg128x2,tg128x4,tg128x8,tg128x16,tg128x32");
 }

@@ -27,6 +27,6 @@ BenchCase parse_bench_case(std::string_view name);
 // Names separated by commas.
 std::vector<BenchCase> parse_bench_cases(std::string_view names);
 // What is measured unless the caller chooses.
-std::vector<BenchCase> default_bench_cases();
+std::vector<BenchCase> default_bench_cases(bool gpu);
 
 }  // namespace strata

@@ -54,7 +54,7 @@ double seconds(std::int64_t nanoseconds) { return static_cast<double>(nanosecond
 
 std::string rate_text(double rate, double achieved) {
   std::string text = fmt::format("{:9.1f} tokens/s", rate);
-  if (achieved > 0) text += fmt::format(", {:.0f} % of this machine's measured limit", 100 * achieved);
+  if (achieved > 0) text += fmt::format(", {:.0f} % of the measured limit", 100 * achieved);
   return text;
 }
 

@@ -15,7 +15,10 @@ namespace strata {
 namespace fs = std::filesystem;
 
 void LoadFlags::add(CLI::App& command) {
-  command.add_option("--threads", threads, "threads to compute with (default: one per physical core)")
+  command.add_option("--device", device,
+                     "auto (default: the first GPU on which the model fits, else the CPU), cpu, or cuda0, "
+                     "cuda1 …");
+  command.add_option("--threads", threads, "CPU threads to compute with (default: one per physical core)")
       ->check(CLI::Range(1, 1024));
   command
       .add_option("--context", context, "tokens a conversation may reach (default: 4096, at most as trained)")
@@ -32,6 +35,8 @@ void LoadFlags::add(CLI::App& command) {
 
 ModelOptions LoadFlags::options() const {
   ModelOptions o;
+  parse_device(device);  // says now what is wrong with it
+  o.device = device;
   o.threads = threads;
   o.context = context;
   const std::string m = CLI::detail::to_lower(mode);
@@ -101,6 +106,15 @@ std::uint64_t parse_size(const std::string& text) {
   if (used == 0 || !(bytes >= 1) || bytes > 1e18)
     throw_error(ErrorKind::bad_input, "'{}' is no size: write it as 900M or 2G", text);
   return static_cast<std::uint64_t>(bytes);
+}
+
+void note_device(const PreparedModel& m, bool always) {
+  if (!m.device_note.empty() && (always || m.gpu_passed_over)) note("{}; using the CPU", m.device_note);
+}
+
+std::string device_text(const DeviceInfo& d) {
+  if (d.threads == 0) return fmt::format("{}: {}, {}", d.id, d.name, d.kernels);
+  return fmt::format("{}, {} thread{}, {}", d.name, d.threads, d.threads == 1 ? "" : "s", d.kernels);
 }
 
 const char* mode_name(Mode mode) {

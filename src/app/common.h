@@ -11,6 +11,7 @@ namespace strata {
 
 // Flags that say how a model is loaded.
 struct LoadFlags {
+  std::string device = "auto";
   std::uint32_t threads = 0;
   std::uint32_t context = 0;
   std::string kv_type;
@@ -38,9 +39,15 @@ std::uint64_t parse_size(const std::string& text);
 
 const char* mode_name(Mode mode);
 
-// This machine's ceilings for that many threads (0: as many as models get): those kept in the user's cache,
-// else measured now, which takes a few seconds and is said on stderr. A cache that can't be written is said,
-// not fatal.
-Ceilings machine_ceilings(std::uint32_t threads, bool again = false);
+// The device's ceilings: those kept in the user's cache, else measured now, which takes a few seconds and is
+// said on stderr. A cache that can't be written is said, not fatal.
+Ceilings device_ceilings(Device& device, bool again = false);
+
+// Says on stderr that a model runs on the CPU and why, when nobody asked for that; `always`: also where there
+// is no GPU.
+void note_device(const PreparedModel& model, bool always);
+
+// "AMD EPYC 9B45, 2 threads, avx512vnni" or "CUDA0: NVIDIA H100, sm_90"
+std::string device_text(const DeviceInfo& device);
 
 }  // namespace strata

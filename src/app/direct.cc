@@ -30,8 +30,22 @@ Chunk DirectModel::chunk(std::uint32_t slot, std::uint32_t first_position,
 }
 
 const StepResult& DirectModel::step(std::span<const Chunk> chunks) {
+  finish();
   decoder_->submit({chunks});
   return decoder_->wait();
+}
+
+void DirectModel::push(std::span<const Chunk> chunks) {
+  if (in_flight_ == (decoder_->executable().asynchronous() ? 2u : 1u)) {
+    decoder_->wait();
+    --in_flight_;
+  }
+  decoder_->submit({chunks});
+  ++in_flight_;
+}
+
+void DirectModel::finish() {
+  for (; in_flight_ > 0; --in_flight_) decoder_->wait();
 }
 
 }  // namespace strata

@@ -25,10 +25,14 @@ class DirectModel {
   // A chunk of the sequence in `slot`; its tokens must stay until the step is done.
   Chunk chunk(std::uint32_t slot, std::uint32_t first_position, std::span<const std::int32_t> tokens) const;
   const StepResult& step(std::span<const Chunk> chunks);
+  // Steps whose results nobody reads: as many in flight as the device allows, as the engine has them.
+  void push(std::span<const Chunk> chunks);
+  void finish();
 
  private:
   PreparedModel prepared_;
   std::unique_ptr<Decoder> decoder_;
+  std::uint32_t in_flight_ = 0;
   // By slot, then by group: page ids of the whole context. A window's pages are used again when it has passed
   // them.
   std::vector<std::vector<std::int32_t>> pages_;

@@ -12,6 +12,7 @@ namespace {
 struct Flags {
   std::string model;
   std::uint32_t parallel = 1;
+  std::string devices;
   bool json = false;
   LoadFlags load;
 };
@@ -32,16 +33,37 @@ nlohmann::ordered_json to_json(const MemoryPlan& plan) {
   return value;
 }
 
-int plan(const Flags& flags) {
+// A GPU that isn't here is planned for on paper, if somebody says how large it is.
+ModelOptions options_for(const Flags& flags) {
   ModelOptions options = flags.load.options();
   options.slots = flags.parallel;
+  const DeviceName device = parse_device(options.device);
+  if (!flags.devices.empty()) {
+    if (device.kind == DeviceName::Kind::cpu)
+      throw_error(ErrorKind::bad_input, "--devices describes a GPU, so --device cpu can't go with it");
+    options.paper_bytes = parse_size(flags.devices);
+  } else if (device.kind == DeviceName::Kind::cuda) {
+    const CudaDevices found = find_cuda_devices();
+    if (found.count > 0) return options;
+    if (options.memory_limit == 0)
+      throw_error(ErrorKind::not_found,
+                  "there is no GPU to plan for ({}); say how large it is with --devices 80GiB", found.why);
+    options.paper_bytes = options.memory_limit;
+  }
+  return options;
+}
+
+int plan(const Flags& flags) {
+  const ModelOptions options = options_for(flags);
   const auto path = resolve_model(flags.model);
-  const PreparedModel prepared = prepare_model(path, options, true);
+  Devices devices;
+  const PreparedModel prepared = prepare_model(path, options, devices, true);
+  note_device(prepared, true);
   if (flags.json)
     print_json(to_json(prepared.plan));
   else
     write_stdout(to_text(prepared.plan));
-  prepare_model(path, options);  // says what would make it fit when it doesn't
+  prepare_model(path, options, devices);  // says what would make it fit when it doesn't
   return 0;
 }
 
@@ -52,12 +74,15 @@ void add_plan(CLI::App& app, Action& action) {
       add_command(app, "plan", "show what memory a model would take, to the byte, without loading it",
                   "  strata plan smollm2\n"
                   "  strata plan llama-8b.gguf --context 32768 --kv-type q8_0 --parallel 4\n"
-                  "  strata plan llama-8b.gguf --memory-limit 4G      says what would make it fit");
+                  "  strata plan llama-8b.gguf --memory-limit 4G      says what would make it fit\n"
+                  "  strata plan llama-8b.gguf --devices 24GiB        for a GPU that isn't here");
   auto flags = std::make_shared<Flags>();
   add_model_argument(*command, flags->model);
   command->add_option("--parallel", flags->parallel, "conversations running at once")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
+  command->add_option("--devices", flags->devices,
+                      "plan on paper for a GPU with so much memory, such as 24GiB");
   command->add_flag("--json", flags->json, "print JSON");
   flags->load.add(*command);
   command->callback([&action, flags] { action = [flags] { return plan(*flags); }; });

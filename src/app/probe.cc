@@ -7,12 +7,13 @@
 #include "app/output.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
+#include "device/cuda_plugin.h"
 
 namespace strata {
 namespace {
 
 struct Flags {
-  std::string threads;
+  std::string device = "auto", threads;
   bool again = false, json = false;
 };
 
@@ -37,17 +38,37 @@ std::vector<std::uint32_t> thread_counts(const std::string& text) {
 }
 
 nlohmann::ordered_json to_json(const Ceilings& c) {
-  nlohmann::ordered_json value = {{"cpu", c.cpu},
-                                  {"threads", c.threads},
-                                  {"read_bytes_per_second", c.read_bytes_per_second},
-                                  {"measured_at", c.measured_at}};
+  nlohmann::ordered_json value = {{"device", c.device}};
+  if (c.threads) value["threads"] = c.threads;
+  value["read_bytes_per_second"] = c.read_bytes_per_second;
+  if (c.launch_seconds > 0) {
+    value["to_device_bytes_per_second"] = c.to_device_bytes_per_second;
+    value["from_device_bytes_per_second"] = c.from_device_bytes_per_second;
+    value["launch_seconds"] = c.launch_seconds;
+  }
+  value["measured_at"] = c.measured_at;
   for (const auto& [type, rate] : c.multiply_per_second)
     value["multiply_per_second"][std::string(dtype_info(type).name)] = rate;
   return value;
 }
 
+void print_gpu(const Ceilings& c) {
+  const auto found = c.multiply_per_second.find(DType::F16);
+  print("{}\n\n", c.device);
+  print("{:<26}{:>10.1f}\n", "memory read, GB/s", c.read_bytes_per_second / 1e9);
+  print("{:<26}{:>10.1f}\n", "f16 tensor cores, Top/s",
+        found == c.multiply_per_second.end() ? 0.0 : found->second / 1e12);
+  print("{:<26}{:>10.1f}\n", "host to GPU, GB/s", c.to_device_bytes_per_second / 1e9);
+  print("{:<26}{:>10.1f}\n", "GPU to host, GB/s", c.from_device_bytes_per_second / 1e9);
+  print("{:<26}{:>10.2f}\n\n", "kernel in a graph, µs", c.launch_seconds * 1e6);
+  print(
+      "Every weight type's products run on the tensor cores in f16 or bf16. A multiply-add counts as two\n"
+      "operations. Measured {}.\n",
+      c.measured_at);
+}
+
 void print_table(const std::vector<Ceilings>& all) {
-  print("{}\n\n{:<18}", all.front().cpu, "threads");
+  print("{}\n\n{:<18}", all.front().device, "threads");
   for (const auto& c : all) print(" {:>10}", c.threads);
   print("\n{:<18}", "read GB/s");
   for (const auto& c : all) print(" {:>10.1f}", c.read_bytes_per_second / 1e9);
@@ -61,15 +82,39 @@ void print_table(const std::vector<Ceilings>& all) {
   print("\n\nA multiply-add counts as two operations. Measured {}.\n", all.front().measured_at);
 }
 
+std::vector<Ceilings> probe_gpus(const Flags& flags, const DeviceName& wanted) {
+  if (wanted.kind == DeviceName::Kind::cpu) return {};
+  if (wanted.kind == DeviceName::Kind::cuda)
+    return {device_ceilings(*make_cuda_device(wanted.index), flags.again)};
+  std::vector<Ceilings> gpus;
+  const CudaDevices found = find_cuda_devices();
+  for (std::uint32_t i = 0; i < found.count; ++i)
+    gpus.push_back(device_ceilings(*make_cuda_device(i), flags.again));
+  return gpus;
+}
+
+std::vector<Ceilings> probe_cpu(const Flags& flags, const DeviceName& wanted) {
+  std::vector<Ceilings> counts;
+  if (wanted.kind == DeviceName::Kind::cuda) return counts;
+  for (const std::uint32_t n : thread_counts(flags.threads))
+    counts.push_back(device_ceilings(*make_cpu_device({.threads = n}), flags.again));
+  return counts;
+}
+
 int probe(const Flags& flags) {
-  std::vector<Ceilings> all;
-  for (const std::uint32_t n : thread_counts(flags.threads)) all.push_back(machine_ceilings(n, flags.again));
+  const DeviceName wanted = parse_device(flags.device);
+  const std::vector<Ceilings> gpus = probe_gpus(flags, wanted), cpu = probe_cpu(flags, wanted);
   if (flags.json) {
     auto array = nlohmann::ordered_json::array();
-    for (const auto& c : all) array.push_back(to_json(c));
+    for (const auto& c : cpu) array.push_back(to_json(c));
+    for (const auto& c : gpus) array.push_back(to_json(c));
     print_json({{"ceilings", std::move(array)}});
-  } else {
-    print_table(all);
+    return 0;
+  }
+  if (!cpu.empty()) print_table(cpu);
+  for (const Ceilings& c : gpus) {
+    if (!cpu.empty() || &c != &gpus.front()) print("\n");
+    print_gpu(c);
   }
   return 0;
 }
@@ -77,14 +122,18 @@ int probe(const Flags& flags) {
 }  // namespace
 
 void add_probe(CLI::App& app, Action& action) {
-  auto* command =
-      add_command(app, "probe",
-                  "measure this machine's limits: read bandwidth, multiply rate per weight type, by threads\n"
-                  "The figures are kept in the user's cache and used by run, bench and serve.",
-                  "  strata probe\n"
-                  "  strata probe --threads 1,2,8 --again\n"
-                  "  strata probe --json");
+  auto* command = add_command(
+      app, "probe",
+      "measure this machine's limits: the CPU's read bandwidth and multiply rate per weight type, by\n"
+      "threads; each GPU's read bandwidth, tensor cores, link to the host and launch cost.\n"
+      "The figures are kept in the user's cache and used by run, bench and serve.",
+      "  strata probe\n"
+      "  strata probe --device cpu --threads 1,2,8 --again\n"
+      "  strata probe --device cuda0\n"
+      "  strata probe --json");
   auto flags = std::make_shared<Flags>();
+  command->add_option("--device", flags->device,
+                      "cpu, cuda0, cuda1 … (default: auto, the CPU and every GPU)");
   command->add_option("--threads", flags->threads,
                       "thread counts, separated by commas (default: 1, 2, 4 … all cores)");
   command->add_flag("--again", flags->again, "measure again, even if figures are kept");

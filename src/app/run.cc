@@ -47,15 +47,17 @@ std::optional<std::string> given_prompt(const Flags& flags) {
 // Lines of the plan with what was really taken beside them.
 void print_actual(LoadedModel& model) {
   const MemoryActual actual = model.decoder().measure();
-  const std::vector<std::vector<std::uint64_t>> lines = {actual.lines};
-  write_stderr(to_text(model.plan(), &lines));
+  write_stderr(to_text(model.plan(), &actual.lines));
+  if (const auto report = model.decoder().executable().report(); !report.empty())
+    note("{}: {}", model.device_info().id, report);
   note("resident memory of the process: {}\n", size_text(actual.resident_bytes));
 }
 
 std::unique_ptr<LoadedModel> load(const Flags& flags) {
   const auto path = resolve_model(flags.model);
-  if (flags.verbose) machine_ceilings(flags.load.threads);
   PreparedModel prepared = prepare_model(path, flags.load.options());
+  note_device(prepared, flags.verbose);
+  if (flags.verbose) device_ceilings(*prepared.device);
   if (!prepared.tokenizer)
     throw_error(ErrorKind::unsupported,
                 "{} has no vocabulary, so it can't be run on text; `strata bench` can measure it",
@@ -63,7 +65,8 @@ std::unique_ptr<LoadedModel> load(const Flags& flags) {
   if (!prepared.template_error.empty())
     note("warning: the model's chat template can't be used ({}); prompts are completed as they are",
          prepared.template_error);
-  if (flags.verbose) write_stderr(to_text(prepared.plan) + "\n");
+  if (flags.verbose)
+    write_stderr(device_text(prepared.device->info()) + "\n" + to_text(prepared.plan) + "\n");
   Progress progress("loading " + path.filename().string(), !flags.verbose && !stderr_is_terminal());
   auto model = std::make_unique<LoadedModel>(
       std::move(prepared), [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); });

@@ -53,9 +53,17 @@ ServerOptions server_options(const Flags& flags) {
 
 ModelEvents model_events() {
   ModelEvents events;
-  events.planned = [](const PreparedModel& m) { write_stderr(to_text(m.plan)); };
+  events.planned = [](const PreparedModel& m) {
+    note_device(m, true);
+    note("{}", device_text(m.device->info()));
+    write_stderr(to_text(m.plan));
+  };
   events.loaded = [](const LoadedModel& m) {
+    const MemoryActual actual = m.decoder().measure();
+    write_stderr(to_text(m.plan(), &actual.lines));
     note("{} loaded in {:.2f} s", m.path().filename().string(), m.load_seconds());
+    if (const auto report = m.decoder().executable().report(); !report.empty())
+      note("{}: {}", m.device_info().id, report);
   };
   events.unloaded = [](const std::string& name) { note("{} unloaded", name); };
   return events;

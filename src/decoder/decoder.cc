@@ -57,15 +57,23 @@ struct Decoder::Impl {
   std::uint64_t mapped_bytes = 0;
   std::unique_ptr<Executable> executable;
   std::uint32_t table_length = 0;
-  StepArrays arrays;
+  StepArrays arrays[2];  // in turn: a step in flight keeps its own
+  unsigned turn = 0;
+  std::uint64_t executable_bytes = 0;  // of the device, measured
   double load_seconds = 0;
 
   void make_arenas();
   Bindings place_weights(const LoadProgress& progress);
   void place_states(Bindings& bindings) const;
-  void add_chunk(const Chunk& chunk);
-  void add_tables(const Batch& batch);
-  void add_outputs(const Chunk& chunk, std::uint32_t sequence, std::uint32_t first_row);
+  void compile(Bindings& bindings);
+  void warm_up();
+  void submit(const Batch& batch);
+  void add_chunk(const Chunk& chunk, StepArrays& arrays) const;
+  void add_tables(const Batch& batch, StepArrays& arrays) const;
+  void add_outputs(const Chunk& chunk, std::uint32_t sequence, std::uint32_t first_row,
+                   StepArrays& arrays) const;
+  std::uint64_t held_on_host() const;
+  std::uint64_t actual(const PlanLine& line, std::uint64_t resident) const;
 };
 
 // All memory first, so that what can't fit is said before anything is read.
@@ -113,6 +121,35 @@ void Decoder::Impl::place_states(Bindings& bindings) const {
     throw_error(ErrorKind::internal, "the states are not those that were planned");
 }
 
+void Decoder::Impl::compile(Bindings& bindings) {
+  table_length = (plan.limits.context + plan.page_tokens - 1) / plan.page_tokens + 1;
+  for (StepArrays& a : arrays) a.reserve(plan.limits, plan.groups.size(), table_length);
+  const bool host = device->target().is_host();
+  const std::uint64_t before = host ? 0 : device->memory().free;
+  executable = device->compile(forward.program, bindings, plan.limits, plan.mode);
+  if (executable->asynchronous()) warm_up();
+  if (host) return;
+  const std::uint64_t after = device->memory().free;
+  executable_bytes = before > after ? before - after : 0;
+}
+
+// One row, then a page of rows: what drivers put off until a kernel runs is done, and counted. What is
+// written to the first page nobody reads: pages are written before they are read.
+void Decoder::Impl::warm_up() {
+  const StepLimits& limits = plan.limits;
+  const std::vector<std::int32_t> page = {0};
+  const std::vector<std::span<const std::int32_t>> tables(plan.groups.size(), page);
+  const std::uint32_t most = std::min({limits.rows, limits.context, plan.page_tokens});
+  const std::vector<std::int32_t> tokens(most, 0);
+  for (const std::uint32_t n : {1u, most}) {
+    Chunk chunk{.slot = 0, .first_position = 0, .tokens = std::span(tokens).first(n), .block_tables = tables};
+    if (limits.outputs > 0) chunk.n_outputs = 1, chunk.want = static_cast<std::uint8_t>(Want::sample);
+    submit({{&chunk, 1}});
+    executable->wait();
+  }
+  executable->reset_slot(0);
+}
+
 Decoder::Decoder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Decoder::~Decoder() = default;
 
@@ -130,9 +167,7 @@ std::unique_ptr<Decoder> Decoder::load(std::shared_ptr<const GgufFile> file, For
   impl->place_states(bindings);
   bindings.workspace = impl->workspace->data();
   bindings.workspace_bytes = impl->workspace->bytes();
-  impl->executable = impl->device->compile(impl->forward.program, bindings, plan.limits, plan.mode);
-  impl->table_length = (plan.limits.context + plan.page_tokens - 1) / plan.page_tokens + 1;
-  impl->arrays.reserve(plan.limits, plan.groups.size(), impl->table_length);
+  impl->compile(bindings);
   impl->load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return std::unique_ptr<Decoder>(new Decoder(std::move(impl)));
 }
@@ -143,36 +178,47 @@ Device& Decoder::device() { return *impl_->device; }
 double Decoder::load_seconds() const { return impl_->load_seconds; }
 Executable& Decoder::executable() { return *impl_->executable; }
 
+// Of the process's resident bytes, those that other lines of the host's plan count.
+std::uint64_t Decoder::Impl::held_on_host() const {
+  const std::uint64_t arenas = weights->bytes() + states->bytes() + workspace->bytes();
+  return (device->target().is_host() ? arenas : executable->staging_bytes()) + mapped_bytes;
+}
+
+std::uint64_t Decoder::Impl::actual(const PlanLine& line, std::uint64_t resident) const {
+  switch (line.purpose) {
+    case Purpose::weights:
+      return weights->held_bytes();
+    case Purpose::mapped_weights:
+      return mapped_bytes;
+    case Purpose::state:
+      return states->held_bytes();
+    case Purpose::workspace:
+      return workspace->held_bytes();
+    case Purpose::executables:
+      return executable_bytes;
+    case Purpose::context:
+      return device->info().context_bytes;
+    case Purpose::staging:
+      return executable->staging_bytes();
+    case Purpose::process:
+      return resident > held_on_host() ? resident - held_on_host() : 0;
+    case Purpose::reserve:
+      return line.bytes;
+  }
+  return 0;
+}
+
 MemoryActual Decoder::measure() const {
   MemoryActual actual{.resident_bytes = resident_bytes()};
-  std::uint64_t held =
-      impl_->weights->bytes() + impl_->states->bytes() + impl_->workspace->bytes() + impl_->mapped_bytes;
-  for (const auto& line : impl_->plan.devices[0].lines) {
-    switch (line.purpose) {
-      case Purpose::weights:
-        actual.lines.push_back(impl_->weights->bytes());
-        break;
-      case Purpose::mapped_weights:
-        actual.lines.push_back(impl_->mapped_bytes);
-        break;
-      case Purpose::state:
-        actual.lines.push_back(impl_->states->bytes());
-        break;
-      case Purpose::workspace:
-        actual.lines.push_back(impl_->workspace->bytes());
-        break;
-      case Purpose::process:
-        actual.lines.push_back(actual.resident_bytes > held ? actual.resident_bytes - held : 0);
-        break;
-      case Purpose::reserve:
-        actual.lines.push_back(line.bytes);
-        break;
-    }
+  for (const DevicePlan& device : impl_->plan.devices) {
+    auto& lines = actual.lines.emplace_back();
+    for (const auto& line : device.lines) lines.push_back(impl_->actual(line, actual.resident_bytes));
   }
   return actual;
 }
 
-void Decoder::Impl::add_outputs(const Chunk& c, std::uint32_t sequence, std::uint32_t first_row) {
+void Decoder::Impl::add_outputs(const Chunk& c, std::uint32_t sequence, std::uint32_t first_row,
+                                StepArrays& arrays) const {
   if (c.n_outputs > c.tokens.size() || arrays.outputs.size() + c.n_outputs > plan.limits.outputs)
     throw_error(ErrorKind::bad_input, "a step may want {} outputs at most", plan.limits.outputs);
   const auto n = static_cast<std::uint32_t>(c.tokens.size());
@@ -181,7 +227,7 @@ void Decoder::Impl::add_outputs(const Chunk& c, std::uint32_t sequence, std::uin
         {.row = first_row + i, .sequence = sequence, .want = c.want, .sampling = c.sampling, .mask = c.mask});
 }
 
-void Decoder::Impl::add_chunk(const Chunk& c) {
+void Decoder::Impl::add_chunk(const Chunk& c, StepArrays& arrays) const {
   const StepLimits& limits = plan.limits;
   if (arrays.sequences.size() >= limits.slots || arrays.tokens.size() + c.tokens.size() > limits.rows)
     throw_error(ErrorKind::bad_input, "a step holds {} sequences and {} tokens at most", limits.slots,
@@ -199,10 +245,10 @@ void Decoder::Impl::add_chunk(const Chunk& c) {
     arrays.positions.push_back(c.first_position + static_cast<std::int32_t>(i));
     arrays.row_sequence.push_back(sequence);
   }
-  add_outputs(c, sequence, first_row);
+  add_outputs(c, sequence, first_row, arrays);
 }
 
-void Decoder::Impl::add_tables(const Batch& batch) {
+void Decoder::Impl::add_tables(const Batch& batch, StepArrays& arrays) const {
   for (std::size_t g = 0; g < plan.groups.size(); ++g)
     for (const Chunk& c : batch.chunks) {
       if (c.block_tables.size() != plan.groups.size())
@@ -215,19 +261,21 @@ void Decoder::Impl::add_tables(const Batch& batch) {
     }
 }
 
-void Decoder::submit(const Batch& batch) {
-  StepArrays& a = impl_->arrays;
+void Decoder::Impl::submit(const Batch& batch) {
+  StepArrays& a = arrays[turn ^= 1];
   a.clear();
-  for (const Chunk& c : batch.chunks) impl_->add_chunk(c);
-  impl_->add_tables(batch);
-  impl_->executable->launch({.tokens = a.tokens,
-                             .positions = a.positions,
-                             .row_sequence = a.row_sequence,
-                             .sequences = a.sequences,
-                             .outputs = a.outputs,
-                             .block_tables = a.block_tables,
-                             .pages_per_sequence = impl_->table_length});
+  for (const Chunk& c : batch.chunks) add_chunk(c, a);
+  add_tables(batch, a);
+  executable->launch({.tokens = a.tokens,
+                      .positions = a.positions,
+                      .row_sequence = a.row_sequence,
+                      .sequences = a.sequences,
+                      .outputs = a.outputs,
+                      .block_tables = a.block_tables,
+                      .pages_per_sequence = table_length});
 }
+
+void Decoder::submit(const Batch& batch) { impl_->submit(batch); }
 
 const StepResult& Decoder::wait() { return impl_->executable->wait(); }
 void Decoder::reset_slot(std::uint32_t slot) { impl_->executable->reset_slot(slot); }

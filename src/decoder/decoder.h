@@ -17,13 +17,14 @@ namespace strata {
 
 // Bytes really held, by the plan's lines.
 struct MemoryActual {
-  std::vector<std::uint64_t> lines;  // parallel to MemoryPlan::devices[0].lines
-  std::uint64_t resident_bytes = 0;  // of the process, as the system counts pages touched
+  std::vector<std::vector<std::uint64_t>> lines;  // parallel to MemoryPlan::devices and their lines
+  std::uint64_t resident_bytes = 0;               // of the process, as the system counts pages touched
 };
 
 class Decoder {
  public:
-  // Loads as planned. `file` stays open as long as weights are mapped. Throws Error(no_memory) before
+  // Loads as planned, and runs a step where the device is asynchronous, so that everything it needs is there
+  // and measured. `file` stays open as long as weights are mapped. Throws Error(no_memory) before
   // anything is read when an arena can't be had; progress is called from this thread.
   static std::unique_ptr<Decoder> load(std::shared_ptr<const GgufFile> file, Forward forward,
                                        const MemoryPlan& plan, std::shared_ptr<Device> device,
@@ -36,10 +37,11 @@ class Decoder {
   MemoryActual measure() const;
   double load_seconds() const;
 
-  // Runs one mixed batch: prefill chunks and decode tokens of several sequences. submit() returns at once
-  // where the device is asynchronous; one step may be in flight. wait() gives its results, valid until the
-  // next submit(). Not thread-safe. Throws Error(bad_input) when the batch breaks the plan's limits.
-  // Allocates nothing.
+  // Runs one mixed batch: prefill chunks and decode tokens of several sequences. Where the device is
+  // asynchronous submit() returns at once and a second step may be submitted before the first is waited for.
+  // wait() gives the results of the oldest, valid until the next wait(), logits and hidden until the next
+  // submit(). Not thread-safe. Throws Error(bad_input) when the batch breaks the plan's limits. Allocates
+  // nothing.
   void submit(const Batch& batch);
   const StepResult& wait();
 

@@ -1,4 +1,5 @@
-// Helpers of this room's tests: a model loaded on the CPU with its own simple page tables.
+// Helpers of this room's tests: a model loaded on the CPU, or on the GPU that STRATA_TEST_DEVICE names
+// ("cuda0"), with its own simple page tables.
 #pragma once
 
 #include <cstdlib>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "decoder/decoder.h"
+#include "decoder/devices.h"
 #include "model/config.h"
 
 namespace strata::testing {
@@ -20,6 +22,11 @@ struct LoadOptions {
   StepLimits limits{.rows = 64, .outputs = 64, .slots = 1, .context = 256};
   std::uint32_t threads = 2;
 };
+
+inline DeviceName test_device() {
+  const char* name = std::getenv("STRATA_TEST_DEVICE");
+  return name ? parse_device(name) : DeviceName{DeviceName::Kind::cpu};
+}
 
 // One chunk for a slot.
 struct TestChunk {
@@ -36,7 +43,10 @@ class TestModel {
     config = read_config(*file);
     Forward forward =
         write_forward(*file, config, {.kv_type = options.kv_type, .context = options.limits.context});
-    std::shared_ptr<Device> device = make_cpu_device({.threads = options.threads});
+    const DeviceName wanted = test_device();
+    std::shared_ptr<Device> device = wanted.kind == DeviceName::Kind::cuda
+                                         ? make_cuda_device(wanted.index)
+                                         : make_cpu_device({.threads = options.threads});
     const MemoryPlan plan = plan_memory({.config = &config,
                                          .program = &forward.program,
                                          .target = &device->target(),
@@ -44,7 +54,8 @@ class TestModel {
                                          .mode = options.mode,
                                          .kv_type = options.kv_type,
                                          .threads = device->info().threads,
-                                         .process_bytes = 1});
+                                         .process_bytes = 1,
+                                         .context_bytes = device->info().context_bytes});
     decoder = Decoder::load(file, std::move(forward), plan, device);
     // Pages dealt out in turn, so that a sequence's neighbours lie apart. A windowed group reuses its share
     // in a ring.
@@ -61,6 +72,10 @@ class TestModel {
 
   // Runs one step with a chunk per entry; every token's output is wanted.
   const StepResult& step(const std::vector<TestChunk>& chunks) {
+    submit(chunks);
+    return decoder->wait();
+  }
+  void submit(const std::vector<TestChunk>& chunks) {
     chunks_.clear();
     const std::size_t groups = decoder->plan().groups.size();
     for (const auto& c : chunks) {
@@ -74,7 +89,6 @@ class TestModel {
       lengths_[c.slot] += static_cast<std::int32_t>(c.tokens.size());
     }
     decoder->submit({chunks_});
-    return decoder->wait();
   }
 
   // Logits [tokens][vocab] of one sequence from its start, in chunks of `rows`.

@@ -93,6 +93,11 @@ class CudaArena final : public Arena {
   ~CudaArena() override { device_->api.arena_free(handle_); }
   std::byte* data() override { return reinterpret_cast<std::byte*>(address_); }
   std::uint64_t bytes() const override { return bytes_; }
+  std::uint64_t held_bytes() const override {
+    abi::ArenaStats stats{};
+    call(device_->api.arena_stats, handle_, &stats);
+    return stats.mapped;
+  }
   abi::Arena* handle() { return handle_; }
 
  private:
@@ -117,6 +122,7 @@ class PluginExecutable final : public Executable {
                                  bindings.workspace_bytes};
     abi::Message report{};
     call(device_->api.compile, device_->handle, &wire.view(), &view, &limits, mode, &handle_, &report);
+    report_ = report.text;
   }
   ~PluginExecutable() override { device_->api.executable_free(handle_); }
 
@@ -125,6 +131,13 @@ class PluginExecutable final : public Executable {
                               list_of(b.sequences), list_of(b.outputs),   list_of(b.block_tables),
                               b.pages_per_sequence};
     call(device_->api.launch, handle_, &view);
+  }
+  bool asynchronous() const override { return true; }
+  std::string report() const override { return report_; }
+  std::uint64_t staging_bytes() const override {
+    std::uint64_t bytes = 0;
+    call(device_->api.staging_bytes, handle_, &bytes);
+    return bytes;
   }
   const StepResult& wait() override {
     abi::ResultView view{};
@@ -159,6 +172,7 @@ class PluginExecutable final : public Executable {
   std::shared_ptr<OpenDevice> device_;
   const Program program_;
   abi::Executable* handle_ = nullptr;
+  std::string report_;
   StepResult result_;
   mutable std::vector<OpTime> trace_;
   Probe probe_;
@@ -169,7 +183,12 @@ class CudaDevice final : public Device {
   CudaDevice(const abi::Api& api, std::uint32_t index) : device_(std::make_shared<OpenDevice>(api)) {
     abi::DeviceDescription d{};
     call(api.device_open, index, &device_->handle, &d);
-    info_ = {.id = d.id, .name = d.name, .threads = 0, .kernels = d.kernels, .memory_bytes = d.memory_bytes};
+    info_ = {.id = d.id,
+             .name = d.name,
+             .threads = 0,
+             .kernels = d.kernels,
+             .memory_bytes = d.memory_bytes,
+             .context_bytes = d.context_bytes};
   }
   const DeviceInfo& info() const override { return info_; }
   const Target& target() const override { return cuda_target(); }
@@ -177,6 +196,25 @@ class CudaDevice final : public Device {
     DeviceMemory memory;
     call(device_->api.device_memory, device_->handle, &memory.total, &memory.free);
     return memory;
+  }
+  bool lost() const override {
+    std::int32_t lost = 0;
+    abi::Message message{};
+    return device_->api.device_lost(device_->handle, &lost, &message) != 0 || lost != 0;
+  }
+  DeviceRates measure_rates() override {
+    abi::Rates r{};
+    call(device_->api.device_measure, device_->handle, &r);
+    DeviceRates rates{.read_bytes_per_second = r.read_bytes_per_second,
+                      .to_device_bytes_per_second = r.to_device_bytes_per_second,
+                      .from_device_bytes_per_second = r.from_device_bytes_per_second,
+                      .launch_seconds = r.launch_seconds};
+    // Whatever a weight's type is, its products run on the tensor cores in f16 or bf16, at one rate.
+    for (const DType type : {DType::F32, DType::F16, DType::BF16, DType::Q4_0, DType::Q4_1, DType::Q5_0,
+                             DType::Q5_1, DType::Q8_0, DType::Q2_K, DType::Q3_K, DType::Q4_K, DType::Q5_K,
+                             DType::Q6_K, DType::IQ4_NL, DType::IQ4_XS, DType::MXFP4})
+      rates.multiply_per_second.emplace_back(type, r.multiply_per_second);
+    return rates;
   }
   std::unique_ptr<Arena> make_arena(std::string_view purpose, std::uint64_t bytes) override {
     return std::make_unique<CudaArena>(device_, purpose, bytes);

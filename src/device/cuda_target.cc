@@ -116,6 +116,23 @@ Workspace lay_out(const Program& p, const StepLimits& limits, Mode mode) {
   return w;
 }
 
+Staging staging_of(const Program& p, const StepLimits& limits, const Workspace& space) {
+  const std::uint64_t masks = std::uint64_t{limits.outputs} * ((p.vocab_size + 31) / 32) * 4;
+  return {space.step_bytes + masks, std::max(limits.outputs, 1u) * sizeof(std::int32_t)};
+}
+
+std::vector<BucketSize> bucket_sizes(const StepLimits& limits) {
+  std::vector<BucketSize> sizes;
+  for (std::uint32_t rows = 1;; rows *= 2) {
+    const std::uint32_t n = std::min(rows, limits.rows);
+    const std::uint32_t most = std::min(n, limits.outputs);
+    // Prompts want one output of many rows, decode one of every row; steps between them take the larger.
+    if (most > 1 && n > 8) sizes.push_back({n, 1});
+    sizes.push_back({n, most});
+    if (rows >= limits.rows) return sizes;
+  }
+}
+
 }  // namespace cuda
 
 namespace {
@@ -123,6 +140,7 @@ namespace {
 class CudaTarget final : public Target {
  public:
   std::string_view name() const override { return "CUDA"; }
+  bool is_host() const override { return false; }
   std::uint64_t alignment() const override { return cuda::kAlign; }
   std::uint32_t page_tokens() const override { return cuda::kPageTokens; }
 
@@ -140,6 +158,26 @@ class CudaTarget final : public Target {
                                 std::uint32_t) const override {
     return cuda::lay_out(program, limits, mode).bytes;
   }
+
+  std::uint64_t staging_bytes(const Program& program, const StepLimits& limits) const override {
+    // The step block's size doesn't depend on the mode.
+    const cuda::Staging s = cuda::staging_of(program, limits, cuda::lay_out(program, limits, Mode::exact));
+    return cuda::kStepsInFlight * (s.block + s.sampled) + cuda::kAbortBytes;
+  }
+
+  std::uint64_t executable_bytes(const Program& program, const StepLimits& limits) const override {
+    std::uint64_t graphs = 0;
+    for (const auto& size : cuda::bucket_sizes(limits)) graphs += size.rows <= cuda::kGraphRows;
+    return kCodeBytes + graphs * program.ops.size() * kGraphOpBytes;
+  }
+  std::uint64_t context_bytes() const override { return kContextBytes; }
+  std::uint64_t reserve_bytes() const override { return kReserveBytes; }
+
+ private:
+  // Code of the kernels with their stacks, and what a graph keeps for an op (a few kernels); as measured.
+  static constexpr std::uint64_t kCodeBytes = 32ull << 20, kGraphOpBytes = 4096;
+  static constexpr std::uint64_t kContextBytes = 512ull << 20;
+  static constexpr std::uint64_t kReserveBytes = 320ull << 20;
 };
 
 }  // namespace

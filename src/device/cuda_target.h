@@ -1,5 +1,5 @@
-// What memory the CUDA back end needs: pure sizes, no driver and no GPU, so that absent GPUs can be planned
-// for. The plug-in carves by the same functions.
+// What memory the CUDA back end needs, behind cuda_target() (target.h): pure sizes, no driver and no GPU, so
+// that absent GPUs can be planned for. The plug-in carves by the same functions.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,6 @@
 #include "device/target.h"
 
 namespace strata {
-
-const Target& cuda_target();
 
 namespace cuda {
 
@@ -43,6 +41,23 @@ struct Workspace {
   std::uint64_t bytes = 0;
 };
 Workspace lay_out(const Program& program, const StepLimits& limits, Mode mode);
+
+// Page-locked host memory of an executable: for each step in flight an image of the device's step block with
+// its masks, and the sampled tokens; once the flag that ends spins.
+inline constexpr std::uint32_t kStepsInFlight = 2;
+inline constexpr std::uint64_t kAbortBytes = 64;
+struct Staging {
+  std::uint64_t block, sampled;
+};
+Staging staging_of(const Program& program, const StepLimits& limits, const Workspace& space);
+
+// Steps of at most so many rows are CUDA graphs; larger ones hide their launches.
+inline constexpr std::uint32_t kGraphRows = 128;
+struct BucketSize {
+  std::uint32_t rows, outputs;
+};
+// The sizes that steps are prepared for, ascending.
+std::vector<BucketSize> bucket_sizes(const StepLimits& limits);
 
 }  // namespace cuda
 }  // namespace strata

@@ -1,5 +1,5 @@
-// A device, the memory carved from it, and executables. CPU today; CUDA is a plug-in behind the same
-// contract.
+// A device, the memory carved from it, and executables: the CPU, and NVIDIA GPUs through a plug-in behind the
+// same contract (cuda_plugin.h).
 #pragma once
 
 #include <cstddef>
@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "device/step.h"
@@ -21,6 +22,19 @@ struct DeviceInfo {
   std::uint32_t threads = 0;  // CPU: threads used
   std::string kernels;        // "avx512vnni", "sm_90a"
   std::uint64_t memory_bytes = 0;
+  // Of its memory, what opening it took: the driver's context and libraries. 0: none, or it can't be
+  // measured.
+  std::uint64_t context_bytes = 0;
+};
+
+// What a device was measured to do at best; 0: not measured.
+struct DeviceRates {
+  double read_bytes_per_second = 0;  // of its own memory
+  // Operations a second (a multiply-add is two) on weights of a type, in many rows.
+  std::vector<std::pair<DType, double>> multiply_per_second;
+  double to_device_bytes_per_second = 0;  // from page-locked host memory
+  double from_device_bytes_per_second = 0;
+  double launch_seconds = 0;  // from one kernel of a graph to the next
 };
 
 struct DeviceMemory {
@@ -35,6 +49,8 @@ class Arena {
   virtual ~Arena() = default;
   virtual std::byte* data() = 0;  // an address on the device
   virtual std::uint64_t bytes() const = 0;
+  // What it really takes of the device: bytes(), rounded up as the device does.
+  virtual std::uint64_t held_bytes() const { return bytes(); }
 };
 
 // One weight to place: `raw` is the file's bytes (row slices of a tensor are contiguous), `offset` its place
@@ -56,28 +72,34 @@ struct Bindings {
   std::uint64_t workspace_bytes = 0;  // Target::workspace_bytes
 };
 
-// Time and bytes of one op of the last step; filled only when tracing is on.
+// Time of one op of the last step; filled only when tracing is on.
 struct OpTime {
   std::uint32_t op;
   std::int64_t nanoseconds;
 };
 
 // A program compiled for one device, mode and limits. Not thread-safe: one caller (decoder's executor) at a
-// time. Allocates everything at compile; launch and wait allocate nothing.
+// time. Allocates everything at compile; launch and wait allocate nothing. Calls take effect in order.
 class Executable {
  public:
   virtual ~Executable() = default;
-  // The block's memory must stay until wait() returned. Throws Error(bad_input) if the block breaks the
+  // The block's memory must stay until its wait() returned. Throws Error(bad_input) if the block breaks the
   // limits.
   virtual void launch(const StepBlock& block) = 0;
+  // The oldest step that wasn't waited for.
   virtual const StepResult& wait() = 0;
-  // Whether launch() returns before the step is done.
+  // Whether launch() returns before the step is done; then a second step may be launched before the first is
+  // waited for.
   virtual bool asynchronous() const { return false; }
   // Forgets a slot's history (repeat penalties, last sample).
   virtual void reset_slot(std::uint32_t slot) = 0;
-  // Copies whole pages of every state of a group, in order. Between steps only.
+  // Copies whole pages of every state of a group, in order.
   virtual void copy_pages(std::uint32_t group, std::span<const std::int32_t> from,
                           std::span<const std::int32_t> to) = 0;
+  // One line for the load report: what runs by a slower path, and why; empty when nothing does.
+  virtual std::string report() const { return {}; }
+  // Page-locked host memory that it holds (Target::staging_bytes).
+  virtual std::uint64_t staging_bytes() const { return 0; }
   virtual void set_tracing(bool on) = 0;
   virtual std::span<const OpTime> trace() const = 0;
   // For tests and the named-activation trace: a buffer's rows as floats after each op that writes it.
@@ -94,6 +116,10 @@ class Device {
   virtual const DeviceInfo& info() const = 0;
   virtual const Target& target() const = 0;
   virtual DeviceMemory memory() const = 0;
+  // True after an error that the device can't recover from: every call fails from then on, saying so.
+  virtual bool lost() const { return false; }
+  // Takes about a second, best while nothing else uses the device.
+  virtual DeviceRates measure_rates() = 0;
   // Throws Error(no_memory) with the sizes when it can't be had.
   virtual std::unique_ptr<Arena> make_arena(std::string_view purpose, std::uint64_t bytes) = 0;
   // Repacks every weight into the arena in Mode's layout, in parallel; returns when all are in place.

@@ -1,4 +1,4 @@
-// Every op on the CPU, or on the GPU that STRATA_TEST_DEVICE names ("CUDA0"), against the slow reference,
+// Every op on the CPU, or on the GPU that STRATA_TEST_DEVICE names ("cuda0"), against the slow reference,
 // over types, shapes and modes.
 #include <gtest/gtest.h>
 
@@ -163,11 +163,16 @@ void compare_with_reference(Device& device, const Shape& shape, DType type, DTyp
   }
 }
 
+// Index of the GPU that STRATA_TEST_DEVICE names; -1: the CPU is tested.
+int test_gpu() {
+  const char* name = std::getenv("STRATA_TEST_DEVICE");
+  return name && std::string_view(name).starts_with("cuda") ? std::atoi(name + 4) : -1;
+}
+
 // Without a GPU its tests are skipped, and the output says why.
 class NeedsItsDevice : public ::testing::Environment {
   void SetUp() override {
-    const char* name = std::getenv("STRATA_TEST_DEVICE");
-    if (!name || !std::string_view(name).starts_with("CUDA")) return;
+    if (test_gpu() < 0) return;
     const CudaDevices found = find_cuda_devices();
     if (found.count == 0) GTEST_SKIP() << found.why;
   }
@@ -176,8 +181,7 @@ class NeedsItsDevice : public ::testing::Environment {
 
 // The device under test.
 std::unique_ptr<Device> cpu(std::uint32_t threads = 2) {
-  const char* name = std::getenv("STRATA_TEST_DEVICE");
-  if (name && std::string_view(name).starts_with("CUDA")) return make_cuda_device(std::atoi(name + 4));
+  if (const int gpu = test_gpu(); gpu >= 0) return make_cuda_device(static_cast<std::uint32_t>(gpu));
   return make_cpu_device({.threads = threads});
 }
 

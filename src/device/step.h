@@ -54,7 +54,8 @@ struct StepBlock {
   std::uint32_t pages_per_sequence = 0;
 };
 
-// Results of one step, valid until the executable's next launch. index = that of StepBlock::outputs.
+// Results of one step, valid until the executable's next wait, logits and hidden until its next launch. index
+// = that of StepBlock::outputs.
 struct StepResult {
   std::span<const std::int32_t> tokens;  // -1 where no sample was wanted
   std::span<const float> logits;         // [outputs, vocab]; rows that didn't want logits are unspecified

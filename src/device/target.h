@@ -32,14 +32,25 @@ class Target {
  public:
   virtual ~Target() = default;
   virtual std::string_view name() const = 0;  // "CPU", "CUDA"
+  // Whether its memory is the host's: then the process itself is part of its plan.
+  virtual bool is_host() const { return true; }
   virtual std::uint64_t alignment() const = 0;
   virtual std::uint32_t page_tokens() const = 0;
   virtual WeightLayout weight_layout(const WeightSpec& weight, Mode mode) const = 0;
   virtual std::uint64_t state_page_bytes(const StateSpec& state) const = 0;  // a multiple of alignment()
   virtual std::uint64_t workspace_bytes(const Program& program, const StepLimits& limits, Mode mode,
                                         std::uint32_t threads) const = 0;
+  // Where the device isn't the host: page-locked host memory of an executable …
+  virtual std::uint64_t staging_bytes(const Program&, const StepLimits&) const { return 0; }
+  // … and estimates, because the driver decides: device memory of compiled kernels and graphs, and of what
+  // the driver's context takes on a device that nobody has opened.
+  virtual std::uint64_t executable_bytes(const Program&, const StepLimits&) const { return 0; }
+  virtual std::uint64_t context_bytes() const { return 0; }
+  // Kept free: a load's staging, and what the driver takes later.
+  virtual std::uint64_t reserve_bytes() const { return 0; }
 };
 
 const Target& cpu_target();
+const Target& cuda_target();
 
 }  // namespace strata

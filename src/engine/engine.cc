@@ -99,6 +99,8 @@ class Engine::Impl {
   void step();
   void start(StepPlan& plan);
   bool collect_results(StepPlan& plan);
+  void finish_step(StepPlan& plan);
+  void step_ahead(StepPlan& next);
   void process(StepPlan& plan);
   void take_token(const std::shared_ptr<State>& state, TokenId token);
   void record(const StepPlan& plan);
@@ -126,7 +128,7 @@ class Engine::Impl {
   StepPlan* in_flight_ = nullptr;
   std::vector<std::int32_t> samples_;  // of the step whose results are being processed
   std::vector<std::shared_ptr<State>> finished_;
-  EngineClock::time_point step_begin_, last_results_;
+  EngineClock::time_point last_results_;
   std::int64_t device_ns_ = 0;
   double step_seconds_ = 0;
 
@@ -244,26 +246,30 @@ void Engine::Impl::end_all() {
   for (const auto& state : all) finish(state, DoneReason::cancelled);
 }
 
-// A synchronous runner: plan, run, process. An asynchronous one computes a step while the one before it is
-// processed and the next is planned, so plans are made one step early: their decode rows take the last sample
-// from the device, and a row of an answer that turns out to have ended is thrown away.
 void Engine::Impl::step() {
   StepPlan& next = plans_[turn_ ^= 1];
-  const auto begin = EngineClock::now();
+  next.begin = EngineClock::now();
   scheduler_.plan(next);
   publish_waiting();
+  if (info_.asynchronous) return step_ahead(next);
+  if (next.empty()) return unstick();
+  start(next);
+  if (in_flight_) finish_step(*std::exchange(in_flight_, nullptr));
+}
+
+// While a step runs the next is planned and submitted, so the device never waits for the host: its decode
+// rows take the last sample on the device, and a row of an answer that turns out to have ended is thrown
+// away.
+void Engine::Impl::step_ahead(StepPlan& next) {
   StepPlan* previous = std::exchange(in_flight_, nullptr);
-  if (previous && !collect_results(*previous)) {
-    scheduler_.copied(next);  // its samples will never come
-    fail_step(next, std::make_exception_ptr(Error(ErrorKind::internal, "the step before it failed")));
-    return;
-  }
-  step_begin_ = previous ? last_results_ : begin;
+  if (next.empty() && !previous) return unstick();
   if (!next.empty()) start(next);
-  if (previous) process(*previous);
-  if (in_flight_ && !info_.asynchronous && collect_results(*std::exchange(in_flight_, nullptr)))
-    process(next);
-  if (next.empty() && !previous) unstick();
+  if (previous) finish_step(*previous);
+}
+
+// A failed step fails its requests; the rows that a step after it has for them count for nothing.
+void Engine::Impl::finish_step(StepPlan& plan) {
+  if (collect_results(plan)) process(plan);
 }
 
 void Engine::Impl::start(StepPlan& plan) {
@@ -298,8 +304,10 @@ bool Engine::Impl::collect_results(StepPlan& plan) {
     fail_step(plan, std::current_exception());
     return false;
   }
+  // A step that was submitted while another ran began when that one ended.
+  const auto begin = std::max(plan.begin, last_results_);
   last_results_ = EngineClock::now();
-  step_seconds_ = std::chrono::duration<double>(last_results_ - step_begin_).count();
+  step_seconds_ = std::chrono::duration<double>(last_results_ - begin).count();
   return true;
 }
 

@@ -297,6 +297,43 @@ TEST(Engine, AFailedStepFailsItsRequestsAndTheEngineLivesOn) {
     }
 }
 
+TEST(Engine, KeepsTwoStepsInFlightWhereTheDeviceAllowsIt) {
+  for (const bool asynchronous : {false, true}) {
+    auto info = small_info();
+    info.asynchronous = asynchronous;
+    FakeRunner runner(info);
+    FakeText text;
+    Engine engine(runner, text);
+    auto generation = engine.submit(request_of({1, 2, 3}, 20));
+    generation.wait();
+    EXPECT_EQ(ids(generation), fake_answer({1, 2, 3}, SamplingParams{}, 20, info));
+    EXPECT_EQ(runner.most_in_flight, asynchronous ? 2u : 1u);
+    EXPECT_THAT(runner.faults, IsEmpty());
+  }
+}
+
+TEST(Engine, AFailureWhileTwoStepsAreInFlightFailsThoseInvolvedOnce) {
+  for (std::uint64_t step = 2; step < 8; ++step)
+    for (const bool in_submit : {false, true}) {
+      auto info = small_info();
+      info.asynchronous = true;
+      FakeRunner runner(info);
+      (in_submit ? runner.fail_submit : runner.fail_step) = step;
+      FakeText text;
+      Engine engine(runner, text);
+      auto failed = engine.submit(request_of({1, 2, 3, 5}, 60));
+      EXPECT_EQ(failed.wait().reason, DoneReason::error);
+      auto fine = engine.submit(request_of({1, 2, 3}, 9));
+      EXPECT_NE(fine.wait().reason, DoneReason::error);
+      EXPECT_EQ(ids(fine), fake_answer({1, 2, 3}, SamplingParams{}, 9, info));
+      EXPECT_EQ(engine.stats().failed, 1u);
+      // The step behind a failed one reads what that one never wrote; nobody sees its samples.
+      if (in_submit) {
+        EXPECT_THAT(runner.faults, IsEmpty());
+      }
+    }
+}
+
 TEST(Engine, ReportsAchievedOverLimitWhenItIsKnown) {
   FakeRunner runner(small_info());
   runner.step_time = std::chrono::milliseconds(1);

@@ -1,11 +1,13 @@
 // For tests: a runner whose "state" is the tokens themselves, written to pages and read back through the
 // block tables. A sample depends on every token that attention would see, so a lost, shared or stale page
 // changes the answer; fake_answer() says what a request gives alone. Broken promises of a batch are gathered
-// in `faults`.
+// in `faults`. An asynchronous one does everything in wait(), in order.
 #pragma once
 
 #include <algorithm>
 #include <chrono>
+#include <deque>
+#include <functional>
 #include <map>
 #include <set>
 #include <stdexcept>
@@ -73,6 +75,7 @@ class FakeRunner : public StepRunner {
 
   std::vector<std::string> faults;
   std::uint64_t steps = 0, rows = 0, mixed_steps = 0;
+  std::uint32_t most_in_flight = 0;
   std::chrono::microseconds step_time{0};
   std::uint64_t fail_step = 0;  // the step with this number throws in wait(); 0: none
   std::uint64_t fail_submit = 0;
@@ -80,44 +83,62 @@ class FakeRunner : public StepRunner {
   const RunnerInfo& info() const override { return info_; }
 
   void submit(const Batch& batch) override {
-    if (in_flight_) fault("submit while a step is in flight");
+    if (in_flight_ == (info_.asynchronous ? 2u : 1u)) fault("submit while enough steps are in flight");
     if (++steps == fail_submit) throw std::runtime_error("the fake's submit failed");
-    batch_ = batch;
-    in_flight_ = true;
+    most_in_flight = std::max(most_in_flight, ++in_flight_);
     check(batch);
+    queue_.push_back({true, [this, batch, number = steps] { run(batch, number); }});
   }
 
   // Everything is read here, not in submit(): the batch's memory must have stayed.
   const StepResult& wait() override {
-    if (!in_flight_) fault("wait without a step");
-    in_flight_ = false;
+    if (in_flight_ == 0) throw std::logic_error("wait without a step");
+    --in_flight_;
     if (step_time.count() > 0) std::this_thread::sleep_for(step_time);
-    if (steps == fail_step) throw Error(ErrorKind::internal, "the fake device failed");
-    samples_.clear();
-    for (const Chunk& chunk : batch_.chunks) run(chunk);
+    for (bool step = false; !step;) {
+      const auto call = std::move(queue_.front());
+      queue_.pop_front();
+      step = call.step;
+      call.run();
+    }
     result_ = {.tokens = samples_, .nanoseconds = 1000};
     return result_;
   }
 
   void reset_slot(std::uint32_t slot) override {
-    if (in_flight_) fault("reset_slot while a step is in flight");
-    history_.at(slot).clear();
-    last_.at(slot) = kFakePoison;
+    in_order([this, slot] {
+      history_.at(slot).clear();
+      last_.at(slot) = kFakePoison;
+    });
   }
 
   void copy_pages(std::uint32_t group, std::span<const std::int32_t> from,
                   std::span<const std::int32_t> to) override {
-    if (in_flight_) fault("copy_pages while a step is in flight");
-    auto& pages = pages_.at(group);
-    const std::ptrdiff_t size = info_.page_tokens;
     for (std::size_t i = 0; i < from.size(); ++i) {
       check_page(group, from[i]);
       check_page(group, to[i]);
-      std::copy_n(pages.begin() + from[i] * size, size, pages.begin() + to[i] * size);
+      in_order([this, group, source = from[i], target = to[i]] {
+        auto& pages = pages_.at(group);
+        const std::ptrdiff_t size = info_.page_tokens;
+        std::copy_n(pages.begin() + source * size, size, pages.begin() + target * size);
+      });
     }
   }
 
  private:
+  struct Call {
+    bool step;
+    std::function<void()> run;
+  };
+  void in_order(std::function<void()> run) {
+    if (queue_.empty()) return run();
+    queue_.push_back({false, std::move(run)});
+  }
+  void run(const Batch& batch, std::uint64_t number) {
+    if (number == fail_step) throw Error(ErrorKind::internal, "the fake device failed");
+    samples_.clear();
+    for (const Chunk& chunk : batch.chunks) run(chunk);
+  }
   void fault(std::string what) {
     if (faults.size() < 20) faults.push_back(std::move(what));
   }
@@ -202,8 +223,8 @@ class FakeRunner : public StepRunner {
   std::vector<std::vector<std::int32_t>> pages_;  // by group: [page][place]
   std::vector<std::vector<TokenId>> history_;     // by slot
   std::vector<TokenId> last_;
-  Batch batch_;
-  bool in_flight_ = false;
+  std::deque<Call> queue_;
+  std::uint32_t in_flight_ = 0;
   std::vector<std::int32_t> samples_;
   StepResult result_;
 };

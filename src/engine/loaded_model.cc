@@ -9,6 +9,7 @@ namespace strata {
 namespace {
 
 constexpr std::uint32_t kDefaultContext = 4096;
+constexpr std::uint32_t kCpuBatch = 512, kGpuBatch = 2048;
 
 class TokenizerText final : public TokenText {
  public:
@@ -38,45 +39,97 @@ void read_text_parts(PreparedModel& m) {
   }
 }
 
-void fill_defaults(ModelOptions& o, const ModelConfig& config, const Device& device) {
+void fill_defaults(ModelOptions& o, const ModelConfig& config, const Target& target, const Device* device) {
   if (o.context == 0) o.context = std::min(kDefaultContext, config.context_train);
   if (o.mode == Mode::exact) o.kv_type = DType::F32;
-  o.threads = device.info().threads;
+  o.threads = device ? device->info().threads : 0;
   o.slots = std::max(1u, o.slots);
   o.outputs = std::max(o.outputs, o.slots);
+  if (o.batch == 0) o.batch = std::min(target.is_host() ? kCpuBatch : kGpuBatch, o.context);
   o.batch = std::max({o.batch, o.slots, 1u});
 }
 
-}  // namespace
-
-PreparedModel prepare_model(const std::filesystem::path& path, const ModelOptions& options,
-                            bool even_if_too_big) {
-  PreparedModel m;
-  m.path = path;
+// Plans for a device (nullptr: on paper). Returns why the model doesn't fit there, or nothing.
+std::string plan_for(PreparedModel& m, const ModelOptions& options, std::shared_ptr<Device> device) {
+  const Target& target = device ? device->target() : cuda_target();
   m.options = options;
-  m.file = std::make_shared<const GgufFile>(GgufFile::open(path));
-  m.config = read_config(*m.file);
-  read_text_parts(m);
-  m.device = make_cpu_device({.threads = options.threads, .memory_limit = options.memory_limit});
-  fill_defaults(m.options, m.config, *m.device);
+  fill_defaults(m.options, m.config, target, device.get());
   const ModelOptions& o = m.options;
   m.forward = write_forward(*m.file, m.config, {.kv_type = o.kv_type, .context = o.context});
   const std::uint64_t process = resident_bytes();
+  const std::uint64_t context = device ? device->info().context_bytes : 0;
   const PlanInput input{
       .config = &m.config,
       .program = &m.forward.program,
-      .target = &m.device->target(),
-      .device = m.device->info().id,
+      .target = &target,
+      .device = device ? device->info().id : "CUDA0",
       .limits = {.rows = o.batch, .outputs = o.outputs, .slots = o.slots, .context = o.context},
       .mode = o.mode,
       .kv_type = o.kv_type,
       .threads = o.threads,
-      .process_bytes = process};
+      .process_bytes = process,
+      .context_bytes = context,
+      .paper = !device};
   m.plan = plan_memory(input);
-  // The process's own bytes are no longer free, but already there. A limit counts what is loaded.
-  const std::string why = why_not(input, m.device->memory().free + process);
+  // What is planned but there already is no longer free. A limit counts what is loaded.
+  std::uint64_t room = o.paper_bytes;
+  if (device) room = device->memory().free + (target.is_host() ? process : context);
+  if (!target.is_host() && o.memory_limit) room = std::min(room, o.memory_limit);
+  m.device = std::move(device);
+  return why_not(input, room);
+}
+
+std::shared_ptr<Device> cpu_device(const ModelOptions& o) {
+  return make_cpu_device({.threads = o.threads, .memory_limit = o.memory_limit});
+}
+
+// The first GPU on which the model fits. False: none, and the note says why.
+bool plan_for_any_gpu(PreparedModel& m, const ModelOptions& options, Devices& devices) {
+  const CudaDevices found = find_cuda_devices();
+  m.device_note = found.why;
+  for (std::uint32_t i = 0; i < found.count; ++i) {
+    std::string why;
+    try {
+      why = plan_for(m, options, devices.cuda(i));
+    } catch (const Error& e) {
+      why = e.what();
+    }
+    if (why.empty()) {
+      m.device_note.clear();
+      return true;
+    }
+    m.gpu_passed_over = true;
+    if (m.device_note.empty()) m.device_note = fmt::format("CUDA{} isn't used: {}", i, why);
+  }
+  return false;
+}
+
+}  // namespace
+
+PreparedModel prepare_model(const std::filesystem::path& path, const ModelOptions& options, Devices& devices,
+                            bool even_if_too_big) {
+  const DeviceName wanted = parse_device(options.device);
+  PreparedModel m;
+  m.path = path;
+  m.file = std::make_shared<const GgufFile>(GgufFile::open(path));
+  m.config = read_config(*m.file);
+  read_text_parts(m);
+  std::string why;
+  if (options.paper_bytes) {
+    why = plan_for(m, options, nullptr);
+  } else if (wanted.kind == DeviceName::Kind::cuda) {
+    why = plan_for(m, options, devices.cuda(wanted.index));
+  } else if (wanted.kind == DeviceName::Kind::cpu || !plan_for_any_gpu(m, options, devices)) {
+    why = plan_for(m, options, cpu_device(options));
+  }
   if (!why.empty() && !even_if_too_big) throw Error(ErrorKind::no_memory, why);
   return m;
+}
+
+PreparedModel prepare_model(const std::filesystem::path& path, const ModelOptions& options,
+                            bool even_if_too_big) {
+  Devices devices;
+  return prepare_model(path, options, devices, even_if_too_big);
 }
 
 LoadedModel::LoadedModel(PreparedModel prepared, const LoadProgress& progress)
@@ -84,9 +137,8 @@ LoadedModel::LoadedModel(PreparedModel prepared, const LoadProgress& progress)
   // The program is kept here too: for shapes and costs, while the decoder runs its own.
   decoder_ = Decoder::load(prepared_.file, prepared_.forward, prepared_.plan, prepared_.device, progress);
   load_seconds_ = decoder_->load_seconds();
-  const DeviceInfo& device = prepared_.device->info();
   try {
-    ceilings_ = load_ceilings(ceilings_path(device.name, device.threads));
+    ceilings_ = load_ceilings(ceilings_path(prepared_.device->info()));
   } catch (const Error&) {
     ceilings_.reset();  // unknown, as on a machine that was never probed
   }

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "decoder/devices.h"
 #include "engine/chat.h"
 #include "engine/engine.h"
 #include "observe/ceilings.h"
@@ -17,12 +18,14 @@
 namespace strata {
 
 struct ModelOptions {
-  std::uint32_t threads = 0;   // 0: one per physical core
-  std::uint32_t context = 0;   // tokens a sequence may reach; 0: 4096, at most as trained
-  std::uint32_t slots = 1;     // sequences running at once
-  std::uint32_t batch = 512;   // tokens a step
-  std::uint32_t outputs = 0;   // rows with results a step; 0: as many as slots
-  DType kv_type = DType::F16;  // exact mode: F32
+  std::string device = "auto";    // parse_device(); auto: the first GPU on which the model fits, else the CPU
+  std::uint64_t paper_bytes = 0;  // not 0: plan for a GPU of so much memory, without touching any device
+  std::uint32_t threads = 0;      // of the CPU; 0: one per physical core
+  std::uint32_t context = 0;      // tokens a sequence may reach; 0: 4096, at most as trained
+  std::uint32_t slots = 1;        // sequences running at once
+  std::uint32_t batch = 0;        // tokens a step; 0: 512 on the CPU, 2048 on a GPU
+  std::uint32_t outputs = 0;      // rows with results a step; 0: as many as slots
+  DType kv_type = DType::F16;     // exact mode: F32
   Mode mode = Mode::fast;
   std::uint64_t memory_limit = 0;  // bytes; 0: what the machine has free
   std::uint32_t max_queue = 512;
@@ -39,12 +42,18 @@ struct PreparedModel {
   std::shared_ptr<const ChatTemplate> chat_template;  // null when the file has none
   std::string template_error;                         // why the file's template can't be used; then null too
   Forward forward;
-  std::shared_ptr<Device> device;
+  std::shared_ptr<Device> device;  // null when planned on paper
+  // Why device "auto" means the CPU here, one line; and whether a GPU is there and isn't used.
+  std::string device_note;
+  bool gpu_passed_over = false;
   MemoryPlan plan;
 };
 
 // Throws Error: what file, vocabulary, configuration and options have wrong; no_memory with the smallest
-// changes that would make it fit, unless `even_if_too_big` (for `plan`).
+// changes that would make it fit, unless `even_if_too_big` (for `plan`). Models prepared with one `devices`
+// share their GPUs.
+PreparedModel prepare_model(const std::filesystem::path& path, const ModelOptions& options, Devices& devices,
+                            bool even_if_too_big = false);
 PreparedModel prepare_model(const std::filesystem::path& path, const ModelOptions& options,
                             bool even_if_too_big = false);
 
@@ -66,7 +75,10 @@ class LoadedModel {
   // Throws Error(unsupported) when the file has no vocabulary.
   const Tokenizer& tokenizer() const;
   const ChatTemplate* chat_template() const { return prepared_.chat_template.get(); }
-  // Null when this machine was not probed (`strata probe`).
+  const DeviceInfo& device_info() const { return prepared_.device->info(); }
+  // Its device can't run steps any more: every request fails.
+  bool device_lost() const { return prepared_.device && prepared_.device->lost(); }
+  // Null when its device was not probed (`strata probe`).
   const Ceilings* ceilings() const { return ceilings_ ? &*ceilings_ : nullptr; }
   double load_seconds() const { return load_seconds_; }
   Engine& engine() const { return *engine_; }

@@ -35,7 +35,7 @@ ModelManager::ModelManager(Resolve resolve, ModelOptions options, ModelEvents ev
       load_(std::move(load)) {
   if (!load_)
     load_ = [this](const std::filesystem::path& path) {
-      PreparedModel prepared = prepare_model(path, options_);
+      PreparedModel prepared = prepare_model(path, options_, devices_);
       if (events_.planned) events_.planned(prepared);
       const std::string name = path.stem().string();
       auto model = std::make_shared<const LoadedModel>(std::move(prepared),
@@ -69,6 +69,8 @@ ModelManager::Lease ModelManager::acquire(std::string_view name, std::optional<K
   const auto begin = Clock::now();
   std::unique_lock lock(mutex_);
   if (stopping_) throw Error(ErrorKind::cancelled, "the server is stopping");
+  // A model on a lost device makes room for one that is loaded anew, elsewhere if need be.
+  drop(lock, [](const Slot& s) { return s.model && s.model->device_lost(); });
   auto [it, first] = slots_.try_emplace(path);
   if (first) it->second = std::make_shared<Slot>(Slot{.name = std::string(name)});
   const std::shared_ptr<Slot> slot = it->second;

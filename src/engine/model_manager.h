@@ -69,6 +69,7 @@ class ModelManager {
 
   Resolve resolve_;
   ModelOptions options_;
+  Devices devices_;
   ModelEvents events_;
   KeepAlive keep_alive_;
   Load load_;

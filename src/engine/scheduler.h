@@ -5,6 +5,7 @@
 // plans.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -40,6 +41,7 @@ struct StepPlan {
   std::vector<Copy> copies;           // … and pages to copy before the step
   StepShape shape;
   std::uint32_t prefill_rows = 0, decode_rows = 0;
+  std::chrono::steady_clock::time_point begin;  // the engine's: when planning began
 
   bool empty() const { return chunks.empty(); }
   Batch batch() const { return {chunks}; }

@@ -21,11 +21,12 @@ struct RunnerInfo {
   std::uint32_t page_tokens = 0;
   std::uint32_t vocab_size = 0;
   std::vector<RunnerGroup> groups;
-  // submit() returns before the step is done: the engine then runs one step ahead of its knowledge.
+  // submit() returns before the step is done, and a second step may be submitted before the first is waited
+  // for: the engine then runs one step ahead of its knowledge.
   bool asynchronous = false;
 };
 
-// One caller at a time. submit/wait as Decoder's; copy_pages and reset_slot only while no step is in flight.
+// One caller at a time. submit/wait as Decoder's; all calls take effect in order.
 class StepRunner {
  public:
   virtual ~StepRunner() = default;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <system_error>
@@ -22,12 +23,15 @@ double number(const Json& object, const char* key) {
 
 Ceilings from_json(const Json& json) {
   Ceilings c;
-  c.cpu = json.at("cpu").get<std::string>();
+  c.device = json.at("device").get<std::string>();
   c.threads = json.at("threads").get<std::uint32_t>();
   c.read_bytes_per_second = number(json, "read_bytes_per_second");
   const Json& rates = json.at("multiply_per_second");
   for (const auto& [name, rate] : rates.items())
     if (const auto type = find_dtype(name)) c.multiply_per_second[type->type] = number(rates, name.c_str());
+  c.to_device_bytes_per_second = number(json, "to_device_bytes_per_second");
+  c.from_device_bytes_per_second = number(json, "from_device_bytes_per_second");
+  c.launch_seconds = number(json, "launch_seconds");
   c.measured_at = json.value("measured_at", "");
   return c;
 }
@@ -46,9 +50,30 @@ void for_each_matrix(const Op& op, Fn&& fn) {
   }
 }
 
+std::string now_text() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return text;
+}
+
 }  // namespace
 
-std::filesystem::path ceilings_path(const std::string& cpu, std::uint32_t threads) {
+Ceilings measure_ceilings(Device& device) {
+  const DeviceRates rates = device.measure_rates();
+  return {.device = device.info().name,
+          .threads = device.info().threads,
+          .read_bytes_per_second = rates.read_bytes_per_second,
+          .multiply_per_second = {rates.multiply_per_second.begin(), rates.multiply_per_second.end()},
+          .to_device_bytes_per_second = rates.to_device_bytes_per_second,
+          .from_device_bytes_per_second = rates.from_device_bytes_per_second,
+          .launch_seconds = rates.launch_seconds,
+          .measured_at = now_text()};
+}
+
+std::filesystem::path ceilings_path(const DeviceInfo& device) {
   std::filesystem::path base;
   if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache) {
     base = cache;
@@ -57,10 +82,11 @@ std::filesystem::path ceilings_path(const std::string& cpu, std::uint32_t thread
   } else {
     throw_error(ErrorKind::io, "neither XDG_CACHE_HOME nor HOME says where to keep measured ceilings");
   }
-  std::string name = cpu;
+  std::string name = device.name;
+  if (device.threads) name += fmt::format("-{}", device.threads);
   for (char& c : name)
     if (!std::isalnum(static_cast<unsigned char>(c)) && c != '.' && c != '_') c = '-';
-  return base / "strata" / fmt::format("ceilings-{}-{}.json", name, threads);
+  return base / "strata" / fmt::format("ceilings-{}.json", name);
 }
 
 std::optional<Ceilings> load_ceilings(const std::filesystem::path& path) {
@@ -75,10 +101,13 @@ std::optional<Ceilings> load_ceilings(const std::filesystem::path& path) {
 }
 
 void save_ceilings(const Ceilings& ceilings, const std::filesystem::path& path) {
-  Json json{{"cpu", ceilings.cpu},
+  Json json{{"device", ceilings.device},
             {"threads", ceilings.threads},
             {"read_bytes_per_second", ceilings.read_bytes_per_second},
             {"multiply_per_second", Json::object()},
+            {"to_device_bytes_per_second", ceilings.to_device_bytes_per_second},
+            {"from_device_bytes_per_second", ceilings.from_device_bytes_per_second},
+            {"launch_seconds", ceilings.launch_seconds},
             {"measured_at", ceilings.measured_at}};
   for (const auto& [type, rate] : ceilings.multiply_per_second)
     json["multiply_per_second"][std::string(dtype_info(type).name)] = rate;

@@ -1,5 +1,5 @@
-// What this machine was measured to do, and how near a step came to it. Values are measured by
-// device/cpu/probe.h and kept in the user's cache; a ceiling of 0 is unknown.
+// What a device was measured to do (Device::measure_rates), kept in the user's cache, and how near a step
+// came to it. A ceiling of 0 is unknown.
 #pragma once
 
 #include <cstdint>
@@ -9,22 +9,29 @@
 #include <string>
 
 #include "base/dtype.h"
+#include "device/device.h"
 #include "program/cost.h"
 
 namespace strata {
 
 struct Ceilings {
-  std::string cpu;            // the device's name, "AMD EPYC 9B45"
-  std::uint32_t threads = 0;  // the figures hold for this many
+  std::string device;         // its name, "AMD EPYC 9B45"
+  std::uint32_t threads = 0;  // CPU: the figures hold for this many
   double read_bytes_per_second = 0;
   // Operations a second (a multiply-add is two) of a weight type's own kernel on many rows.
   std::map<DType, double> multiply_per_second;
+  // GPU: between host and device; and from one kernel of a graph to the next.
+  double to_device_bytes_per_second = 0, from_device_bytes_per_second = 0;
+  double launch_seconds = 0;
   std::string measured_at;  // RFC 3339, UTC
 };
 
-// ${XDG_CACHE_HOME:-~/.cache}/strata/ceilings-<cpu>-<threads>.json; characters of `cpu` that file names don't
-// like become '-'. Throws Error(io) when there is no home directory.
-std::filesystem::path ceilings_path(const std::string& cpu, std::uint32_t threads);
+// Measures now: about a second, best while nothing else uses the device. Throws Error.
+Ceilings measure_ceilings(Device& device);
+
+// ${XDG_CACHE_HOME:-~/.cache}/strata/ceilings-<device>[-<threads>].json; characters of the device's name that
+// file names don't like become '-'. Throws Error(io) when there is no home directory.
+std::filesystem::path ceilings_path(const DeviceInfo& device);
 
 // nullopt when there is no file; Error(bad_input) naming the file when it isn't what save_ceilings wrote.
 std::optional<Ceilings> load_ceilings(const std::filesystem::path& path);

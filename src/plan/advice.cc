@@ -67,13 +67,14 @@ std::string why_not(const PlanInput& in, std::uint64_t free_bytes) {
   if (needed <= free_bytes) return {};
   const std::string ways = changes(in, free_bytes);
   if (!ways.empty())
-    return fmt::format("the model needs {} on {}, but {} are free; it would fit with {}", size_text(needed),
-                       in.device, size_text(free_bytes), ways);
+    return fmt::format("the model needs {} of memory on {}, but {} are free; it would fit with {}",
+                       size_text(needed), in.device, size_text(free_bytes), ways);
   PlanInput least = in;
   least.limits.slots = 1;
   least.limits.context = std::min(in.limits.context, kLeastContext);
   return fmt::format(
-      "the model needs {} on {}, but {} are free; even --context {} needs {}, so it takes a smaller model or "
+      "the model needs {} of memory on {}, but {} are free; even --context {} needs {}, so it takes a "
+      "smaller model or "
       "quantisation",
       size_text(needed), in.device, size_text(free_bytes), least.limits.context, size_text(total_of(least)));
 }

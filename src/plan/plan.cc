@@ -70,6 +70,42 @@ std::uint64_t state_bytes(const std::vector<GroupPlan>& groups) {
   return bytes;
 }
 
+std::string weights_note(const PlanInput& in, const WeightSums& sums) {
+  const std::size_t n = in.config->layers.size();
+  return fmt::format("{} repeating layers + output layer: {}/{} on {}; {}", n, n + 1, n + 1, in.device,
+                     types_note(sums.repacked_types));
+}
+
+std::string workspace_note(const PlanInput& in) {
+  std::string text = fmt::format("steps of {} rows, {} output{}", in.limits.rows, in.limits.outputs,
+                                 in.limits.outputs == 1 ? "" : "s");
+  if (in.target->is_host()) text += fmt::format(", {} thread{}", in.threads, in.threads == 1 ? "" : "s");
+  return text;
+}
+
+void add_process(const PlanInput& in, DevicePlan& device) {
+  if (in.process_bytes)
+    device.lines.push_back({Purpose::process, in.process_bytes, "program, libraries, vocabulary (measured)"});
+}
+
+void add_driver_lines(const PlanInput& in, DevicePlan& device) {
+  device.lines.push_back({Purpose::executables, in.target->executable_bytes(*in.program, in.limits),
+                          "kernels and graphs (estimated, measured once loaded)"});
+  if (in.paper || in.context_bytes)
+    device.lines.push_back({Purpose::context, in.paper ? in.target->context_bytes() : in.context_bytes,
+                            in.paper ? "the driver's context (assumed)" : "the driver's context (measured)"});
+  device.lines.push_back(
+      {Purpose::reserve, in.target->reserve_bytes(), "kept free: staging while loading, the driver"});
+}
+
+DevicePlan plan_host(const PlanInput& in) {
+  DevicePlan host{"CPU", {}};
+  host.lines.push_back({Purpose::staging, in.target->staging_bytes(*in.program, in.limits),
+                        "page-locked: step blocks, sampled tokens"});
+  add_process(in, host);
+  return host;
+}
+
 std::string state_note(const MemoryPlan& plan) {
   std::string text = fmt::format("{} KV, {} sequence{} of {} tokens", dtype_info(plan.kv_type).name,
                                  plan.limits.slots, plan.limits.slots == 1 ? "" : "s", plan.limits.context);
@@ -90,6 +126,12 @@ const char* purpose_name(Purpose purpose) {
       return "KV state";
     case Purpose::workspace:
       return "workspace";
+    case Purpose::executables:
+      return "executables";
+    case Purpose::context:
+      return "context";
+    case Purpose::staging:
+      return "staging";
     case Purpose::process:
       return "process";
     case Purpose::reserve:
@@ -120,23 +162,21 @@ MemoryPlan plan_memory(const PlanInput& in) {
   const WeightSums weights = sum_weights(in);
   for (const auto& [type, n] : weights.slow)
     plan.slow_types.push_back(fmt::format("{}: {} tensor{}", type, n, n == 1 ? "" : "s"));
-  const std::size_t n_layers = in.config->layers.size();
   DevicePlan device{in.device, {}};
-  device.lines.push_back({Purpose::weights, weights.repacked,
-                          fmt::format("{} repeating layers + output layer, repacked: {}", n_layers,
-                                      types_note(weights.repacked_types))});
+  device.lines.push_back({Purpose::weights, weights.repacked, weights_note(in, weights)});
   if (weights.mapped)
     device.lines.push_back({Purpose::mapped_weights, weights.mapped,
                             fmt::format("read from the file: {}", types_note(weights.mapped_types))});
   device.lines.push_back({Purpose::state, state_bytes(plan.groups), state_note(plan)});
-  device.lines.push_back(
-      {Purpose::workspace, in.target->workspace_bytes(*in.program, in.limits, in.mode, in.threads),
-       fmt::format("steps of {} rows, {} output{}, {} thread{}", in.limits.rows, in.limits.outputs,
-                   in.limits.outputs == 1 ? "" : "s", in.threads, in.threads == 1 ? "" : "s")});
-  if (in.process_bytes)
-    device.lines.push_back({Purpose::process, in.process_bytes, "program, libraries, vocabulary (measured)"});
-  if (in.reserve_bytes) device.lines.push_back({Purpose::reserve, in.reserve_bytes, "kept free"});
+  device.lines.push_back({Purpose::workspace,
+                          in.target->workspace_bytes(*in.program, in.limits, in.mode, in.threads),
+                          workspace_note(in)});
+  if (in.target->is_host())
+    add_process(in, device);
+  else
+    add_driver_lines(in, device);
   plan.devices.push_back(std::move(device));
+  if (!in.target->is_host()) plan.devices.push_back(plan_host(in));
   return plan;
 }
 

@@ -12,7 +12,17 @@
 
 namespace strata {
 
-enum class Purpose : std::uint8_t { weights, mapped_weights, state, workspace, process, reserve };
+enum class Purpose : std::uint8_t {
+  weights,
+  mapped_weights,
+  state,
+  workspace,
+  executables,  // compiled kernels and graphs on a device that isn't the host: estimated, then measured
+  context,      // what the driver takes when the device is opened
+  staging,      // page-locked host memory
+  process,
+  reserve
+};
 const char* purpose_name(Purpose purpose);
 
 struct PlanLine {
@@ -42,7 +52,7 @@ struct MemoryPlan {
   std::uint32_t threads = 1;
   std::uint32_t page_tokens = 0;
   std::vector<GroupPlan> groups;
-  std::vector<DevicePlan> devices;
+  std::vector<DevicePlan> devices;  // the model's device; then, where that isn't the host, the host's side
   std::vector<std::string> slow_types;  // "IQ4_XS: 12 tensors": multiplied by a correct but slow kernel
 };
 
@@ -56,7 +66,9 @@ struct PlanInput {
   DType kv_type = DType::F16;
   std::uint32_t threads = 1;
   std::uint64_t process_bytes = 0;  // measured by the caller: program, libraries, vocabulary
-  std::uint64_t reserve_bytes = 0;
+  // Where the device isn't the host: what its driver context takes, measured or (paper) assumed.
+  std::uint64_t context_bytes = 0;
+  bool paper = false;  // nobody has opened the device
 };
 
 MemoryPlan plan_memory(const PlanInput& input);

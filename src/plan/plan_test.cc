@@ -8,7 +8,7 @@ namespace {
 
 // A target whose sizes can be worked out by hand: matrices cost a byte an element and 8 more, the rest lies
 // in the file.
-class HandTarget final : public Target {
+class HandTarget : public Target {
  public:
   std::string_view name() const override { return "hand"; }
   std::uint64_t alignment() const override { return 8; }
@@ -24,6 +24,16 @@ class HandTarget final : public Target {
                                 std::uint32_t threads) const override {
     return l.rows * 100 + threads * 10;
   }
+};
+
+// The same on a device with memory of its own.
+class HandGpu final : public HandTarget {
+ public:
+  bool is_host() const override { return false; }
+  std::uint64_t staging_bytes(const Program&, const StepLimits& l) const override { return l.outputs * 5; }
+  std::uint64_t executable_bytes(const Program&, const StepLimits& l) const override { return l.rows * 7; }
+  std::uint64_t context_bytes() const override { return 4000; }
+  std::uint64_t reserve_bytes() const override { return 900; }
 };
 
 struct Fixture {
@@ -68,6 +78,42 @@ TEST(Plan, AddsUpWhatTheTargetDeclares) {
   EXPECT_EQ(d.total(), d.bytes(Purpose::weights) + d.bytes(Purpose::mapped_weights) +
                            d.bytes(Purpose::state) + d.bytes(Purpose::workspace) + 77);
   EXPECT_THAT(plan.slow_types, ::testing::ElementsAre("Q2_K: 1 tensor"));
+}
+
+TEST(Plan, ADeviceOfItsOwnHasTheDriversShareAndAHostSide) {
+  const Fixture f;
+  const HandGpu gpu;
+  PlanInput in = f.input();
+  in.target = &gpu;
+  in.device = "CUDA0";
+  in.context_bytes = 5000;
+  const MemoryPlan plan = plan_memory(in);
+  ASSERT_EQ(plan.devices.size(), 2u);
+  const DevicePlan &d = plan.devices[0], &host = plan.devices[1];
+  EXPECT_EQ(d.bytes(Purpose::context), 5000u);
+  EXPECT_EQ(d.bytes(Purpose::executables), 64u * 7);
+  EXPECT_EQ(d.bytes(Purpose::reserve), 900u);
+  EXPECT_EQ(d.bytes(Purpose::process), 0u);
+  EXPECT_EQ(host.device, "CPU");
+  EXPECT_EQ(host.bytes(Purpose::staging), 4u * 5);
+  EXPECT_EQ(host.bytes(Purpose::process), 77u);
+  EXPECT_EQ(why_not(in, d.total()), "");
+  EXPECT_THAT(why_not(in, d.total() - 1), ::testing::HasSubstr("on CUDA0"));
+  EXPECT_THAT(to_text(plan), ::testing::HasSubstr("2 repeating layers + output layer: 3/3 on CUDA0"));
+  in.paper = true;
+  EXPECT_EQ(plan_memory(in).devices[0].bytes(Purpose::context), 4000u);
+}
+
+TEST(Plan, AGpuIsPlannedForWithoutOne) {
+  const Fixture f;
+  PlanInput in = f.input();
+  in.target = &cuda_target();
+  in.paper = true;
+  const DevicePlan device = plan_memory(in).devices[0];
+  // Everything lies on the GPU, the embeddings too.
+  EXPECT_EQ(device.bytes(Purpose::mapped_weights), 0u);
+  EXPECT_GE(device.bytes(Purpose::weights), 10u * 256 * 2 + 4 * 256 * 2 + 2 * 84);
+  EXPECT_GT(device.bytes(Purpose::context), 0u);
 }
 
 TEST(Plan, NamesTheSmallestChangesThatFit) {

@@ -11,7 +11,7 @@
 
 namespace strata::cuda::abi {
 
-inline constexpr std::uint32_t kAbiVersion = 1;
+inline constexpr std::uint32_t kAbiVersion = 2;
 inline constexpr const char* kEntryPoint = "strata_cuda_api";
 
 // 0, or 1 + ErrorKind with a sentence in the message.
@@ -26,7 +26,14 @@ struct Executable;
 
 struct DeviceDescription {
   char id[16], name[128], kernels[32];
-  std::uint64_t memory_bytes;
+  std::uint64_t memory_bytes, context_bytes;  // as DeviceInfo
+};
+
+struct Rates {  // as DeviceRates
+  double read_bytes_per_second;
+  double multiply_per_second;  // f16 tensor cores
+  double to_device_bytes_per_second, from_device_bytes_per_second;
+  double launch_seconds;
 };
 
 template <typename T>
@@ -116,6 +123,7 @@ struct Api {
   void (*device_close)(Device*);
   Status (*device_memory)(Device*, std::uint64_t* total, std::uint64_t* free, Message*);
   Status (*device_lost)(Device*, std::int32_t* lost, Message*);
+  Status (*device_measure)(Device*, Rates*, Message*);
 
   Status (*arena_make)(Device*, const char* purpose, std::uint64_t bytes, Arena**, std::uint64_t* address,
                        Message*);
@@ -128,6 +136,7 @@ struct Api {
   Status (*compile)(Device*, const ProgramView*, const BindingsView*, const StepLimits*, Mode, Executable**,
                     Message* report, Message*);
   void (*executable_free)(Executable*);
+  Status (*staging_bytes)(Executable*, std::uint64_t*, Message*);
   Status (*launch)(Executable*, const BlockView*, Message*);
   Status (*wait)(Executable*, ResultView*, Message*);
   Status (*reset_slot)(Executable*, std::uint32_t slot, Message*);

@@ -27,10 +27,11 @@ VirtualArena::VirtualArena(Gpu& gpu, std::string purpose, std::uint64_t bytes, s
 }
 
 VirtualArena::~VirtualArena() {
-  // A lost device's calls fail; its memory went with it.
+  // A lost device's calls fail or block for good; its memory goes with the process.
   try {
     gpu_.bind();
   } catch (const Error&) {
+    return;
   }
   unmap_from(0);
   gpu_.driver().address_free(address_, reserved_);

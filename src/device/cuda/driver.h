@@ -95,6 +95,7 @@ struct CuLaunchConfig {
   X(device_name, cuDeviceGetName, (char*, int, CuDevice))                                                    \
   X(device_attribute, cuDeviceGetAttribute, (int*, int, CuDevice))                                           \
   X(device_total, cuDeviceTotalMem_v2, (std::size_t*, CuDevice))                                             \
+  X(device_pci, cuDeviceGetPCIBusId, (char*, int, CuDevice))                                                 \
   X(context_retain, cuDevicePrimaryCtxRetain, (CuContext*, CuDevice))                                        \
   X(context_release, cuDevicePrimaryCtxRelease_v2, (CuDevice))                                               \
   X(context_set, cuCtxSetCurrent, (CuContext))                                                               \
@@ -117,6 +118,7 @@ struct CuLaunchConfig {
   X(stream_create, cuStreamCreate, (CuStream*, unsigned))                                                    \
   X(stream_destroy, cuStreamDestroy_v2, (CuStream))                                                          \
   X(stream_synchronize, cuStreamSynchronize, (CuStream))                                                     \
+  X(stream_query, cuStreamQuery, (CuStream))                                                                 \
   X(stream_wait_event, cuStreamWaitEvent, (CuStream, CuEvent, unsigned))                                     \
   X(event_create, cuEventCreate, (CuEvent*, unsigned))                                                       \
   X(event_destroy, cuEventDestroy_v2, (CuEvent))                                                             \
@@ -137,6 +139,7 @@ struct CuLaunchConfig {
   X(graph_instantiate, cuGraphInstantiateWithFlags, (CuGraphExec*, CuGraph, unsigned long long))             \
   X(graph_destroy, cuGraphDestroy, (CuGraph))                                                                \
   X(graph_exec_destroy, cuGraphExecDestroy, (CuGraphExec))                                                   \
+  X(graph_upload, cuGraphUpload, (CuGraphExec, CuStream))                                                    \
   X(graph_launch, cuGraphLaunch, (CuGraphExec, CuStream))
 
 struct Driver {

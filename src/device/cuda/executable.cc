@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/error.h"
 
@@ -40,7 +41,7 @@ CudaExecutable::CudaExecutable(Gpu& gpu, const Program& program, const Bindings&
     throw_error(ErrorKind::internal, "{}: the workspace has {} bytes of {}", gpu_.id(),
                 bindings.workspace_bytes, space_.bytes);
   stream_ = std::make_unique<Stream>(gpu_);
-  abort_ = std::make_unique<PinnedMemory>(gpu_, 64);
+  abort_ = std::make_unique<PinnedMemory>(gpu_, kAbortBytes);
   place(bindings);
   Services services(gpu_, stream_->get());
   services.zero(workspace_, space_.bytes);
@@ -49,8 +50,13 @@ CudaExecutable::CudaExecutable(Gpu& gpu, const Program& program, const Bindings&
   if (mode_ != Mode::exact) fast_ = make_fast_plan(input_, services);
   general_ = std::make_unique<GeneralPath>(input_, space_, workspace_);
   make_flights();
-  make_buckets();
-  stream_->synchronize();
+  try {
+    make_buckets();
+    stream_->synchronize();
+  } catch (...) {
+    destroy_graphs();
+    throw;
+  }
 }
 
 CudaExecutable::~CudaExecutable() {
@@ -60,9 +66,13 @@ CudaExecutable::~CudaExecutable() {
     gpu_.bind();
   } catch (const Error&) {
   }
-  gpu_.driver().stream_synchronize(stream_->get());
+  gpu_.drain(stream_->get());
+  destroy_graphs();
+}
+
+void CudaExecutable::destroy_graphs() {
   for (Bucket& b : buckets_)
-    if (b.graph) gpu_.driver().graph_exec_destroy(b.graph);
+    if (b.graph) gpu_.driver().graph_exec_destroy(std::exchange(b.graph, nullptr));
 }
 
 void CudaExecutable::place(const Bindings& bindings) {
@@ -102,10 +112,10 @@ void CudaExecutable::place(const Bindings& bindings) {
 }
 
 void CudaExecutable::make_flights() {
-  const std::uint64_t masks = std::uint64_t{limits_.outputs} * ((program_.vocab_size + 31) / 32) * 4;
+  const Staging staging = staging_of(program_, limits_, space_);
   for (Flight& f : flights_) {
-    f.block = std::make_unique<PinnedMemory>(gpu_, space_.step_bytes + masks);
-    f.sampled = std::make_unique<PinnedMemory>(gpu_, std::max(limits_.outputs, 1u) * sizeof(std::int32_t));
+    f.block = std::make_unique<PinnedMemory>(gpu_, staging.block);
+    f.sampled = std::make_unique<PinnedMemory>(gpu_, staging.sampled);
     f.begin = std::make_unique<Event>(gpu_, true);
     f.done = std::make_unique<Event>(gpu_, true);
   }
@@ -133,14 +143,7 @@ class LookupLauncher final : public Launcher {
 }  // namespace
 
 void CudaExecutable::make_buckets() {
-  for (std::uint32_t rows = 1;; rows *= 2) {
-    const std::uint32_t n = std::min(rows, limits_.rows);
-    const std::uint32_t most = std::min(n, limits_.outputs);
-    // Prompts want one output of many rows, decode one of every row; steps between them take the larger.
-    if (most > 1 && n > 8) buckets_.push_back({n, 1});
-    buckets_.push_back({n, most});
-    if (rows >= limits_.rows) break;
-  }
+  for (const BucketSize& size : bucket_sizes(limits_)) buckets_.push_back({size.rows, size.outputs});
   LookupLauncher lookup(gpu_);
   for (Bucket& b : buckets_) enqueue_ops(b.rows, b.outputs, lookup);
   if (sample_op_ < program_.ops.size() && limits_.outputs) enqueue_one(sample_op_, 1, 1, lookup);
@@ -165,6 +168,7 @@ void CudaExecutable::capture(Bucket& bucket) {
   const CuResult result = d.graph_instantiate(&bucket.graph, graph, 0);
   d.graph_destroy(graph);
   gpu_.check(result, "instantiating a graph");
+  gpu_.check(d.graph_upload(bucket.graph, stream_->get()), "uploading a graph");
 }
 
 const CudaExecutable::Bucket& CudaExecutable::bucket_for(std::uint32_t rows, std::uint32_t outputs) const {
@@ -187,6 +191,12 @@ void CudaExecutable::enqueue_ops(std::uint32_t rows, std::uint32_t outputs, Laun
   if (fast_ && fast_->enqueue_step(rows, outputs, launcher)) return;
   for (std::size_t i = first; i < program_.ops.size(); ++i)
     if (i != sample_op_) enqueue_one(i, rows, outputs, launcher);
+}
+
+std::uint64_t CudaExecutable::staging_bytes() const {
+  std::uint64_t bytes = abort_->bytes();
+  for (const Flight& f : flights_) bytes += f.block->bytes() + f.sampled->bytes();
+  return bytes;
 }
 
 std::string CudaExecutable::report() const {
@@ -304,8 +314,9 @@ std::uint32_t CudaExecutable::fill_outputs(Flight& f, const StepBlock& b) {
 
 void CudaExecutable::launch(const StepBlock& block) {
   check_block(block);
-  Flight& f = flights_[launched_ % kInFlight];
-  if (f.pending) throw_error(ErrorKind::internal, "{}: {} steps are in flight already", gpu_.id(), kInFlight);
+  Flight& f = flights_[launched_ % kStepsInFlight];
+  if (f.pending)
+    throw_error(ErrorKind::internal, "{}: {} steps are in flight already", gpu_.id(), kStepsInFlight);
   gpu_.bind();
   const Driver& d = gpu_.driver();
   const CuStream stream = stream_->get();
@@ -360,11 +371,11 @@ void CudaExecutable::fetch_logits(const Flight& f, const StepBlock& b) {
 
 const StepResult& CudaExecutable::wait() {
   if (waited_ == launched_) return result_;
-  Flight& f = flights_[waited_ % kInFlight];
+  Flight& f = flights_[waited_ % kStepsInFlight];
   ++waited_;
   f.pending = false;
   gpu_.bind();
-  f.done->synchronize();
+  gpu_.wait_for(f.done->get(), reinterpret_cast<volatile std::uint32_t*>(abort_->data()));
   result_.tokens = {reinterpret_cast<const std::int32_t*>(f.sampled->data()), f.n_outputs};
   result_.logits = {host_logits_.get(), f.logits ? std::uint64_t{f.n_outputs} * program_.vocab_size : 0};
   result_.hidden = f.hidden ? std::span<const float>(host_hidden_) : std::span<const float>();

@@ -24,6 +24,8 @@ class CudaExecutable final : public Executable {
 
   void launch(const StepBlock& block) override;
   const StepResult& wait() override;
+  bool asynchronous() const override { return true; }
+  std::uint64_t staging_bytes() const override;
   void reset_slot(std::uint32_t slot) override;
   void copy_pages(std::uint32_t group, std::span<const std::int32_t> from,
                   std::span<const std::int32_t> to) override;
@@ -41,12 +43,9 @@ class CudaExecutable final : public Executable {
   void set_indexed_probe(ProbeByIndex probe) { probe_ = std::move(probe); }
 
   // One line: which ops take the general path and why; empty when all are fast.
-  std::string report() const;
+  std::string report() const override;
 
  private:
-  static constexpr std::uint32_t kInFlight = 2;
-  static constexpr std::uint32_t kGraphRows = 128;  // larger steps hide their launches
-
   struct Bucket {
     std::uint32_t rows, outputs;
     CuGraphExec graph = nullptr;
@@ -67,6 +66,7 @@ class CudaExecutable final : public Executable {
   void make_flights();
   void make_buckets();
   void capture(Bucket& bucket);
+  void destroy_graphs();
   const Bucket& bucket_for(std::uint32_t rows, std::uint32_t outputs) const;
 
   void check_block(const StepBlock& block) const;
@@ -93,7 +93,7 @@ class CudaExecutable final : public Executable {
   std::unique_ptr<PinnedMemory> abort_;
   std::unique_ptr<Stream> stream_;
   std::vector<Bucket> buckets_;
-  Flight flights_[kInFlight];
+  Flight flights_[kStepsInFlight];
   std::uint64_t launched_ = 0, waited_ = 0;
   std::vector<bool> has_sample_;  // by slot: a step in flight or done samples for it
   BufferId logits_ = kNoBuffer;

@@ -193,6 +193,9 @@ void fill_device(Driver& d) {
     return std::strncpy(name, "Fake GPU", n), 0;
   };
   d.device_attribute = device_attribute;
+  d.device_pci = [](char* name, int n, CuDevice) -> CuResult {
+    return std::strncpy(name, "0000:17:00.0", n), 0;
+  };
   d.device_total = [](std::size_t* total, CuDevice) -> CuResult { return *total = fake->total, 0; };
   d.context_retain = [](CuContext* c, CuDevice) -> CuResult {
     ENTER("context_retain");
@@ -225,6 +228,7 @@ void fill_streams(Driver& d) {
     return --fake->streams, 0;
   };
   d.stream_synchronize = [](CuStream) -> CuResult { return enter("stream_synchronize"); };
+  d.stream_query = [](CuStream) -> CuResult { return enter("stream_query"); };
   d.stream_wait_event = [](CuStream, CuEvent, unsigned) -> CuResult { return 0; };
   d.event_create = [](CuEvent* e, unsigned) -> CuResult {
     ENTER("event_create");
@@ -235,7 +239,7 @@ void fill_streams(Driver& d) {
     return --fake->events, 0;
   };
   d.event_record = [](CuEvent, CuStream) -> CuResult { return enter("event_record"); };
-  d.event_query = [](CuEvent) -> CuResult { return 0; };
+  d.event_query = [](CuEvent) -> CuResult { return enter("event_query"); };
   d.event_synchronize = [](CuEvent) -> CuResult { return enter("event_synchronize"); };
   d.event_elapsed = [](float* ms, CuEvent, CuEvent) -> CuResult { return *ms = 1.0f, 0; };
   d.launch = launch;
@@ -250,6 +254,7 @@ void fill_streams(Driver& d) {
     ENTER("graph_exec_destroy");
     return --fake->graphs, 0;
   };
+  d.graph_upload = [](CuGraphExec, CuStream) -> CuResult { return enter("graph_upload"); };
   d.graph_launch = [](CuGraphExec, CuStream) -> CuResult {
     ENTER("graph_launch");
     return ++fake->graph_launches, 0;

@@ -1,6 +1,7 @@
 #include "device/cuda/gpu.h"
 
 #include <cstring>
+#include <thread>
 
 #include "base/error.h"
 
@@ -15,14 +16,19 @@ bool is_sticky(CuResult r) {
 
 }  // namespace
 
-Gpu::Gpu(const Driver& driver, int index, std::span<const KernelImage> images)
+Gpu::Gpu(const Driver& driver, int index, std::span<const KernelImage> images, const UsedMemory& used)
     : driver_(driver), id_(fmt::format("CUDA{}", index)) {
   check(driver_.device_get(&device_, index), "finding the device");
   read_info(index);
+  char pci[32] = {};
+  std::optional<std::uint64_t> before;
+  if (driver_.device_pci(pci, sizeof pci, device_) == 0) before = used(pci);
   check(driver_.context_retain(&context_, device_), "opening the device");
   try {
     bind();
     load_images(images);
+    if (const auto after = before ? used(pci) : std::nullopt; after && *after > *before)
+      context_bytes_ = *after - *before;
   } catch (...) {
     driver_.context_release(device_);
     throw;
@@ -92,6 +98,37 @@ void Gpu::check(CuResult result, std::string_view what) {
   }
   const ErrorKind kind = result == kCuOutOfMemory ? ErrorKind::no_memory : ErrorKind::io;
   throw_error(kind, "{}: {} failed with {} ({})", id_, what, name, result);
+}
+
+void Gpu::wait_for(CuEvent event, volatile std::uint32_t* abort, std::chrono::milliseconds patience) {
+  using Clock = std::chrono::steady_clock;
+  constexpr auto kSpin = std::chrono::milliseconds(2);
+  constexpr auto kPause = std::chrono::microseconds(30);
+  const auto start = Clock::now();
+  const auto mercy = patience + patience / 8;  // after the abort flag was set
+  for (bool aborted = false;;) {
+    const CuResult result = driver_.event_query(event);
+    if (result != kCuNotReady) return check(result, "waiting for a step");
+    const auto waited = Clock::now() - start;
+    if (waited > patience && !aborted) {
+      if (abort) *abort = 1;
+      aborted = true;
+    }
+    if (waited > mercy) {
+      lost_.store(true, std::memory_order_relaxed);
+      throw_error(ErrorKind::io, "{} is lost: a step didn't end within {} s", id_,
+                  std::chrono::duration_cast<std::chrono::seconds>(patience).count());
+    }
+    if (waited > kSpin) std::this_thread::sleep_for(kPause);
+  }
+}
+
+void Gpu::drain(CuStream stream, std::chrono::milliseconds patience) noexcept {
+  const auto start = std::chrono::steady_clock::now();
+  while (!lost() && driver_.stream_query(stream) == kCuNotReady) {
+    if (std::chrono::steady_clock::now() - start > patience) lost_.store(true, std::memory_order_relaxed);
+    std::this_thread::sleep_for(std::chrono::microseconds(30));
+  }
 }
 
 Gpu::Kernel* Gpu::find_kernel(const char* name) {

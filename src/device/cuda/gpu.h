@@ -2,8 +2,11 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,6 +14,7 @@
 
 #include "device/cuda/driver.h"
 #include "device/cuda/fast.h"
+#include "device/cuda/nvml.h"
 
 namespace strata::cuda {
 
@@ -24,8 +28,12 @@ std::span<const KernelImage> embedded_kernels();
 // Thread-safe. Every call that reaches the driver binds the context to the calling thread first.
 class Gpu {
  public:
-  // Throws Error when the device can't be opened or none of the images fits it.
-  Gpu(const Driver& driver, int index, std::span<const KernelImage> images);
+  using UsedMemory = std::function<std::optional<std::uint64_t>(const std::string& pci)>;
+
+  // Throws Error when the device can't be opened or none of the images fits it. `used` is asked before and
+  // after, to measure what opening takes.
+  Gpu(const Driver& driver, int index, std::span<const KernelImage> images,
+      const UsedMemory& used = used_memory);
   ~Gpu();
   Gpu(const Gpu&) = delete;
   Gpu& operator=(const Gpu&) = delete;
@@ -36,6 +44,8 @@ class Gpu {
   CuDevice device() const { return device_; }
   std::uint64_t total_memory() const { return total_; }
   std::uint64_t free_memory();
+  // What opening took; 0 when it couldn't be measured.
+  std::uint64_t context_bytes() const { return context_bytes_; }
 
   // Binds the context. Throws Error when the device is lost.
   void bind();
@@ -43,6 +53,12 @@ class Gpu {
   // says that its context is beyond repair.
   void check(CuResult result, std::string_view what);
   bool lost() const { return lost_.load(std::memory_order_relaxed); }
+  // Waits for the event without blocking in the driver. Throws Error when the device is lost, or is taken to
+  // be after `patience`; `abort` (host memory that kernels watch, or nullptr) is set a while before that.
+  void wait_for(CuEvent event, volatile std::uint32_t* abort,
+                std::chrono::milliseconds patience = std::chrono::minutes(2));
+  // Waits until the stream is idle or its work has failed; after `patience` the device is taken to be lost.
+  void drain(CuStream stream, std::chrono::milliseconds patience = std::chrono::seconds(20)) noexcept;
 
   struct Kernel {
     CuKernel kernel = nullptr;
@@ -64,7 +80,7 @@ class Gpu {
   CuDevice device_ = 0;
   CuContext context_ = nullptr;
   GpuInfo info_;
-  std::uint64_t total_ = 0;
+  std::uint64_t total_ = 0, context_bytes_ = 0;
   std::vector<CuLibrary> libraries_;
   std::mutex kernels_mutex_;
   std::map<std::string, Kernel, std::less<>> kernels_;

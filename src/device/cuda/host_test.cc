@@ -3,14 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <numeric>
 #include <random>
 
-#include "base/error.h"
 #include "device/cuda/arena.h"
-#include "device/cuda/executable.h"
-#include "device/cuda/fake_driver.h"
 #include "device/cuda/loader.h"
+#include "device/cuda/probe.h"
+#include "device/cuda/testing.h"
 #include "device/cuda/wire.h"
 #include "device/cuda_target.h"
 
@@ -22,24 +20,6 @@ namespace strata::cuda {
 namespace {
 
 using ::testing::HasSubstr;
-
-template <typename Fn>
-Error error_of(Fn&& fn) {
-  try {
-    fn();
-  } catch (const Error& e) {
-    return e;
-  }
-  ADD_FAILURE() << "no error";
-  return Error(ErrorKind::internal, "none");
-}
-
-struct Rig {
-  FakeDriver fake;
-  Gpu gpu;
-  explicit Rig(std::uint64_t memory = 1ull << 30)
-      : fake(memory), gpu(fake.table(), 0, FakeDriver::images()) {}
-};
 
 #ifdef STRATA_CUDA_HEADER
 TEST(DriverTypes, MatchTheToolkitsHeader) {
@@ -122,6 +102,59 @@ TEST(GpuTest, IsLostAfterAStickyErrorAndSaysSo) {
   EXPECT_THAT(e.what(), HasSubstr("CUDA0 is lost: a step failed with FAKE_ERROR (700)"));
   EXPECT_TRUE(rig.gpu.lost());
   EXPECT_THAT(error_of([&] { rig.gpu.bind(); }).what(), HasSubstr("CUDA0 is lost"));
+}
+
+TEST(GpuTest, MeasuresWhatOpeningTakes) {
+  FakeDriver fake;
+  std::uint64_t used = 7000;  // of other programs, at first
+  const Gpu gpu(fake.table(), 0, FakeDriver::images(), [&](const std::string& pci) {
+    EXPECT_EQ(pci, "0000:17:00.0");
+    return std::optional(std::exchange(used, used + 500));
+  });
+  EXPECT_EQ(gpu.context_bytes(), 500u);
+  const Gpu unknown(fake.table(), 0, FakeDriver::images(), [](const auto&) { return std::nullopt; });
+  EXPECT_EQ(unknown.context_bytes(), 0u);
+}
+
+TEST(GpuTest, AStepThatNeverEndsLosesTheDeviceAfterTheAbortFlag) {
+  Rig rig;
+  rig.fake.fail = [](const std::string& call) {
+    return call == "event_query" || call == "stream_query" ? kCuNotReady : 0;
+  };
+  std::uint32_t abort = 0;
+  const Error e = error_of([&] { rig.gpu.wait_for(nullptr, &abort, std::chrono::milliseconds(40)); });
+  EXPECT_EQ(abort, 1u);
+  EXPECT_THAT(e.what(), HasSubstr("CUDA0 is lost: a step didn't end"));
+  EXPECT_TRUE(rig.gpu.lost());
+  rig.gpu.drain(nullptr);  // returns
+}
+
+TEST(GpuTest, AKernelThatHeedsTheAbortFlagEndsTheWaitWithoutALoss) {
+  Rig rig;
+  std::uint32_t abort = 0;
+  rig.fake.fail = [&](const std::string& call) { return call == "event_query" && !abort ? kCuNotReady : 0; };
+  EXPECT_NO_THROW(rig.gpu.wait_for(nullptr, &abort, std::chrono::milliseconds(40)));
+  EXPECT_FALSE(rig.gpu.lost());
+}
+
+TEST(GpuTest, MeasuresRatesAndLeavesNothingBehind) {
+  Rig rig;
+  const abi::Rates rates = measure_rates(rig.gpu);
+  // The fake says that everything takes a millisecond.
+  EXPECT_DOUBLE_EQ(rates.read_bytes_per_second, (256ull << 20) * 1e3);
+  EXPECT_DOUBLE_EQ(rates.to_device_bytes_per_second, (64ull << 20) * 1e3);
+  EXPECT_DOUBLE_EQ(rates.launch_seconds, 1e-3 / 500);
+  EXPECT_GT(rates.multiply_per_second, 1e12);
+  for (const char* call : {"launch", "capture_begin", "graph_instantiate", "event_query", "host_alloc"}) {
+    rig.fake.fail = [&](const std::string& name) { return name == call ? 1 : 0; };
+    EXPECT_THROW(measure_rates(rig.gpu), Error) << call;
+    rig.fake.fail = {};
+  }
+  EXPECT_EQ(rig.fake.used, 0u);
+  EXPECT_EQ(rig.fake.pinned, 0u);
+  EXPECT_EQ(rig.fake.streams, 0);
+  EXPECT_EQ(rig.fake.events, 0);
+  EXPECT_EQ(rig.fake.graphs, 0);
 }
 
 TEST(GpuTest, RefusesAGpuThatNoImageFits) {
@@ -214,6 +247,20 @@ TEST(Loading, AFailureInAReaderEndsTheLoadWithItsError) {
   EXPECT_EQ(rig.fake.pinned, 0u);
 }
 
+TEST(Loading, StagingThatDoesNotFitIsSaidAndGivenBack) {
+  FileWeights w;
+  w.add("fast", WeightRole::qkv, DType::Q8_0, 4096, 2048);
+  w.fill(Mode::fast);
+  ASSERT_TRUE(is_repacked(w.specs[0], Mode::fast));
+  Rig rig(round_to_granules(w.bytes) + kGranule);
+  VirtualArena arena(rig.gpu, "weights", w.bytes);
+  const Error e = error_of([&] { load_weights(rig.gpu, w.loads, Mode::fast, arena.address(), {}); });
+  EXPECT_EQ(e.kind(), ErrorKind::no_memory);
+  EXPECT_THAT(e.what(), HasSubstr("load staging"));
+  EXPECT_EQ(rig.fake.used, round_to_granules(w.bytes));
+  EXPECT_EQ(rig.fake.pinned, 0u);
+}
+
 TEST(Loading, PinnedMemoryThatCantBeHadIsAClearError) {
   Rig rig;
   const FileWeights w = some_weights();
@@ -221,202 +268,6 @@ TEST(Loading, PinnedMemoryThatCantBeHadIsAClearError) {
   rig.fake.fail = [&](const std::string& call) { return call == "host_alloc" ? kCuOutOfMemory : 0; };
   EXPECT_EQ(error_of([&] { load_weights(rig.gpu, w.loads, Mode::exact, arena.address(), {}); }).kind(),
             ErrorKind::no_memory);
-}
-
-// One layer of everything, on memory of the fake device.
-struct SmallModel {
-  Program p;
-  SmallModel() {
-    p.n_embd = 64;
-    p.vocab_size = 40;
-    for (const char* name : {"hidden", "q", "k", "v", "attended", "inner"}) p.buffers.push_back({name, 64});
-    p.buffers.push_back({"logits", 40, RowSet::outputs});
-    p.groups.push_back({"full", 0});
-    p.states.push_back({0, 0, DType::F16, 2, 32, 32});
-    p.ropes.push_back({RopeSpec::Pairs::halves, 32, 10000.0f});
-    const auto matrix = [&](const char* name, WeightRole role, std::uint32_t rows) {
-      p.weights.push_back({name, role, 0, DType::Q8_0, rows, 64});
-      return static_cast<WeightId>(p.weights.size() - 1);
-    };
-    p.weights.push_back({"norm", WeightRole::norm, 0, DType::F32, 1, 64});
-    const NormRef norm{0, 1e-5f};
-    const WeightId table = matrix("table", WeightRole::head, 40);
-    p.ops.push_back({-1, EmbedOp{table, 1.0f, 0}});
-    p.ops.push_back({0, QkvOp{.in = 0,
-                              .norm = norm,
-                              .q = matrix("q", WeightRole::qkv, 64),
-                              .k = matrix("k", WeightRole::qkv, 64),
-                              .v = matrix("v", WeightRole::qkv, 64),
-                              .q_out = 1,
-                              .k_out = 2,
-                              .v_out = 3}});
-    p.ops.push_back({0, RopeAppendOp{.q = 1, .k = 2, .v = 3, .n_heads = 2, .rope = 0, .state = 0}});
-    p.ops.push_back({0, AttentionOp{.q = 1, .out = 4, .n_heads = 2, .state = 0, .scale = 1.0f}});
-    p.ops.push_back(
-        {0, ResidualLinearOp{
-                .in = 4, .weight = matrix("out", WeightRole::attn_out, 64), .residual = 0, .out = 0}});
-    p.ops.push_back({0, GateUpOp{.in = 0,
-                                 .norm = norm,
-                                 .gate = matrix("gate", WeightRole::gate_up, 64),
-                                 .up = matrix("up", WeightRole::gate_up, 64),
-                                 .activation = Activation::silu,
-                                 .out = 5}});
-    p.ops.push_back({-1, HeadOp{.in = 0, .norm = norm, .weight = table, .logits = 6}});
-    p.ops.push_back({-1, SampleOp{6}});
-    check(p);
-  }
-};
-
-class ExecutableTest : public ::testing::Test {
- protected:
-  ExecutableTest() {
-    for (const auto& w : model_.p.weights) {
-      offsets_.push_back(weight_bytes_);
-      weight_bytes_ += cuda_target().weight_layout(w, Mode::exact).bytes;
-    }
-    weights_ = std::make_unique<VirtualArena>(rig_.gpu, "weights", weight_bytes_);
-    states_ =
-        std::make_unique<VirtualArena>(rig_.gpu, "states", 8 * kv_layout(model_.p.states[0]).page_bytes);
-    const std::uint64_t bytes = cuda_target().workspace_bytes(model_.p, limits_, Mode::exact, 1);
-    workspace_ = std::make_unique<VirtualArena>(rig_.gpu, "workspace", bytes);
-    for (const auto offset : offsets_)
-      bindings_.weights.push_back(reinterpret_cast<std::byte*>(weights_->address() + offset));
-    bindings_.states.push_back(reinterpret_cast<std::byte*>(states_->address()));
-    bindings_.pages = {8};
-    bindings_.workspace = reinterpret_cast<std::byte*>(workspace_->address());
-    bindings_.workspace_bytes = bytes;
-  }
-  std::unique_ptr<CudaExecutable> compile() {
-    return std::make_unique<CudaExecutable>(rig_.gpu, model_.p, bindings_, limits_, Mode::exact);
-  }
-  // n rows of slot 0 from `position`; the last one is sampled.
-  StepBlock block(std::int32_t position, std::uint32_t n, std::int32_t token = 1) {
-    tokens_.assign(n, token);
-    positions_.resize(n);
-    std::iota(positions_.begin(), positions_.end(), position);
-    rows_.assign(n, 0);
-    sequences_ = {{0, 0, n, position}};
-    outputs_ = {{n - 1, 0, static_cast<std::uint8_t>(Want::sample), {}, nullptr}};
-    return {tokens_, positions_, rows_, sequences_, outputs_, tables_, 2};
-  }
-
-  Rig rig_;
-  SmallModel model_;
-  StepLimits limits_{.rows = 200, .outputs = 4, .slots = 2, .context = 128};
-  std::vector<std::uint64_t> offsets_;
-  std::uint64_t weight_bytes_ = 0;
-  std::unique_ptr<VirtualArena> weights_, states_, workspace_;
-  Bindings bindings_;
-  std::vector<std::int32_t> tokens_, positions_, tables_ = {3, 5};
-  std::vector<std::uint32_t> rows_;
-  std::vector<StepSequence> sequences_;
-  std::vector<StepOutput> outputs_;
-};
-
-TEST_F(ExecutableTest, SmallStepsAreGraphsBuiltAtCompileAndLargeOnesPlainLaunches) {
-  const auto e = compile();
-  const int graphs = rig_.fake.graphs;
-  EXPECT_GT(graphs, 0);
-  rig_.fake.launches.clear();
-  e->launch(block(0, 5));
-  e->wait();
-  EXPECT_EQ(rig_.fake.graph_launches, 1);
-  EXPECT_EQ(rig_.fake.launches["general_sample"], 1);
-  EXPECT_EQ(rig_.fake.launches["general_embed"], 0);
-  limits_.context = 128;
-  e->launch(block(0, 128));
-  e->wait();
-  EXPECT_EQ(rig_.fake.graphs, graphs);
-}
-
-TEST_F(ExecutableTest, NothingIsAllocatedPerStep) {
-  const auto e = compile();
-  const auto pinned = rig_.fake.pinned, used = rig_.fake.used;
-  const int events = rig_.fake.events;
-  for (int i = 0; i < 20; ++i) {
-    e->launch(block(i, 1, i ? kLastSample : 1));
-    e->wait();
-  }
-  EXPECT_EQ(rig_.fake.pinned, pinned);
-  EXPECT_EQ(rig_.fake.used, used);
-  EXPECT_EQ(rig_.fake.events, events);
-}
-
-TEST_F(ExecutableTest, TwoStepsMayBeInFlightAndResultsComeInOrder) {
-  const auto e = compile();
-  std::int32_t next = 7;
-  const Workspace space = lay_out(model_.p, limits_, Mode::exact);
-  rig_.fake.kernel = [&](const std::string& name, void**) {
-    if (name == "general_sample")
-      *reinterpret_cast<std::int32_t*>(workspace_->address() + space.sampled) = next++;
-  };
-  e->launch(block(0, 1));
-  e->launch(block(1, 1, kLastSample));
-  EXPECT_THROW(e->launch(block(2, 1, kLastSample)), Error);
-  EXPECT_EQ(e->wait().tokens[0], 7);
-  EXPECT_EQ(e->wait().tokens[0], 8);
-}
-
-TEST_F(ExecutableTest, TheDeviceSeesTheBlockAsGiven) {
-  const auto e = compile();
-  const Workspace space = lay_out(model_.p, limits_, Mode::exact);
-  e->launch(block(60, 7, 9));
-  e->wait();
-  const auto step = workspace_->address() + space.step;
-  const auto& header = *reinterpret_cast<const StepHeader*>(step);
-  EXPECT_EQ(header.n_rows, 7u);
-  EXPECT_EQ(header.n_outputs, 1u);
-  EXPECT_EQ(header.table_stride, 2u);
-  EXPECT_EQ(reinterpret_cast<const std::int32_t*>(step + space.positions)[6], 66);
-  EXPECT_EQ(reinterpret_cast<const std::int32_t*>(step + space.tables)[1], 5);
-  EXPECT_EQ(reinterpret_cast<const DeviceOutput*>(step + space.outputs)[0].row, 6u);
-}
-
-TEST_F(ExecutableTest, RefusesBlocksThatBreakItsLimits) {
-  const auto e = compile();
-  EXPECT_THROW(e->launch(block(0, 201)), Error);
-  EXPECT_THROW(e->launch(block(120, 20)), Error);
-  EXPECT_THROW(e->launch(block(0, 1, 40)), Error);
-  EXPECT_THROW(e->launch(block(0, 1, kLastSample)), Error);
-  tables_ = {3, -1};
-  EXPECT_NO_THROW(e->launch(block(0, 64)));
-  EXPECT_THROW(e->launch(block(0, 65)), Error);
-  tables_ = {8, 0};
-  EXPECT_THROW(e->launch(block(0, 1)), Error);
-}
-
-TEST_F(ExecutableTest, ALostDeviceFailsItsStepsAndNothingElse) {
-  const auto e = compile();
-  rig_.fake.fail = [](const std::string& call) {
-    return call == "event_synchronize" ? kCuIllegalAddress : 0;
-  };
-  e->launch(block(0, 1));
-  EXPECT_THAT(error_of([&] { e->wait(); }).what(), HasSubstr("CUDA0 is lost"));
-  rig_.fake.fail = {};
-  EXPECT_THAT(error_of([&] { e->launch(block(0, 1)); }).what(),
-              HasSubstr("CUDA0 is lost since an earlier error"));
-}
-
-TEST_F(ExecutableTest, FailuresAtCompileLeaveNothingBehind) {
-  for (const char* call : {"capture_begin", "graph_instantiate", "host_alloc", "event_create", "set32"}) {
-    rig_.fake.fail = [&](const std::string& name) { return name == call ? 1 : 0; };
-    EXPECT_THROW(compile(), Error) << call;
-    rig_.fake.fail = {};
-    EXPECT_EQ(rig_.fake.streams, 0) << call;
-    EXPECT_EQ(rig_.fake.events, 0) << call;
-    EXPECT_EQ(rig_.fake.pinned, 0u) << call;
-    EXPECT_EQ(rig_.fake.graphs, 0) << call;
-  }
-}
-
-TEST_F(ExecutableTest, CopiesWholePagesOfAGroup) {
-  const auto e = compile();
-  const auto page = kv_layout(model_.p.states[0]).page_bytes;
-  auto* state = reinterpret_cast<char*>(states_->address());
-  std::memset(state + 2 * page, 5, page);
-  const std::int32_t from[] = {2}, to[] = {6};
-  e->copy_pages(0, from, to);
-  EXPECT_EQ(std::memcmp(state + 2 * page, state + 6 * page, page), 0);
 }
 
 TEST(Wire, AProgramSurvivesTheInterface) {

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "device/cuda/executable.h"
 #include "device/cuda/loader.h"
+#include "device/cuda/probe.h"
 #include "device/cuda/wire.h"
 
 namespace strata::cuda {
@@ -103,6 +104,7 @@ Status device_open(std::uint32_t index, abi::Device** out, DeviceDescription* d,
     std::snprintf(d->name, sizeof d->name, "%s", gpu.info().name.c_str());
     std::snprintf(d->kernels, sizeof d->kernels, "sm_%u%u", gpu.info().major, gpu.info().minor);
     d->memory_bytes = gpu.total_memory();
+    d->context_bytes = gpu.context_bytes();
     *out = device.release();
   });
 }
@@ -118,6 +120,10 @@ Status device_memory(abi::Device* device, std::uint64_t* total, std::uint64_t* f
 
 Status device_lost(abi::Device* device, std::int32_t* lost, Message* m) {
   return guarded(m, [&] { *lost = device->gpu->lost(); });
+}
+
+Status device_measure(abi::Device* device, Rates* rates, Message* m) {
+  return guarded(m, [&] { *rates = measure_rates(*device->gpu); });
 }
 
 Status arena_make(abi::Device* device, const char* purpose, std::uint64_t bytes, abi::Arena** out,
@@ -185,6 +191,10 @@ List<T> list_of(std::span<const T> span) {
   return {span.data(), span.size()};
 }
 
+Status staging_bytes(abi::Executable* e, std::uint64_t* bytes, Message* m) {
+  return guarded(m, [&] { *bytes = e->executable->staging_bytes(); });
+}
+
 Status launch(abi::Executable* e, const BlockView* b, Message* m) {
   return guarded(m, [&] {
     e->executable->launch({span_of(b->tokens), span_of(b->positions), span_of(b->row_sequence),
@@ -247,12 +257,14 @@ extern "C" __attribute__((visibility("default"))) const strata::cuda::abi::Api* 
                             device_close,
                             device_memory,
                             device_lost,
+                            device_measure,
                             arena_make,
                             arena_free,
                             arena_stats,
                             load,
                             compile,
                             executable_free,
+                            staging_bytes,
                             launch,
                             wait,
                             reset_slot,

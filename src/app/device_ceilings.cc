@@ -1,0 +1,27 @@
+#include "app/common.h"
+#include "app/output.h"
+#include "base/error.h"
+
+namespace strata {
+
+Ceilings device_ceilings(Device& device, bool again) {
+  const DeviceInfo& info = device.info();
+  const auto path = ceilings_path(info);
+  if (!again) {
+    try {
+      if (auto kept = load_ceilings(path)) return *kept;
+    } catch (const Error& e) {
+      note("note: {}; measuring again", e.what());
+    }
+  }
+  note("measuring the limits of {} …", device_text(info));
+  const Ceilings measured = measure_ceilings(device);
+  try {
+    save_ceilings(measured, path);
+  } catch (const Error& e) {
+    note("note: the measured limits can't be kept: {}", e.what());
+  }
+  return measured;
+}
+
+}  // namespace strata

@@ -1,0 +1,37 @@
+// The devices of this machine by name. A GPU is opened when it is first asked for and shared by everybody who
+// holds it: its context and kernels are there once.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "device/cuda_plugin.h"
+#include "device/device.h"
+
+namespace strata {
+
+struct DeviceName {
+  enum class Kind : std::uint8_t { automatic, cpu, cuda };
+  Kind kind = Kind::automatic;
+  std::uint32_t index = 0;  // of a GPU
+};
+// "auto", "cpu", "cuda0", "cuda1" …, in any case; "cuda" is the first. Throws Error(bad_input).
+DeviceName parse_device(std::string_view name);
+
+// Thread-safe.
+class Devices {
+ public:
+  // Throws Error: not_found when there is no such device, io when it is lost, what the driver says when it
+  // can't be opened.
+  std::shared_ptr<Device> cuda(std::uint32_t index);
+
+ private:
+  std::mutex mutex_;
+  std::map<std::uint32_t, std::weak_ptr<Device>> open_;
+};
+
+}  // namespace strata

@@ -1,0 +1,13 @@
+// Measures what a GPU can do at best, with kernels of its own (probe.cu, probe_sm90a.cu).
+#pragma once
+
+#include "device/cuda/abi.h"
+#include "device/cuda/gpu.h"
+
+namespace strata::cuda {
+
+// About a second; takes up to 1 GiB of device memory and 64 MiB of pinned host memory meanwhile. Throws
+// Error.
+abi::Rates measure_rates(Gpu& gpu);
+
+}  // namespace strata::cuda

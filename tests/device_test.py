@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""--device: choosing, refusing, planning on paper; and, where there is a GPU, the commands on it."""
+import json
+import re
+import unittest
+
+from support import SMOLLM2, StrataTest, need, run
+
+QUESTION = "What is the capital of France?"
+# Whatever this machine has, these commands see a machine without a plug-in.
+NO_GPU = {"STRATA_CUDA_PLUGIN": "/nonexistent/libstrata_cuda.so"}
+
+
+class Choice(StrataTest):
+    def test_unknown_devices_are_refused(self):
+        for name in ("tpu0", "cuda-1", "cuda1x", "gpu", ""):
+            self.fails("run", self.synth(), "hello", "--device", name, code=2, says="is no device: give auto, cpu or cuda0")
+
+    def test_a_gpu_that_is_not_there_is_refused(self):
+        for command in (("run", "hello"), ("bench",)):
+            self.fails(command[0], self.synth(), *command[1:], "--device", "cuda0", env=NO_GPU, code=1,
+                       says="CUDA0 can't be used: no CUDA: ")
+        self.fails("plan", self.synth(), "--device", "cuda0", env=NO_GPU, code=1, says="say how large it is with --devices")
+
+    def test_the_cpu_takes_over_and_says_why(self):
+        done = self.ok("run", self.synth(), "hello", "--num-predict", "2", "--verbose", env=NO_GPU)
+        self.assertIn("no CUDA: ", done.stderr)
+        self.assertIn("using the CPU", done.stderr)
+        self.assertEqual(self.ok("run", self.synth(), "hello", "--num-predict", "2", env=NO_GPU).stderr, "")
+
+    def test_the_cpu_can_be_asked_for(self):
+        done = self.ok("run", self.synth(), "hello", "--num-predict", "2", "--verbose", "--device", "CPU")
+        self.assertNotIn("CUDA", done.stderr)
+
+    def test_rows_of_a_bench_name_their_device(self):
+        done = self.ok_json("bench", self.synth(), "--tests", "pp16,tg8", "--repeat", "1", "--json", "--device", "cpu")
+        self.assertEqual([row["device"] for row in done["results"]], ["CPU", "CPU"])
+        self.assertEqual(done["devices"][0]["device"], "CPU")
+        self.assertGreaterEqual(done["devices"][0]["threads"], 1)
+
+
+class OnPaper(StrataTest):
+    def test_plans_for_a_gpu_that_is_not_here(self):
+        plan = self.ok_json("plan", self.synth(), "--devices", "24GiB", "--json")
+        gpu, host = plan["devices"]
+        self.assertEqual((gpu["device"], host["device"]), ("CUDA0", "CPU"))
+        purposes = [line["purpose"] for line in gpu["lines"]]
+        self.assertEqual(purposes, ["weights", "KV state", "workspace", "executables", "context", "reserve"])
+        self.assertRegex(gpu["lines"][0]["note"], r"repeating layers \+ output layer: (\d+)/\1 on CUDA0")
+        self.assertEqual(plan["rows_per_step"], min(2048, plan["context"]))
+
+    def test_a_limit_says_how_large_it_is(self):
+        text = self.ok("plan", self.synth(), "--device", "cuda0", "--memory-limit", "8G", env=NO_GPU).stdout
+        self.assertIn("CUDA0", text)
+
+    def test_says_what_would_fit(self):
+        done = run("plan", self.synth(), "--devices", "64MiB")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"error: the model needs .* of memory on CUDA0, but 64 MiB are free")
+
+    def test_a_cpu_has_no_such_size(self):
+        self.fails("plan", self.synth(), "--devices", "24GiB", "--device", "cpu", code=2, says="--devices describes a GPU")
+        self.fails("plan", self.synth(), "--devices", "big", code=2, says="is no size")
+
+
+class OnTheGpu(StrataTest):
+    labels = "gpu"
+
+    def setUp(self):
+        done = run("plan", self.synth(), "--device", "cuda0")
+        found = re.search(r"no CUDA: [^)]*", done.stderr)
+        if found:
+            raise unittest.SkipTest(found.group(0))
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_answers_a_question(self):
+        done = self.ok("run", need(SMOLLM2), QUESTION, "--temperature", "0", "--num-predict", "40", "--device", "cuda0")
+        self.assertIn("Paris", done.stdout)
+
+    def test_is_chosen_and_measured(self):
+        done = self.ok("run", need(SMOLLM2), QUESTION, "--num-predict", "20", "--verbose")
+        self.assertIn("31/31 on CUDA0", done.stderr)
+        self.assertRegex(done.stderr, r"% of the measured limit")
+
+    def test_plan_and_reality_agree(self):
+        done = self.ok("run", need(SMOLLM2), QUESTION, "--num-predict", "2", "--verbose")
+        gpu = done.stderr.rsplit("CUDA0  ", 1)[1].split("CPU  ")[0]
+        planned, actual = map(float, re.search(r"total +([\d.]+) MiB +([\d.]+) MiB", gpu).groups())
+        self.assertLess(abs(planned - actual), max(64, planned / 100), gpu)
+
+    def test_same_greedy_answer_as_the_cpu_in_exact_mode(self):
+        flags = [need(SMOLLM2), QUESTION, "--temperature", "0", "--num-predict", "24", "--mode", "exact"]
+        self.assertEqual(self.ok("run", *flags, "--device", "cuda0").stdout, self.ok("run", *flags, "--device", "cpu").stdout)
+
+    def test_same_seed_same_answer(self):
+        flags = ["run", need(SMOLLM2), QUESTION, "--num-predict", "24", "--seed", "5", "--device", "cuda0"]
+        self.assertEqual(self.ok(*flags).stdout, self.ok(*flags).stdout)
+
+    def test_bench_and_probe(self):
+        limits = self.ok_json("probe", "--device", "cuda0", "--json")["ceilings"][0]
+        for key in ("read_bytes_per_second", "to_device_bytes_per_second", "from_device_bytes_per_second", "launch_seconds"):
+            self.assertGreater(limits[key], 0, json.dumps(limits))
+        rows = self.ok_json("bench", need(SMOLLM2), "--tests", "pp512,tg32,tg16x4", "--repeat", "2", "--json", "--device", "cuda0")
+        for row in rows["results"]:
+            self.assertEqual(row["device"], "CUDA0")
+            self.assertGreater(row["achieved_over_limit"], 0)
+            self.assertLess(row["achieved_over_limit"], 1.05)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -45,8 +45,8 @@ class StrataTest(unittest.TestCase):
 
     @classmethod
     def synth(cls, shape="tiny-llama", *flags):
-        """A small random model with a byte-level vocabulary."""
-        path = cls.dir / f"{shape}.gguf"
+        """A small random model with a byte-level vocabulary and a chat template."""
+        path = cls.dir / f"{''.join([shape, *flags])}.gguf"
         if not path.exists():
             done = run("synth", shape, path, "--type", "q8_0", "--vocabulary", *flags)
             assert done.returncode == 0, done.stderr

@@ -7,7 +7,6 @@
 
 #include <boost/asio.hpp>
 #include <filesystem>
-#include <fstream>
 #include <iterator>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -83,17 +82,6 @@ class Client {
   std::string data_;
 };
 
-// The same model without its chat template, a base model: the key gets another name of the same length.
-void copy_without_template(const std::filesystem::path& from, const std::filesystem::path& to) {
-  std::ifstream in(from, std::ios::binary);
-  std::string bytes{std::istreambuf_iterator<char>(in), {}};
-  const std::string key = "tokenizer.chat_template";
-  const auto at = bytes.find(key);
-  ASSERT_NE(at, std::string::npos);
-  bytes[at + key.size() - 1] = 'X';
-  std::ofstream(to, std::ios::binary) << bytes;
-}
-
 class ServerTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
@@ -101,6 +89,8 @@ class ServerTest : public ::testing::Test {
     std::filesystem::create_directories(directory_);
     write_synthetic_model({.shape = "tiny-llama", .type = "Q8_0", .vocabulary = true},
                           directory_ / "tiny.gguf");
+    write_synthetic_model({.shape = "tiny-llama", .type = "Q8_0", .vocabulary = true, .chat_template = false},
+                          directory_ / "plain.gguf");
   }
   static void TearDownTestSuite() { std::filesystem::remove_all(directory_); }
 
@@ -152,10 +142,11 @@ TEST_F(ServerTest, AnswersTheHeartbeat) {
 
 TEST_F(ServerTest, ListsTheStore) {
   const Json tags = Json::parse(ask("GET", "/api/tags").body);
-  ASSERT_EQ(tags["models"].size(), 1u);
-  EXPECT_EQ(tags["models"][0]["name"], "tiny");
-  EXPECT_EQ(tags["models"][0]["details"]["family"], "llama");
-  EXPECT_EQ(Json::parse(ask("GET", "/v1/models").body)["data"][0]["id"], "tiny");
+  ASSERT_EQ(tags["models"].size(), 2u);
+  EXPECT_EQ(tags["models"][0]["name"], "plain");
+  EXPECT_EQ(tags["models"][1]["name"], "tiny");
+  EXPECT_EQ(tags["models"][1]["details"]["family"], "llama");
+  EXPECT_EQ(Json::parse(ask("GET", "/v1/models").body)["data"][1]["id"], "tiny");
   EXPECT_EQ(Json::parse(ask("GET", "/v1/models/tiny").body)["id"], "tiny");
   EXPECT_EQ(ask("GET", "/v1/models/other").status, 404);
 }
@@ -199,13 +190,14 @@ TEST_F(ServerTest, TellsErrorsInEachDialect) {
   const Response wrong_method = ask("DELETE", "/api/generate");
   EXPECT_EQ(wrong_method.status, 405);
   EXPECT_THAT(wrong_method.head, HasSubstr("Allow: POST"));
-  copy_without_template(directory_ / "tiny.gguf", directory_ / "base.gguf");
-  const Response no_template = ask("POST", "/v1/chat/completions",
-                                   R"({"model": "base", "messages": [{"role": "user", "content": "x"}]})");
+  const std::string chat = R"({"model": "plain", "messages": [{"role": "user", "content": "x"}]})";
+  const Response no_template = ask("POST", "/v1/chat/completions", chat);
   EXPECT_EQ(no_template.status, 400);
   EXPECT_THAT(Json::parse(no_template.body)["error"]["message"].get<std::string>(),
               HasSubstr("chat template"));
-  std::filesystem::remove(directory_ / "base.gguf");
+  const Response native = ask("POST", "/api/chat", chat);
+  EXPECT_EQ(native.status, 400);
+  EXPECT_THAT(Json::parse(native.body)["error"].get<std::string>(), HasSubstr("chat template"));
   const Response too_long =
       ask("POST", "/api/generate",
           Json{{"model", "tiny"}, {"raw", true}, {"prompt", std::string(5000, 'x')}}.dump());

@@ -12,7 +12,7 @@ namespace {
 struct Flags {
   SynthOptions options;
   std::string out;
-  bool list = false;
+  bool no_template = false, list = false;
 };
 
 int list_shapes() {
@@ -28,6 +28,7 @@ int synth(Flags& flags) {
   if (flags.list) return list_shapes();
   if (flags.options.shape.empty() || flags.out.empty())
     throw_error(ErrorKind::bad_input, "synth wants SHAPE and OUT; `strata synth --list` shows the shapes");
+  flags.options.chat_template = !flags.no_template;
   Progress progress("writing " + flags.out);
   flags.options.progress = [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); };
   write_synthetic_model(flags.options, flags.out);
@@ -53,6 +54,8 @@ void add_synth(CLI::App& app, Action& action) {
       ->capture_default_str();
   command->add_flag("--vocabulary", flags->options.vocabulary,
                     "add a byte-level vocabulary, so that commands on text work");
+  command->add_flag("--no-template", flags->no_template,
+                    "with --vocabulary: leave the chat template out, as base models do");
   command->add_flag("--list", flags->list, "list the shapes");
   command->callback([&action, flags] { action = [flags] { return synth(*flags); }; });
 }

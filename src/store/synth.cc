@@ -73,7 +73,7 @@ void write_synthetic_model(const SynthOptions& options, const std::filesystem::p
   const std::vector<Chunk> chunks = cut(tensors, options.seed, generators);
 
   GgufWriter writer(path);
-  add_synth_metadata(writer, shape, mixture, options.vocabulary);
+  add_synth_metadata(writer, shape, mixture, options);
   for (const SynthTensor& tensor : tensors) writer.add_tensor(tensor.name, tensor.dims, tensor.type);
   // One thread makes the next chunk while this one writes the last.
   const std::launch how = options.threads > 1 ? std::launch::async : std::launch::deferred;

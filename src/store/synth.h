@@ -29,6 +29,7 @@ struct SynthOptions {
   // A byte-level BPE vocabulary (256 bytes, three special tokens, fillers up to the shape's size), so that
   // commands on text work; otherwise tokenizer.ggml.model = "none".
   bool vocabulary = false;
+  bool chat_template = true;  // with a vocabulary: a template of <|im_start|> and <|im_end|>
   unsigned threads = 2;
   std::function<void(std::uint64_t done, std::uint64_t total)> progress;  // bytes of tensors, may be empty
 };

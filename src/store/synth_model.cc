@@ -197,7 +197,6 @@ void add_vocabulary(GgufWriter& w, std::uint32_t size) {
   w.add_u32("tokenizer.ggml.bos_token_id", 256);
   w.add_u32("tokenizer.ggml.eos_token_id", 258);
   w.add_bool("tokenizer.ggml.add_bos_token", false);
-  w.add_string("tokenizer.chat_template", kChatTemplate);
 }
 
 }  // namespace
@@ -233,7 +232,8 @@ std::vector<SynthTensor> synth_tensors(const SynthShape& s, const Mixture& mixtu
   return std::move(list.out);
 }
 
-void add_synth_metadata(GgufWriter& w, const SynthShape& s, const Mixture& mixture, bool vocabulary) {
+void add_synth_metadata(GgufWriter& w, const SynthShape& s, const Mixture& mixture,
+                        const SynthOptions& options) {
   const std::string arch = std::string(s.architecture) + ".";
   w.add_string("general.architecture", s.architecture);
   w.add_string("general.type", "model");
@@ -252,8 +252,9 @@ void add_synth_metadata(GgufWriter& w, const SynthShape& s, const Mixture& mixtu
   w.add_f32(arch + "attention.layer_norm_rms_epsilon", s.architecture == "llama" ? 1e-5f : 1e-6f);
   w.add_u32(arch + "vocab_size", s.vocabulary);
   add_family_keys(w, s, arch);
-  if (vocabulary) {
+  if (options.vocabulary) {
     add_vocabulary(w, s.vocabulary);
+    if (options.chat_template) w.add_string("tokenizer.chat_template", kChatTemplate);
   } else {
     w.add_string("tokenizer.ggml.model", "none");
   }

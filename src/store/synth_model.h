@@ -23,6 +23,7 @@ struct SynthTensor {
 
 const SynthShape& find_synth_shape(std::string_view name);  // Error bad_input names the known ones
 std::vector<SynthTensor> synth_tensors(const SynthShape& shape, const Mixture& mixture);
-void add_synth_metadata(GgufWriter& writer, const SynthShape& shape, const Mixture& mixture, bool vocabulary);
+void add_synth_metadata(GgufWriter& writer, const SynthShape& shape, const Mixture& mixture,
+                        const SynthOptions& options);
 
 }  // namespace strata

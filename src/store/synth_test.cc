@@ -115,6 +115,9 @@ TEST_F(SynthTest, WritesAVocabularyWhenAsked) {
   EXPECT_EQ(tokens.string_at('\n'), "\xc4\x8a");
   EXPECT_EQ(tokens.string_at(0xad), "\xc5\x83");  // the last letter, U+0143
   EXPECT_EQ(tokens.string_at(258), "<|im_end|>");
+  EXPECT_TRUE(m.find_string("tokenizer.chat_template")->starts_with("{% for message in messages %}"));
+  const GgufFile plain = make({.shape = "tiny-llama", .vocabulary = true, .chat_template = false});
+  EXPECT_FALSE(plain.metadata().find_string("tokenizer.chat_template"));
   EXPECT_EQ(m.require_array("tokenizer.ggml.token_type").size(), 1024u);
   const auto strings = tokens.strings();
   EXPECT_EQ(std::set<std::string_view>(strings.begin(), strings.end()).size(), 1024u);

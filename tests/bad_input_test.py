@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Wrong input of every kind: one sentence and an exit code, never a crash."""
 import os
+import re
 import resource
 import socket
 import struct
@@ -193,7 +194,15 @@ class Surroundings(StrataTest):
             self.fails("serve", "--port", port, code=1, says=f"{port}|in use")
 
     def test_memory_limit_says_what_would_fit(self):
-        self.fails("run", self.synth(), "hello", "--memory-limit", "1M", code=1, says="memory|fit")
+        size = r"\d+\.\d+ [MG]iB"
+        sizes = rf"needs {size} of memory on CPU, where {size} is available"
+        hopeless = self.fails("run", self.synth(), "hello", "--memory-limit", "1M", code=1, says=sizes)
+        self.assertRegex(hopeless, rf"where 1\.0 MiB is available; even --context 256 needs {size}.* a smaller model")
+        limited = [self.synth(), "hello", "--num-predict", "3", "--memory-limit", "40M"]
+        advice = self.fails("run", *limited, "--context", "65536", code=1, says=sizes)
+        context = re.search(r"would fit with --context (\d+)", advice).group(1)
+        self.ok("run", *limited, "--context", context)
+        self.fails("run", *limited, "--context", int(context) + 512, code=1, says=sizes)
 
     def test_plan_shows_what_does_not_fit(self):
         done = run("plan", self.synth(), "--memory-limit", "1M")
@@ -204,10 +213,32 @@ class Surroundings(StrataTest):
     def test_too_little_address_space(self):
         model = self.synth()
 
-        def limit():
-            resource.setrlimit(resource.RLIMIT_AS, (192 << 20, 192 << 20))
+        def limited(mib, *arguments):
+            def limit():
+                resource.setrlimit(resource.RLIMIT_AS, (mib << 20, mib << 20))
+            return run(*arguments, preexec_fn=limit)
 
-        self.fails("run", model, "hello", "--context", "65536", preexec_fn=limit)
+        # Nothing is too small to be told: from a process that hardly starts to one that has enough.
+        told, answered = 0, 0
+        for mib in (24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256, 384, 1024):
+            with self.subTest(mib=mib):
+                done = limited(mib, "run", model, "hello", "--num-predict", "3", "--context", "8192")
+                if done.returncode == 127 and "shared libraries" in done.stderr:
+                    continue  # the dynamic linker gave up: nothing of Strata ran
+                answered += done.returncode == 0
+                if done.returncode != 0:
+                    self.assertIn(done.returncode, (1, 2), done.stderr)
+                    self.assertRegex(done.stderr, r"\Aerror: [^\n]+\n\Z")
+                    told += 1
+        self.assertGreater(told, 0)
+        self.assertGreater(answered, 0)
+        done = limited(256, "run", model, "hello", "--threads", "64")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"\Aerror: the system refused thread \d+ of 64 [^\n]*\n\Z")
+        done = limited(1024, "run", model, "hello", "--context", "4194304")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"\Aerror: the model needs \d+\.\d+ GiB of memory on CPU, where \d+\.\d MiB is "
+                                      r"available; it would fit with --context \d+[^\n]*\n\Z")
 
     def test_full_disk(self):
         if not os.path.exists("/dev/full"):

@@ -56,7 +56,7 @@ class OnPaper(StrataTest):
     def test_says_what_would_fit(self):
         done = run("plan", self.synth(), "--devices", "64MiB")
         self.assertEqual(done.returncode, 1)
-        self.assertRegex(done.stderr, r"error: the model needs .* of memory on CUDA0, but 64 MiB are free")
+        self.assertRegex(done.stderr, r"error: the model needs .* of memory on CUDA0, where 64\.0 MiB is available")
 
     def test_a_cpu_has_no_such_size(self):
         self.fails("plan", self.synth(), "--devices", "24GiB", "--device", "cpu", code=2, says="--devices describes a GPU")

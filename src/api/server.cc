@@ -478,8 +478,12 @@ void Server::run() {
   asio::co_spawn(impl_->io, impl_->accept(), asio::detached);
   auto guard = asio::make_work_guard(impl_->io);
   std::vector<std::thread> threads;
-  for (unsigned i = 0; i < std::max(1u, impl_->options.threads); ++i)
-    threads.emplace_back([this] { impl_->io.run(); });
+  try {
+    for (unsigned i = 0; i < std::max(1u, impl_->options.threads); ++i)
+      threads.emplace_back([this] { impl_->io.run(); });
+  } catch (const std::system_error&) {
+    if (threads.empty()) throw;  // with fewer it serves too
+  }
   impl_->stopping.wait(false);
   const auto wait_until_quiet = [this](auto deadline) {
     while (impl_->connections > 0 && std::chrono::steady_clock::now() < deadline)

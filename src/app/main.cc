@@ -5,6 +5,7 @@
 #include <exception>
 #include <new>
 #include <string>
+#include <system_error>
 
 #include "app/commands.h"
 #include "app/output.h"
@@ -75,6 +76,11 @@ int guarded(int argc, char** argv) {
     return fail(exit_code(e.kind()), e.what());
   } catch (const std::bad_alloc&) {
     return fail(kFailed, "there is not enough memory; try a smaller --context or a smaller model");
+  } catch (const std::system_error& e) {
+    if (e.code() != std::errc::resource_unavailable_try_again) return fail(kFailed, e.what());
+    return fail(kFailed,
+                fmt::format("the system refused to start a thread ({}); allow more memory and processes",
+                            e.code().message()));
   } catch (const std::exception& e) {
     return fail(kFailed, e.what());
   }

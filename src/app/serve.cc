@@ -91,10 +91,17 @@ int serve(const Flags& flags) {
     sigwait(&signals, &signal);
     server.stop();
   });
-  server.run();
-  // run() may also end on an error of its own; the waiter then still waits.
-  pthread_kill(waiter.native_handle(), SIGTERM);
-  waiter.join();
+  const auto end_waiter = [&] {  // which may still wait, when run() ended on an error of its own
+    pthread_kill(waiter.native_handle(), SIGTERM);
+    waiter.join();
+  };
+  try {
+    server.run();
+  } catch (...) {
+    end_waiter();
+    throw;
+  }
+  end_waiter();
   note("stopped");
   return 0;
 }

@@ -31,6 +31,9 @@ struct Descriptor {
 [[noreturn]] void refused(const std::filesystem::path& path, int error) {
   if (error == ENOENT || error == ENOTDIR)
     throw_error(ErrorKind::not_found, "there is no file {}", path.string());
+  if (error == ENOMEM)
+    throw_error(ErrorKind::no_memory,
+                "there is too little address space to map {}; raise its limit (ulimit -v)", path.string());
   throw_error(ErrorKind::io, "can't read {}: {}", path.string(), std::strerror(error));
 }
 

@@ -2,10 +2,21 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <string_view>
 
 namespace strata {
 
 // Bytes of pages touched and in memory now: private and mapped. 0 where /proc isn't mounted.
 std::uint64_t resident_bytes();
+
+// Bytes that this process can still take: what the machine has available, or less where a control group (a
+// container's memory limit) or a limit on address space (ulimit -v) leaves less.
+std::uint64_t available_bytes();
+
+// The control groups' part of it: the least that a group and its parents leave, file cache counted as free,
+// or UINT64_MAX without a limit. `root` is where they are mounted, `self` is the content of
+// /proc/self/cgroup; versions 1 and 2.
+std::uint64_t control_group_available(const std::filesystem::path& root, std::string_view self);
 
 }  // namespace strata

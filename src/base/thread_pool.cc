@@ -3,6 +3,9 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <system_error>
+
+#include "base/error.h"
 
 namespace strata {
 namespace {
@@ -45,10 +48,20 @@ unsigned ThreadPool::available_cores() {
 
 ThreadPool::ThreadPool(unsigned threads) : size_(threads == 0 ? available_cores() : threads) {
   workers_.reserve(size_ - 1);
-  for (unsigned i = 1; i < size_; ++i) workers_.emplace_back([this, i] { worker(i); });
+  try {
+    for (unsigned i = 1; i < size_; ++i) workers_.emplace_back([this, i] { worker(i); });
+  } catch (const std::system_error& e) {
+    end_workers();
+    throw_error(
+        ErrorKind::no_memory,
+        "the system refused thread {} of {} ({}); take fewer threads, or allow more memory and processes",
+        workers_.size() + 2, size_, e.code().message());
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { end_workers(); }
+
+void ThreadPool::end_workers() {
   stop_.store(true, std::memory_order_relaxed);
   region_.fetch_add(1, std::memory_order_release);
   region_.notify_all();

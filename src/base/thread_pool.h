@@ -17,7 +17,8 @@ namespace strata {
 
 class ThreadPool {
  public:
-  // `threads` counts the caller; 0 means one per available core.
+  // `threads` counts the caller; 0 means one per available core. Throws Error(no_memory) when the system
+  // refuses a thread.
   explicit ThreadPool(unsigned threads = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -43,6 +44,7 @@ class ThreadPool {
   using Entry = void (*)(void* context, unsigned thread, unsigned n_threads);
   void run_erased(Entry entry, void* context);
   void worker(unsigned thread);
+  void end_workers();
 
   unsigned size_ = 1;
   Entry entry_ = nullptr;

@@ -1,5 +1,6 @@
 // What to change when a plan doesn't fit: the longest context, the smaller KV type, fewer sequences.
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "plan/plan.h"
@@ -11,10 +12,14 @@ constexpr std::uint32_t kLeastContext = 256;
 
 std::uint64_t total_of(const PlanInput& in) { return plan_memory(in).devices[0].total(); }
 
-std::string size_text(std::uint64_t bytes) {
+// What is needed is rounded up and what is there down, so that the two never look alike.
+std::string size_text(std::uint64_t bytes, double (*round)(double)) {
   const double mib = static_cast<double>(bytes) / (1024.0 * 1024.0);
-  return mib < 1024 ? fmt::format("{:.0f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
+  if (mib < 1024) return fmt::format("{:.1f} MiB", round(mib * 10) / 10);
+  return fmt::format("{:.2f} GiB", round(mib / 1024 * 100) / 100);
 }
+std::string needed_text(std::uint64_t bytes) { return size_text(bytes, std::ceil); }
+std::string available_text(std::uint64_t bytes) { return size_text(bytes, std::floor); }
 
 // The longest context, in whole pages' hundreds, that fits; 0 when none does.
 std::uint32_t fitting_context(PlanInput in, std::uint64_t free_bytes) {
@@ -63,20 +68,23 @@ std::string changes(const PlanInput& in, std::uint64_t free_bytes) {
 
 std::string why_not(const PlanInput& in, std::uint64_t free_bytes) {
   const MemoryPlan plan = plan_memory(in);
-  const std::uint64_t needed = plan.devices[0].total();
-  if (needed <= free_bytes) return {};
+  const std::uint64_t total = plan.devices[0].total();
+  if (total <= free_bytes) return {};
+  // Both sides count the process, which is there already; people are told what is still to be taken.
+  const std::uint64_t process = plan.devices[0].bytes(Purpose::process);
+  const std::uint64_t available = free_bytes > process ? free_bytes - process : 0;
   const std::string ways = changes(in, free_bytes);
   if (!ways.empty())
-    return fmt::format("the model needs {} of memory on {}, but {} are free; it would fit with {}",
-                       size_text(needed), in.device, size_text(free_bytes), ways);
+    return fmt::format("the model needs {} of memory on {}, where {} is available; it would fit with {}",
+                       needed_text(total - process), in.device, available_text(available), ways);
   PlanInput least = in;
   least.limits.slots = 1;
   least.limits.context = std::min(in.limits.context, kLeastContext);
   return fmt::format(
-      "the model needs {} of memory on {}, but {} are free; even --context {} needs {}, so it takes a "
-      "smaller model or "
-      "quantisation",
-      size_text(needed), in.device, size_text(free_bytes), least.limits.context, size_text(total_of(least)));
+      "the model needs {} of memory on {}, where {} is available; even --context {} needs {}, so it takes a "
+      "smaller model or quantisation",
+      needed_text(total - process), in.device, available_text(available), least.limits.context,
+      needed_text(total_of(least) - process));
 }
 
 std::string to_text(const MemoryPlan& plan, const std::vector<std::vector<std::uint64_t>>* actual) {

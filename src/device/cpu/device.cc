@@ -12,6 +12,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/process.h"
 #include "base/thread_pool.h"
 #include "device/cpu/executable.h"
 #include "device/cpu/probe.h"
@@ -46,15 +47,17 @@ class Account {
   explicit Account(std::uint64_t limit) : limit_(limit) {}
   void take(std::string_view purpose, std::uint64_t bytes) {
     const std::uint64_t before = used_.fetch_add(bytes);
-    const std::uint64_t free = proc_value("/proc/meminfo", "MemAvailable:");
-    const std::uint64_t room = limit_ ? (limit_ > before ? limit_ - before : 0) : free;
+    const std::uint64_t free = available_bytes();
+    const std::uint64_t left = limit_ > before ? limit_ - before : 0;
+    const bool limited = limit_ > 0 && left < free;
+    const std::uint64_t room = limited ? left : free;
     if (bytes <= room) return;
     used_ -= bytes;
     throw_error(
         ErrorKind::no_memory,
         "{:.1f} MiB for {} don't fit into the {:.1f} MiB {}; a smaller context, a smaller KV type or fewer "
         "parallel sequences need less",
-        bytes / kMiB, purpose, room / kMiB, limit_ ? "that the memory limit leaves" : "that are free");
+        bytes / kMiB, purpose, room / kMiB, limited ? "that the memory limit leaves" : "that are free");
   }
   void give_back(std::uint64_t bytes) { used_ -= bytes; }
 
@@ -73,8 +76,10 @@ class CpuArena final : public Arena {
     void* p = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) {
       account_->give_back(bytes);
-      throw_error(ErrorKind::no_memory, "the system refused {:.1f} MiB for {}: {}", bytes / kMiB, purpose,
-                  std::strerror(errno));
+      throw_error(ErrorKind::no_memory,
+                  "the system refused {:.1f} MiB for {} ({}); a smaller context, a smaller KV type or fewer "
+                  "parallel sequences need less",
+                  bytes / kMiB, purpose, std::strerror(errno));
     }
     data_ = static_cast<std::byte*>(p);
     madvise(p, mapped_, MADV_HUGEPAGE);
@@ -119,7 +124,7 @@ class CpuDevice final : public Device {
   const DeviceInfo& info() const override { return info_; }
   const Target& target() const override { return cpu_target(); }
   DeviceMemory memory() const override {
-    const std::uint64_t free = proc_value("/proc/meminfo", "MemAvailable:");
+    const std::uint64_t free = available_bytes();
     return {limit_ ? std::min(limit_, info_.memory_bytes) : info_.memory_bytes,
             limit_ ? std::min(limit_, free) : free};
   }

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <random>
+#include <string>
 #include <string_view>
 
 #include "device/cuda_plugin.h"
@@ -143,7 +145,7 @@ void compare_with_reference(Device& device, const Shape& shape, DType type, DTyp
   std::mt19937 random(5);
   const std::vector<std::vector<std::pair<std::uint32_t, std::uint32_t>>> steps = {
       {{0, 70}}, {{0, 1}, {1, 33}, {2, 5}}, {{1, 1}}, {{2, 40}, {0, 40}}, {{0, 1}, {1, 1}, {2, 1}}, {{0, 75}},
-      {{0, 1}}};
+      {{1, 12}}, {{2, 19}, {1, 1}},         {{0, 1}}};
   for (const auto& step : steps) {
     std::vector<Feed> feeds;
     for (const auto& [sequence, n] : step) feeds.push_back({sequence, random_tokens(random, n, shape.vocab)});
@@ -255,6 +257,56 @@ INSTANTIATE_TEST_SUITE_P(
                       NamedShape{"wide_heads",
                                  {.n_heads = 2, .n_kv_heads = 1, .head_dim = 256, .n_rot = 256}}),
     [](const auto& info) { return std::string(info.param.name); });
+
+// Which rows and columns differ most plainly.
+std::string differing(const std::vector<std::vector<float>>& got, const Matrix& want) {
+  std::size_t count = 0, top = want.size(), bottom = 0, left = ~std::size_t{0}, right = 0;
+  for (std::size_t r = 0; r < want.size(); ++r)
+    for (std::size_t c = 0; c < want[r].size(); ++c)
+      if (!(std::abs(got[r][c] - want[r][c]) < 0.1 + 0.1 * std::abs(want[r][c]))) {
+        ++count, top = std::min(top, r), bottom = std::max(bottom, r);
+        left = std::min(left, c), right = std::max(right, c);
+      }
+  if (count == 0) return {};
+  return "; " + std::to_string(count) + " values, rows " + std::to_string(top) + " to " +
+         std::to_string(bottom) + ", columns " + std::to_string(left) + " to " + std::to_string(right);
+}
+
+// Sizes at which a GPU's kernels run in tiles, rounds and clusters, against the same device's exact mode. The
+// CPU, which is slow at exact mode, takes fewer rows.
+TEST_P(OpTypes, FastModeStaysNearExactModeAtScale) {
+  const DType type = GetParam();
+  const char* name = std::getenv("STRATA_TEST_DEVICE");
+  const bool gpu = name && std::string_view(name).starts_with("CUDA");
+  const Shape shape{.width = 512,
+                    .n_heads = 8,
+                    .n_kv_heads = 2,
+                    .head_dim = 64,
+                    .n_ff = gpu ? 6144u : 768u,
+                    .vocab = 2000,
+                    .n_rot = 64};
+  const TinyModel model(shape, type, DType::F16);
+  const RandomWeights weights = random_weights(model.program(), 21);
+  const std::uint32_t rows = gpu ? 1100 : 70;
+  const StepLimits limits{.rows = rows, .outputs = rows, .slots = 2, .context = 2 * rows + 200};
+  const auto device = cpu();
+  Harness fast(*device, model.program(), weights, limits, Mode::fast),
+      exact(*device, model.program(), weights, limits, Mode::exact);
+  std::mt19937 random(6);
+  for (const std::uint32_t n : {rows, 12u, 24u, 48u, rows / 2}) {
+    const std::vector<Feed> feeds = {{0, random_tokens(random, n - n / 3, shape.vocab)},
+                                     {1, random_tokens(random, n / 3, shape.vocab)}};
+    const auto got = fast.step(feeds), want = exact.step(feeds);
+    for (std::size_t op = 0; op < want.size(); ++op)
+      for (const auto& [id, rows_of] : want[op]) {
+        Matrix values;
+        for (const auto& row : rows_of) values.emplace_back(row.begin(), row.end());
+        EXPECT_LT(relative_error(got[op].at(id), values), kFast)
+            << n << " rows, op " << op_name(model.program().ops[op]) << ", buffer "
+            << model.program().buffers[id].name << differing(got[op].at(id), values);
+      }
+  }
+}
 
 // Logits of every position, computed under one schedule.
 std::vector<std::vector<float>> logits_of(Device& device, Mode mode, const std::vector<std::int32_t>& tokens,

@@ -41,8 +41,18 @@ struct LinearArg {
 
 inline constexpr int kLinearWarps = 16;
 
-// The many-rows kernels' input: tiles of kTileRows rows x a unit of columns, kTileRowBytes a row.
-inline constexpr std::uint32_t kTileRows = 128, kTileRowBytes = 576, kTileStages = 3;
+inline constexpr std::uint32_t kTileRows = 128;  // rows of the largest kernel for many rows
+
+// How a product with many rows is cut (fast_rows.cuh). Its input x16 holds halves, cut into tiles of the
+// kernel's rows: [tile][cols / 8][row][8]; in each 16 columns, first those with (column & 2) == 0.
+struct ManyArg {
+  const void* x16;
+  std::uint32_t row_tiles;  // tiles of rows
+  std::uint32_t tiles;      // row_tiles * tiles of outputs; a block takes every gridDim / splits-th
+  std::uint32_t splits;     // blocks (a cluster) that share a tile's columns
+  std::uint32_t stages, stage_bytes, headers;                // of the ring; headers: slots for units' headers
+  std::uint32_t header_offset, part_offset, barrier_offset;  // in shared memory
+};
 
 struct AttentionTileArg {
   const float* q;   // [rows][heads][head_dim]

@@ -39,7 +39,7 @@ std::uint64_t fast_scratch_bytes(const Program& program, const StepLimits& limit
     units = std::max(units, std::uint64_t{(w.cols + fast::kUnitCols - 1) / fast::kUnitCols});
   const std::uint64_t tiles = (std::max(limits.rows, limits.outputs) + fast::kTileRows - 1) / fast::kTileRows;
   return fast_branch_bytes(program, limits) + fast_partial_bytes(program, limits) +
-         tiles * units * fast::kTileRows * fast::kTileRowBytes;
+         tiles * fast::kTileRows * units * fast::kUnitCols * 2;
 }
 
 }  // namespace strata::cuda

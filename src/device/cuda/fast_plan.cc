@@ -124,32 +124,105 @@ void Plan::launch_few(LinearArg a, std::uint32_t rows, Launcher& launcher) const
   launcher(l, a);
 }
 
+// The kernels for many rows (fast_rows.cuh): rows of the step, warpgroups side by side and over the columns.
+struct ManyKernel {
+  const char* name;
+  std::uint32_t rows, wide, deep, threads;
+  std::uint32_t groups() const { return 4 * wide; }
+};
+constexpr ManyKernel kManyKernels[] = {
+    {"fast_rows_16_4", 16, 4, 1, 640},  {"fast_rows_16_2", 16, 2, 2, 640},
+    {"fast_rows_16_1", 16, 1, 4, 640},  {"fast_rows_32_4", 32, 4, 1, 640},
+    {"fast_rows_32_2", 32, 2, 2, 640},  {"fast_rows_64_4", 64, 4, 1, 640},
+    {"fast_rows_64_2", 64, 2, 2, 640},  {"fast_rows_128_4", 128, 4, 1, 640},
+    {"fast_rows_128_2", 128, 2, 1, 384}};
+
+// One way to start a product with many rows.
+struct ManyShape {
+  const ManyKernel* kernel = nullptr;
+  fast::ManyArg arg{};
+  std::uint32_t blocks = 0, shared_bytes = 0;
+  double busy = 0;  // share of the multiprocessors' time with work
+};
+
+// Shares shared memory between the ring, headers of units and partial sums. False: too little for a ring.
+bool place_ring(ManyShape& s, const LinearArg& a, std::uint32_t total) {
+  const ManyKernel& k = *s.kernel;
+  std::uint32_t chunk = 0, head = 0;
+  for (int i = 0; i < a.n_segments; ++i) {
+    chunk = std::max(chunk, a.segments[i].chunk_bytes);
+    head = std::max(head, a.segments[i].unit_bytes - 4 * a.segments[i].chunk_bytes);
+  }
+  fast::ManyArg& m = s.arg;
+  m.stage_bytes = ceil_div(k.deep * (128 * k.rows + k.groups() * chunk), 128) * 128;
+  const std::uint32_t parts = k.deep > 1 || m.splits > 1 ? k.deep * k.rows * (64 * k.wide + 4) * 4 : 0;
+  for (std::uint32_t stages = 24; stages > 1; --stages) {
+    m.stages = stages;
+    m.headers = ceil_div((stages - 1) * k.deep, 4) + 1;
+    m.header_offset = stages * m.stage_bytes;
+    m.part_offset = m.header_offset + (head ? m.headers * k.groups() * 288 : 0);
+    m.barrier_offset = m.part_offset + parts;
+    s.shared_bytes = m.barrier_offset + stages * 16;
+    if (s.shared_bytes <= total) return true;
+  }
+  return false;
+}
+
+bool many_shape(ManyShape& s, const LinearArg& a, std::uint32_t rows, const GpuInfo& gpu) {
+  const bool paired = a.epilogue == Epilogue::gate_up;
+  s.arg.row_tiles = ceil_div(rows, s.kernel->rows);
+  for (int i = 0; i < (paired ? 1 : a.n_segments); ++i)
+    s.arg.tiles += s.arg.row_tiles * ceil_div(a.segments[i].groups, s.kernel->groups() / (paired ? 2 : 1));
+  const std::uint32_t work = s.arg.tiles * s.arg.splits, rounds = ceil_div(work, gpu.sms);
+  s.blocks = s.arg.splits > 1 ? work : ceil_div(work, rounds);
+  s.busy = static_cast<double>(work) / (static_cast<double>(rounds) * gpu.sms);
+  return place_ring(s, a, gpu.shared_per_block);
+}
+
+// Of the kernels of the rows' size the widest, unless it leaves much more of the GPU idle; columns shared by
+// a cluster where that keeps more of it busy.
+ManyShape best_shape(const LinearArg& a, std::uint32_t rows, const GpuInfo& gpu) {
+  const std::uint32_t size = rows <= 16 ? 16 : rows <= 32 ? 32 : rows <= 64 ? 64 : 128;
+  ManyShape best;
+  double best_value = 0;
+  for (const ManyKernel& k : kManyKernels) {
+    if (k.rows != size) continue;
+    for (std::uint32_t splits : {1u, 2u, 4u, 8u}) {
+      ManyShape s{&k};
+      s.arg.splits = splits;
+      if (!many_shape(s, a, rows, gpu)) continue;
+      if (splits > 1 && (s.blocks > gpu.sms / splits * splits || a.cols / fast::kChunkCols < 8 * splits))
+        continue;
+      const double value = s.busy * (splits > 1 ? 0.85 : 1.0) *
+                           (k.wide == 4   ? 1.0
+                            : k.wide == 2 ? 0.85
+                                          : 0.7);
+      if (value <= best_value) continue;
+      best = s;
+      best_value = value;
+    }
+  }
+  return best;
+}
+
 void Plan::launch_many(const LinearArg& a, std::uint32_t rows, Launcher& launcher) const {
   const DevicePtr x16 = in_.scratch + fast_branch_bytes(*in_.program, in_.limits) +
                         fast_partial_bytes(*in_.program, in_.limits);
+  ManyShape s = best_shape(a, rows, in_.gpu);
   KernelLaunch convert{"fast_convert"};
-  convert.grid[0] = rows;
-  convert.block[0] = 256;
-  launcher(convert, a, x16);
-  struct Shape {
-    const char* kernel;
-    std::uint32_t groups, warps, parts, rows;  // groups a warp, warps side by side, warps that share columns
-  };
-  const bool paired = a.epilogue == Epilogue::gate_up;
-  const Shape shape =
-      rows <= 16   ? paired ? Shape{"fast_rows_16_2", 2, 2, 4, 16} : Shape{"fast_rows_16_1", 1, 2, 4, 16}
-        : rows <= 32 ? paired ? Shape{"fast_rows_32_2", 2, 2, 4, 32} : Shape{"fast_rows_32_1", 1, 2, 4, 32}
-        : rows <= 64 ? paired ? Shape{"fast_rows_64_2", 2, 4, 2, 64} : Shape{"fast_rows_64_1", 1, 4, 2, 64}
-                     : Shape{"fast_rows_many", 2, 8, 1, 128};
-  KernelLaunch l{shape.kernel};
-  const std::uint32_t per_block = shape.groups * shape.warps / (paired ? 2 : 1);
-  l.grid[0] = ceil_div(rows, shape.rows);
-  l.grid[1] = 0;
-  for (int i = 0; i < (paired ? 1 : a.n_segments); ++i)
-    l.grid[1] += ceil_div(a.segments[i].groups, per_block);
-  l.block[0] = shape.warps * shape.parts * 32;
-  l.shared_bytes = fast::kTileStages * shape.parts * shape.rows * fast::kTileRowBytes;
-  launcher(l, a, x16);
+  convert.grid[0] = ceil_div(rows, 8);
+  convert.grid[1] = std::min(std::max(512 / convert.grid[0], 1u), ceil_div(a.cols, 1024));
+  convert.block[0] = 512;
+  convert.dependent = true;
+  launcher(convert, a, x16, s.kernel->rows);
+  s.arg.x16 = pointer<const void>(x16);
+  KernelLaunch l{s.kernel->name};
+  l.grid[0] = s.blocks;
+  l.block[0] = s.kernel->threads;
+  l.cluster = s.arg.splits;
+  l.shared_bytes = s.shared_bytes;
+  l.dependent = true;
+  launcher(l, a, s.arg);
 }
 
 void Plan::launch(LinearArg a, std::uint32_t rows, Launcher& launcher) const {

@@ -1,0 +1,111 @@
+// What the kernels for many rows share: barriers and bulk copies in shared memory, and the tensor cores'
+// warpgroup products with the left operand in registers (layouts: PTX ISA, wgmma).
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+namespace strata::cuda::fast {
+
+__device__ inline std::uint32_t shared_address(const void* p) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+__device__ inline void barrier_init(std::uint32_t barrier, std::uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+__device__ inline void barrier_expect(std::uint32_t barrier, std::uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+__device__ inline void barrier_arrive(std::uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ inline void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
+  asm volatile(
+      "{\n .reg .pred done;\n"
+      "again:\n mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      " @!done bra again;\n}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+// 16-byte aligned, a multiple of 16 bytes.
+__device__ inline void bulk_copy(std::uint32_t to, const void* from, std::uint32_t bytes,
+                                 std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+
+// Low half of the descriptor of a right operand of N columns (rows of x) and 16 of K, `address` / 16 in
+// shared memory: pieces of 8 of K (16 bytes), N of them in a row, then the next 8 of K. No swizzle. The high
+// half is the stride of eight pieces, / 16.
+template <int N>
+__device__ inline std::uint32_t operand(std::uint32_t address) {
+  return address | static_cast<std::uint32_t>(N) << 16;
+}
+
+// Keeps a value from being computed again and again.
+__device__ __forceinline__ void keep(std::uint32_t& v) { asm volatile("" : "+r"(v)); }
+
+__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int Left>
+__device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Left) : "memory");
+}
+// Keeps reads and writes of sums on their side of a wait.
+template <int Count>
+__device__ __forceinline__ void pin(float (&c)[Count]) {
+#pragma unroll
+  for (int i = 0; i < Count; i++) asm volatile("" : "+f"(c[i])::"memory");
+}
+
+#define STRATA_F8(c, i)                                                                       \
+  "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3]), "+f"(c[i + 4]), "+f"(c[i + 5]), \
+      "+f"(c[i + 6]), "+f"(c[i + 7])
+
+// c += A * B: 64 rows (16 a warp; a as for mma.m16n8k16) x N columns, c[4 n + e] as mma's for columns 8 n ...
+template <int N>
+__device__ __forceinline__ void wgmma(float (&c)[N / 2], const std::uint32_t (&a)[4], std::uint32_t b) {
+  if constexpr (N == 16) {
+    asm volatile(
+        "{\n .reg .b64 d;\n mov.b64 d, {%12, 8};\n"
+        "wgmma.mma_async.sync.aligned.m64n16k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7}, {%8,%9,%10,%11}, "
+        "d, 1, 1, 1, 0;\n}"
+        : STRATA_F8(c, 0)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b));
+  } else if constexpr (N == 32) {
+    asm volatile(
+        "{\n .reg .b64 d;\n mov.b64 d, {%20, 8};\n"
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,"
+        "%14,%15}, {%16,%17,%18,%19}, d, 1, 1, 1, 0;\n}"
+        : STRATA_F8(c, 0), STRATA_F8(c, 8)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b));
+  } else if constexpr (N == 64) {
+    asm volatile(
+        "{\n .reg .b64 d;\n mov.b64 d, {%36, 8};\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,"
+        "%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, d, "
+        "1, 1, 1, 0;\n}"
+        : STRATA_F8(c, 0), STRATA_F8(c, 8), STRATA_F8(c, 16), STRATA_F8(c, 24)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b));
+  } else {
+    static_assert(N == 128);
+    asm volatile(
+        "{\n .reg .b64 d;\n mov.b64 d, {%68, 8};\n"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,"
+        "%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,"
+        "%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,"
+        "%61,%62,%63}, {%64,%65,%66,%67}, d, 1, 1, 1, 0;\n}"
+        : STRATA_F8(c, 0), STRATA_F8(c, 8), STRATA_F8(c, 16), STRATA_F8(c, 24), STRATA_F8(c, 32),
+          STRATA_F8(c, 40), STRATA_F8(c, 48), STRATA_F8(c, 56)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b));
+  }
+}
+#undef STRATA_F8
+
+}  // namespace strata::cuda::fast

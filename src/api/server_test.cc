@@ -7,7 +7,6 @@
 
 #include <boost/asio.hpp>
 #include <filesystem>
-#include <iterator>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>

@@ -111,7 +111,7 @@ class Flags(StrataTest):
         self.fails(code=2, says="--help")
 
     def test_unknown_command(self):
-        self.fails("fly", code=2)
+        self.fails("fly", code=2, says="no command 'fly'")
 
     def test_missing_arguments(self):
         for command in ("run", "show", "plan", "bench", "eval", "tokenize", "render"):

@@ -153,7 +153,8 @@ Options read_options(const Json& request) {
   const Fields f(*it, "options.");
   SamplingParams& s = o.sampling;
   assign(s.temperature, f.number("temperature", 0, 100));
-  assign(s.top_k, f.integer("top_k", -1, kInt32));
+  if (const auto k = f.integer("top_k", -1, kInt32))
+    s.top_k = static_cast<std::int32_t>(std::max<std::int64_t>(0, *k));
   assign(s.top_p, f.number("top_p", 0, 1));
   assign(s.min_p, f.number("min_p", 0, 1));
   assign(s.typical_p, f.number("typical_p", 0, 1));

@@ -46,6 +46,11 @@ TEST(Generate, ReadsWhatClientsSend) {
   EXPECT_THAT(r.options.ignored, ElementsAre("mirostat"));
 }
 
+TEST(Generate, MinusOneTurnsTopKOff) {
+  EXPECT_EQ(parse_generate(R"({"model": "m", "options": {"top_k": -1}})").options.sampling.top_k, 0);
+  EXPECT_THROW(parse_generate(R"({"model": "m", "options": {"top_k": -2}})"), Error);
+}
+
 TEST(Generate, SeedsMayHave63Bits) {
   const auto seed_of = [](const std::string& text) {
     return parse_generate(R"({"model": "m", "options": {"seed": )" + text + "}}").options.sampling.seed;

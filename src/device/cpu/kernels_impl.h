@@ -11,6 +11,10 @@ namespace {
 // (in this order)
 #include "device/cpu/kernels_impl_math.h"
 // (clang-format keeps the groups apart)
+#include "device/cpu/kernels_impl_records.h"
+// .
+#include "device/cpu/kernels_impl_float.h"
+// .
 #include "device/cpu/kernels_impl_matmul.h"
 // .
 #include "device/cpu/kernels_impl_attention.h"

@@ -78,20 +78,18 @@ STRATA_INLINE void vi_store_i8(std::uint8_t* p, VI a) {
 // Then kSignedWeights says whether the result is for w - 128 instead of w.
 #if defined(__AVX512VNNI__)
 constexpr bool kSignedWeights = false;
-template <bool Full> STRATA_INLINE VI vi_dot(VI c, VI w, const std::uint8_t* x) {
-  return {_mm512_dpbusd_epi32(c.v, w.v, vi_bcast(x).v)};
-}
+template <bool Full> STRATA_INLINE VI vi_dot(VI c, VI w, VI x) { return {_mm512_dpbusd_epi32(c.v, w.v, x.v)}; }
 #else
 constexpr bool kSignedWeights = true;
-template <bool Full> STRATA_INLINE VI vi_dot(VI c, VI w, const std::uint8_t* px) {
-  __m512i x = vi_bcast(px).v;
+template <bool Full> STRATA_INLINE VI vi_dot(VI c, VI w, VI x) {
   if constexpr (Full) {  // vpmaddubsw saturates: take |w - 128| and move the sign to x
     const __m512i s = _mm512_xor_si512(w.v, _mm512_set1_epi8(static_cast<char>(0x80)));
-    x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(s), _mm512_setzero_si512(), x);
+    x.v = _mm512_mask_sub_epi8(x.v, _mm512_movepi8_mask(s), _mm512_setzero_si512(), x.v);
     w.v = _mm512_abs_epi8(s);
   }
-  return {_mm512_add_epi32(c.v, _mm512_madd_epi16(_mm512_maddubs_epi16(w.v, x), _mm512_set1_epi16(1)))};
+  return {_mm512_add_epi32(c.v, _mm512_madd_epi16(_mm512_maddubs_epi16(w.v, x.v), _mm512_set1_epi16(1)))};
 }
 #endif
+template <bool Full> STRATA_INLINE VI vi_dot(VI c, VI w, const std::uint8_t* x) { return vi_dot<Full>(c, w, vi_bcast(x)); }
 constexpr int kTileRows = 16;  // rows of activations a kernel call handles at most
 STRATA_INLINE void prefetch(const std::uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }

@@ -182,7 +182,7 @@ TEST(Matmul, ARowsBitsDontDependOnItsCompany) {
     const Kernels& k = kernels(isa);
     for (const DType type : kTypes) {
       for (const ActFormat format : formats(type)) {
-        const std::uint32_t rows = 32, cols = fit_cols(type, 512), n = 39;
+        const std::uint32_t rows = 48, cols = fit_cols(type, 512), n = 39;  // pairs of groups and one alone
         const Weights w(type, rows, cols, 3);
         const auto x = random_floats(std::size_t{n} * cols, 4);
         const Acts together(k, format, n, cols, x);

@@ -59,6 +59,19 @@ class OneAnswer(StrataTest):
             self.assertIn(part, done.stderr)
         self.assertRegex(done.stderr, r"% of the measured limit")
 
+    def test_memory_is_what_the_plan_says(self):
+        """The most that was ever resident, loading included, within 5 % or 16 MiB of the plan."""
+        for context in (512, 8192):
+            flags = [need(SMOLLM2), "--context", context]
+            planned = self.ok_json("plan", *flags, "--json")["devices"][0]["total_bytes"]
+            child = subprocess.Popen([BINARY, "run", *map(str, flags), QUESTION, "--num-predict", "8"],
+                                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            _, status, usage = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+            self.assertEqual(child.returncode, 0)
+            resident = usage.ru_maxrss * 1024
+            self.assertLess(abs(resident - planned), max(planned * 0.05, 16 << 20), f"{resident} of {planned} planned bytes")
+
     def test_quiet_without_verbose(self):
         self.assertEqual(self.ok("run", self.synth(), "hello", "--num-predict", "2").stderr, "")
 

@@ -97,7 +97,12 @@ Bindings Decoder::Impl::place_weights(const LoadProgress& progress) {
     const bool repacked = device->target().weight_layout(w, plan.mode).home == WeightHome::repacked;
     bindings.weights.push_back(repacked ? weights->data() + map.offsets[i] : raw.data());
     if (repacked) {
-      loads.push_back({&w, raw, map.offsets[i]});
+      const GgufTensor& tensor = *forward.sources[i].tensor;
+      const auto first = static_cast<std::uint64_t>(raw.data() - file->data(tensor).data());
+      loads.push_back(
+          {&w, raw, map.offsets[i], [this, &tensor, first](std::uint64_t begin, std::uint64_t end) {
+             file->release(tensor, first + begin, end - begin);
+           }});
     } else {
       file->populate(*forward.sources[i].tensor);
       mapped_bytes += raw.size();

@@ -54,11 +54,14 @@ class Arena {
 };
 
 // One weight to place: `raw` is the file's bytes (row slices of a tensor are contiguous), `offset` its place
-// in the arena.
+// in the arena. `placed`, if set: bytes [begin, end) of raw won't be read again. A device that holds weights
+// in the host's memory calls it as it goes, from the loading thread, so that file and copy aren't both
+// resident.
 struct WeightLoad {
   const WeightSpec* spec;
   std::span<const std::byte> raw;
   std::uint64_t offset;
+  std::function<void(std::uint64_t begin, std::uint64_t end)> placed = {};
 };
 
 // Where a compiled program finds its memory; device addresses, owned by the caller and alive longer than the

@@ -316,8 +316,8 @@ void GgufFile::populate(const GgufTensor& tensor) const {
   if (!files_.empty()) files_[tensor.file].populate(tensor.offset, tensor.bytes);
 }
 
-void GgufFile::release(const GgufTensor& tensor) const {
-  if (!files_.empty()) files_[tensor.file].release(tensor.offset, tensor.bytes);
+void GgufFile::release(const GgufTensor& tensor, std::uint64_t begin, std::uint64_t bytes) const {
+  if (!files_.empty()) files_[tensor.file].release(tensor.offset + begin, bytes);
 }
 
 }  // namespace strata

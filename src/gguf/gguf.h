@@ -175,7 +175,8 @@ class GgufFile {
 
   // Page hints for one tensor's bytes, see MappedFile; nothing after parse().
   void populate(const GgufTensor& tensor) const;
-  void release(const GgufTensor& tensor) const;
+  void release(const GgufTensor& tensor) const { release(tensor, 0, tensor.bytes); }
+  void release(const GgufTensor& tensor, std::uint64_t begin, std::uint64_t bytes) const;
 
  private:
   friend class GgufReader;

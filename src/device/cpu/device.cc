@@ -66,6 +66,9 @@ class Account {
   std::atomic<std::uint64_t> used_{0};
 };
 
+// Bytes of a file that are placed before its pages are given back.
+constexpr std::uint64_t kPieceBytes = std::uint64_t{4} << 20;
+
 // Anonymous memory, every page touched at once: what is planned is resident, and no step faults a page in.
 class CpuArena final : public Arena {
  public:
@@ -140,7 +143,9 @@ class CpuDevice final : public Device {
   }
 
  private:
-  static void place(const WeightLoad& load, std::byte* dst, unsigned thread, unsigned n);
+  using PieceDone = std::function<void(std::uint64_t begin, std::uint64_t end)>;
+  static void place(const WeightLoad& load, Range groups, std::byte* dst);
+  void place_matrix(const WeightLoad& load, std::byte* dst, const PieceDone& done);
 
   Isa isa_;
   ThreadPool pool_;
@@ -166,27 +171,46 @@ DeviceRates CpuDevice::measure_rates() {
   return rates;
 }
 
-void CpuDevice::place(const WeightLoad& load, std::byte* dst, unsigned thread, unsigned n) {
+void CpuDevice::place(const WeightLoad& load, Range groups, std::byte* dst) {
   const WeightSpec& w = *load.spec;
-  if (w.is_vector()) {
-    if (thread == 0) std::memcpy(dst, load.raw.data(), load.raw.size());
-    return;
-  }
-  const Range groups = split_range((w.rows + kRowGroup - 1) / kRowGroup, thread, n);
   const std::uint64_t begin = std::uint64_t{groups.begin} * kRowGroup;
   const std::uint64_t end = std::min<std::uint64_t>(std::uint64_t{groups.end} * kRowGroup, w.rows);
   if (begin < end) pack(w.type, load.raw.data(), w.rows, w.cols, begin, end, dst);
 }
 
+// A matrix in pieces, so that the file's pages can go before all of it has been read.
+void CpuDevice::place_matrix(const WeightLoad& load, std::byte* dst, const PieceDone& done) {
+  const std::uint64_t group_bytes = kRowGroup * row_bytes(load.spec->type, load.spec->cols);
+  const auto groups = static_cast<std::uint32_t>((load.spec->rows + kRowGroup - 1) / kRowGroup);
+  const auto piece =
+      static_cast<std::uint32_t>(std::max<std::uint64_t>(kPieceBytes / group_bytes, pool_.size()));
+  for (std::uint32_t first = 0; first < groups; first += piece) {
+    const std::uint32_t count = std::min(piece, groups - first);
+    pool_.run([&](unsigned thread, unsigned n) {
+      const Range mine = split_range(count, thread, n);
+      place(load, {first + mine.begin, first + mine.end}, dst);
+    });
+    done(first * group_bytes, std::min<std::uint64_t>(load.raw.size(), (first + count) * group_bytes));
+  }
+}
+
 void CpuDevice::load_weights(std::span<const WeightLoad> weights, Mode, Arena& arena,
                              const LoadProgress& progress) {
-  std::uint64_t total = 0, done = 0;
+  std::uint64_t total = 0, before = 0;
   for (const auto& load : weights) total += load.raw.size();
   for (const auto& load : weights) {
+    const auto done = [&](std::uint64_t begin, std::uint64_t end) {
+      if (load.placed) load.placed(begin, end);
+      if (progress) progress(before + end, total);
+    };
     std::byte* dst = arena.data() + load.offset;
-    pool_.run([&](unsigned thread, unsigned n) { place(load, dst, thread, n); });
-    done += load.raw.size();
-    if (progress) progress(done, total);
+    if (load.spec->is_vector()) {
+      std::memcpy(dst, load.raw.data(), load.raw.size());
+      done(0, load.raw.size());
+    } else {
+      place_matrix(load, dst, done);
+    }
+    before += load.raw.size();
   }
 }
 

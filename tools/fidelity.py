@@ -3,6 +3,7 @@
 
   fidelity.py                                   both real models from the cache, all modes, table; exit code 1 if a bar is missed
   fidelity.py --models smollm2 --modes fast --tokens 300
+  PEER/bin/python tools/fidelity.py --modes exact fast peer      llama.cpp too, in the environment of bench/against_peer.py
 
 Nothing is downloaded: the models come from --models-dir (default ${XDG_CACHE_HOME:-~/.cache}/strata/models, where ./demo.sh and
 ./test.sh put them). Needs numpy. Bars, mean KL(judge || Strata) in nat: exact 1e-5; fast and invariant what llama.cpp's
@@ -25,7 +26,8 @@ MODELS = {  # name: (file, bar of fast, goal of fast)
 }
 EXACT = 1e-5
 DECODE = "fast-decode"  # a token a step, so the kernels of generation
-MODES = ("exact", "fast", DECODE, "invariant")
+PEER = "peer"  # llama.cpp through llama-cpp-python, on the same ids
+MODES = ("exact", "fast", DECODE, "invariant", PEER)
 
 
 def find_models(directory, names):
@@ -52,6 +54,16 @@ def strata_logits(args, model, mode, target):
     return np.load(target, mmap_mode="r")
 
 
+def peer_logits(args, model, ids, target):
+    import llama_cpp
+
+    params = dict(n_gpu_layers=0, n_ctx=len(ids), n_batch=len(ids), n_ubatch=512, logits_all=True, verbose=False)
+    peer = llama_cpp.Llama(model, n_threads=args.threads, n_threads_batch=args.threads, **params)
+    peer.eval(ids)
+    np.save(target, peer.scores[: len(ids)])
+    return np.load(target, mmap_mode="r")
+
+
 def judge_logits(model, ids, target):
     loaded = reference.Model(model)
     out = np.lib.format.open_memmap(target, "w+", np.float32, (len(ids), loaded.vocabulary))
@@ -66,11 +78,12 @@ def check(args, name, model, folder):
     own = reference.perplexity(judge, ids)
     held = True
     for mode in args.modes:
-        logits = strata_logits(args, model, mode, os.path.join(folder, "strata.npy"))
+        target = os.path.join(folder, "candidate.npy")
+        logits = peer_logits(args, model, ids, target) if mode == PEER else strata_logits(args, model, mode, target)
         r = reference.compare(judge, logits)
         _, bar, goal = MODELS[name]
         bar, goal = (EXACT, EXACT) if mode == "exact" else (bar, goal)
-        verdict = "goal" if r["mean_kl"] <= goal else "bar" if r["mean_kl"] <= bar else "MISSED"
+        verdict = "–" if mode == PEER else "goal" if r["mean_kl"] <= goal else "bar" if r["mean_kl"] <= bar else "MISSED"
         held &= verdict != "MISSED"
         ppl = f"{reference.perplexity(logits, ids):.3f} ({own:.3f})"
         numbers = f"{r['mean_kl']:.2e} | {r['p99_kl']:.2e} | {r['top1']:.1%} | {ppl} | {bar:.1e} / {goal:.1e}"
@@ -84,7 +97,7 @@ def main():
     a.add_argument("--strata", default="build/release/strata", help="the binary")
     a.add_argument("--models-dir", default=os.path.join(cache, "strata", "models"))
     a.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    a.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    a.add_argument("--modes", nargs="+", choices=MODES, default=[m for m in MODES if m != PEER])
     a.add_argument("--text", default="/usr/share/common-licenses/GPL-3")
     a.add_argument("--tokens", type=int, default=1000)
     a.add_argument("--threads", type=int)

@@ -10,6 +10,9 @@ are random; the head is computed for the last token of a prompt and for every ge
 isn't made to. The peer gets what makes it fast: its weights repacked, batches of 512, state in f16 only as far as a sliding
 window sees, and flash attention or not, whichever was faster in its warm-up, separately for each test. Both sides run each test
 once or more before it counts. The side that isn't measured waits without using the CPU.
+
+--cpu-time: for a machine that does other things too. One thread a side, and seconds of CPU time instead of the clock's: what the
+other programs take doesn't count (what they cost in caches and memory bandwidth does).
 """
 import argparse
 import json
@@ -17,6 +20,7 @@ import os
 import platform
 import random
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -43,10 +47,10 @@ def test_list(names):
 class Peer:
     """One loaded model in llama.cpp; measure(test) is tokens/s of one run."""
 
-    def __init__(self, model, threads, tests):
+    def __init__(self, model, threads, tests, clock):
         import llama_cpp
 
-        self.lib = llama_cpp
+        self.lib, self.clock = llama_cpp, clock
         llama_cpp.llama_log_set(QUIET, None)
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
@@ -97,13 +101,13 @@ class Peer:
     def once(self, test, flash):
         kind, count, depth = parse_test(test)
         self.fill(flash, depth)
-        start = time.perf_counter()
+        start = self.clock()
         if kind == "pp":
             self.prompt(self.contexts[flash], depth, count)
         else:
             for i in range(count):
                 self.decode(self.contexts[flash], depth + i, 1)
-        return count / (time.perf_counter() - start)
+        return count / (self.clock() - start)
 
     def measure(self, test):
         if test not in self.best:  # warm-up, which also says whether flash attention is faster
@@ -111,9 +115,9 @@ class Peer:
         return self.once(test, self.best[test])
 
 
-def serve_peer(model, threads, tests):
+def serve_peer(args):
     """Worker: a test's name a line on stdin -> a JSON line on stdout."""
-    peer = Peer(model, threads, tests)
+    peer = Peer(args.serve_peer, args.threads, args.tests, time.process_time if args.cpu_time else time.perf_counter)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         speed = peer.measure(line.strip())
@@ -121,9 +125,9 @@ def serve_peer(model, threads, tests):
 
 
 class PeerProcess:
-    def __init__(self, model, threads, tests):
-        command = [sys.executable, os.path.abspath(__file__), "--serve-peer", model, "--threads", str(threads)]
-        command += ["--tests", ",".join(tests)]
+    def __init__(self, model, args):
+        command = [sys.executable, os.path.abspath(__file__), "--serve-peer", model, "--threads", str(args.threads)]
+        command += ["--tests", ",".join(args.tests)] + ["--cpu-time"] * args.cpu_time
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.flash = {}
         self.read()
@@ -146,14 +150,34 @@ class PeerProcess:
         self.process.wait()
 
 
-def measure_strata(binary, model, threads, tests):
-    """{test: tokens/s} of one process that measures each test once after its own warm-up."""
-    command = [binary, "bench", model, "--threads", str(threads), "--tests", ",".join(tests), "--repeat", "1", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
+def strata_bench(args, model, tests, repeat):
+    """The results of one process, which measures each test after its own warm-up."""
+    command = [args.strata, "bench", model, "--threads", str(args.threads), "--tests", ",".join(tests), "--json"]
+    done = subprocess.run([*command, "--repeat", str(repeat)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-    found = {r["test"]: r["tokens_per_second"] for r in json.loads(done.stdout)["results"]}
-    return {test: found[test] for test in tests}
+    return {r["test"]: r["tokens_per_second"] for r in json.loads(done.stdout)["results"]}
+
+
+def strata_cpu_speed(args, model, test):
+    """Tokens per second of CPU time: what some more runs of the test, four seconds or so, add to a process."""
+
+    def spent(repeat):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found = strata_bench(args, model, [test], repeat)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, found[test]
+
+    count = parse_test(test)[1]
+    once, speed = spent(1)
+    more = max(2, round(4 * speed / count))
+    return more * count / (spent(1 + more)[0] - once)
+
+
+def measure_strata(args, model):
+    if args.cpu_time:
+        return {test: strata_cpu_speed(args, model, test) for test in args.tests}
+    return strata_bench(args, model, args.tests, 1)
 
 
 def spread(values):
@@ -161,7 +185,7 @@ def spread(values):
 
 
 def compare(args, model):
-    peer = PeerProcess(model, args.threads, args.tests)
+    peer = PeerProcess(model, args)
     runs = {test: {"strata": [], "peer": []} for test in args.tests}
     for test in args.tests:
         peer.measure(test)  # loads, warms and picks flash attention
@@ -172,8 +196,9 @@ def compare(args, model):
 
     def run_strata():
         if not args.peer_only:
-            for test, speed in measure_strata(args.strata, model, args.threads, args.tests).items():
-                runs[test]["strata"].append(speed)
+            found = measure_strata(args, model)
+            for test in args.tests:
+                runs[test]["strata"].append(found[test])
 
     for i in range(args.pairs):
         for side in (run_strata, run_peer) if i % 2 == 0 else (run_peer, run_strata):
@@ -208,7 +233,8 @@ def machine():
 
 def show(rows, args):
     m = machine()
-    print(f"{m['cpu']}, {m['cores']} cores ({' '.join(m['features'])}), {args.threads} threads, median of {args.pairs} pairs")
+    print(f"{m['cpu']}, {m['cores']} cores ({' '.join(m['features'])}), {args.threads} thread{'s' * (args.threads > 1)}"
+          f"{', CPU time' * args.cpu_time}, median of {args.pairs} pairs")
     print("| file | test | Strata tok/s | peer tok/s | ratio | spread Strata / peer | peer's flash attention |")
     print("|---|---|---|---|---|---|---|")
     for r in rows:
@@ -226,16 +252,21 @@ def main():
     a.add_argument("--threads", type=int, default=os.cpu_count())
     a.add_argument("--pairs", type=int, default=5)
     a.add_argument("--tests", type=test_list, default=list(TESTS), help="default " + ",".join(TESTS))
+    a.add_argument("--cpu-time", action="store_true", help="one thread, CPU seconds: for a machine that isn't quiet")
     a.add_argument("--peer-only", action="store_true", help="measure only the peer")
     a.add_argument("--json", action="store_true")
     a.add_argument("--serve-peer", metavar="MODEL", help=argparse.SUPPRESS)
     args = a.parse_args()
+    if args.cpu_time:
+        args.threads = 1
     if args.serve_peer:
-        return serve_peer(args.serve_peer, args.threads, args.tests)
+        return serve_peer(args)
     if not args.models:
         a.error("MODEL is missing")
     rows = [row for model in args.models for row in compare(args, model)]
-    print(json.dumps({"machine": machine(), "threads": args.threads, "results": rows})) if args.json else show(rows, args)
+    if not args.json:
+        return show(rows, args)
+    print(json.dumps({"machine": machine(), "threads": args.threads, "cpu_time": args.cpu_time, "results": rows}))
 
 
 try:

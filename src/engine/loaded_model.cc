@@ -45,7 +45,10 @@ void fill_defaults(ModelOptions& o, const ModelConfig& config, const Target& tar
   o.threads = device ? device->info().threads : 0;
   o.slots = std::max(1u, o.slots);
   o.outputs = std::max(o.outputs, o.slots);
-  if (o.batch == 0) o.batch = std::min(target.is_host() ? kCpuBatch : kGpuBatch, o.context);
+  const std::uint64_t tokens = std::uint64_t{o.context} * o.slots;
+  if (o.batch == 0)
+    o.batch =
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(target.is_host() ? kCpuBatch : kGpuBatch, tokens));
   o.batch = std::max({o.batch, o.slots, 1u});
 }
 

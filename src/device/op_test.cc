@@ -168,7 +168,8 @@ void compare_with_reference(Device& device, const Shape& shape, DType type, DTyp
 // Index of the GPU that STRATA_TEST_DEVICE names; -1: the CPU is tested.
 int test_gpu() {
   const char* name = std::getenv("STRATA_TEST_DEVICE");
-  return name && std::string_view(name).starts_with("cuda") ? std::atoi(name + 4) : -1;
+  const std::string_view text = name ? name : "";
+  return text.starts_with("cuda") || text.starts_with("CUDA") ? std::atoi(name + 4) : -1;
 }
 
 // Without a GPU its tests are skipped, and the output says why.
@@ -276,8 +277,7 @@ std::string differing(const std::vector<std::vector<float>>& got, const Matrix& 
 // CPU, which is slow at exact mode, takes fewer rows.
 TEST_P(OpTypes, FastModeStaysNearExactModeAtScale) {
   const DType type = GetParam();
-  const char* name = std::getenv("STRATA_TEST_DEVICE");
-  const bool gpu = name && std::string_view(name).starts_with("CUDA");
+  const bool gpu = test_gpu() >= 0;
   const Shape shape{.width = 512,
                     .n_heads = 8,
                     .n_kv_heads = 2,

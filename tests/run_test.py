@@ -225,7 +225,7 @@ class Conversation(StrataTest):
 class Measure(StrataTest):
     def test_bench_json(self):
         done = self.ok_json("bench", self.synth(), "--tests", "pp64,tg8,tg4@32,tg4x2", "--repeat", "3", "--json")
-        self.assertEqual([r["test"] for r in done["results"]], ["pp64", "tg8", "tg4@32", "tg4 x2"])
+        self.assertEqual([r["test"] for r in done["results"]], ["pp64", "tg8", "tg4@32", "tg4x2"])
         for row in done["results"]:
             self.assertGreater(row["tokens_per_second"], 0)
             self.assertGreater(row["limit"], 0)

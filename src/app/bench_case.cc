@@ -23,7 +23,7 @@ std::uint32_t number(const std::ssub_match& match, std::uint32_t most) {
 std::string BenchCase::name() const {
   std::string text = fmt::format("{}{}", kind == Kind::prompt ? "pp" : "tg", tokens);
   if (depth) text += fmt::format("@{}", depth);
-  if (streams > 1) text += fmt::format(" x{}", streams);
+  if (streams > 1) text += fmt::format("x{}", streams);
   return text;
 }
 

@@ -21,7 +21,7 @@ TEST(BenchCase, ParsesEveryForm) {
 TEST(BenchCase, NamesReadBack) {
   for (const bool gpu : {false, true})
     for (const BenchCase& c : default_bench_cases(gpu)) EXPECT_EQ(parse_bench_case(c.name()), c) << c.name();
-  EXPECT_EQ(parse_bench_case("tg128x8").name(), "tg128 x8");
+  EXPECT_EQ(parse_bench_case("tg128x8").name(), "tg128x8");
   EXPECT_EQ(parse_bench_case("tg128@2048").name(), "tg128@2048");
 }
 

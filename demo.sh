@@ -22,7 +22,9 @@ step "1/4 Set-up"
 "$root/scripts/setup.sh" build
 step "2/4 Build"
 configure release
-build release strata
+targets=(strata)
+if [ "$(this_cuda_state)" = ready ]; then targets+=(strata_cuda); fi
+build release "${targets[@]}"
 step "3/4 Model"
 model=$("$root/scripts/fetch_model.sh" smollm2)
 step "4/4 $question"

@@ -153,6 +153,12 @@ STRATA_INLINE void page_values(const KvHead& h, const std::uint8_t* page, const 
   }
 }
 
+// Asks for `bytes` from `p` on, some hundred cycles before they are read: pages lie apart, so that the
+// processor's own prefetching starts anew on each.
+STRATA_INLINE void prefetch_range(const std::uint8_t* p, std::uint64_t bytes) {
+  for (std::uint64_t i = 0; i < bytes; i += 64) prefetch(p + i);
+}
+
 // One query: its row's floats, its position, and its chunk state {max, sum, ..., sums of V}.
 struct Query {
   const float* q;
@@ -162,7 +168,7 @@ struct Query {
 
 template <DType T, int N>
 static void chunk_queries(const AttentionArgs& args, const KvHead& h, std::uint32_t head, std::uint32_t chunk,
-                          const Query* queries) {
+                          const Query* queries, bool ahead) {
   const float* q[N];
   float* sum[N];
   std::int32_t last = queries[0].position, first = queries[0].position;
@@ -181,13 +187,17 @@ static void chunk_queries(const AttentionArgs& args, const KvHead& h, std::uint3
     const std::int32_t start = static_cast<std::int32_t>(page * kPageTokens);
     if (start > last || (window > 0 && start + 32 <= first - window + 1)) continue;
     const std::uint8_t* data = page_at(args.pages, page, head, h.bytes);
+    const std::uint8_t* next = nullptr;
+    if (ahead && start + 32 <= last) next = page_at(args.pages, page + 1, head, h.bytes);
     alignas(64) float s[N][32];
     float factor[N];
+    if (next != nullptr) prefetch_range(next, h.v);
     page_scores<T, N>(h, data, q, s);
     for (int r = 0; r < N; ++r) {
       const int lo = window > 0 ? queries[r].position - window + 1 - start : 0;
       factor[r] = softmax_step(args, s[r], lo, queries[r].position + 1 - start, queries[r].state);
     }
+    if (next != nullptr) prefetch_range(next + h.v, h.bytes - h.v);
     const std::int32_t seen = last + 1 - start;
     page_values<T, N>(h, data, s, factor, static_cast<std::uint32_t>(seen < 32 ? seen : 32), sum);
   }
@@ -196,11 +206,14 @@ static void chunk_queries(const AttentionArgs& args, const KvHead& h, std::uint3
 template <DType T>
 STRATA_INLINE void chunk_typed(const AttentionArgs& args, const KvHead& h, std::uint32_t head,
                                std::uint32_t chunk, const Query* queries, std::uint32_t n) {
+  // Many queries find the keys in the cache but for the first block of them; a large page is read long enough
+  // for the processor's own prefetching.
+  const bool few = n <= 8 && h.bytes <= 16384;
   std::uint32_t i = 0;
-  for (; i + 4 <= n; i += 4) chunk_queries<T, 4>(args, h, head, chunk, queries + i);
-  if (n - i == 3) chunk_queries<T, 3>(args, h, head, chunk, queries + i);
-  if (n - i == 2) chunk_queries<T, 2>(args, h, head, chunk, queries + i);
-  if (n - i == 1) chunk_queries<T, 1>(args, h, head, chunk, queries + i);
+  for (; i + 4 <= n; i += 4) chunk_queries<T, 4>(args, h, head, chunk, queries + i, few && i == 0);
+  if (n - i == 3) chunk_queries<T, 3>(args, h, head, chunk, queries + i, few && i == 0);
+  if (n - i == 2) chunk_queries<T, 2>(args, h, head, chunk, queries + i, few && i == 0);
+  if (n - i == 1) chunk_queries<T, 1>(args, h, head, chunk, queries + i, few && i == 0);
 }
 
 static void attention_chunk_queries(const AttentionArgs& args, const KvHead& h, std::uint32_t head,

@@ -240,6 +240,23 @@ class Surroundings(StrataTest):
         self.assertRegex(done.stderr, r"\Aerror: the model needs \d+\.\d+ GiB of memory on CPU, where \d+\.\d MiB is "
                                       r"available; it would fit with --context \d+[^\n]*\n\Z")
 
+    def test_server_in_too_little_address_space(self):
+        for mib in (48, 64, 96, 128, 192, 256, 1024):
+            with self.subTest(mib=mib):
+                limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (mib << 20, mib << 20))
+                server = subprocess.Popen([BINARY, "serve", "--port", "0"], stdin=subprocess.DEVNULL,
+                                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=limit)
+                try:
+                    first = server.stderr.readline().decode()
+                    self.assertRegex(first, r"\A(error: |listening on )")
+                    server.terminate()
+                    _, rest = server.communicate(timeout=60)
+                    told = first + rest.decode()
+                    # It serves, or one sentence says why not; it never hangs.
+                    self.assertIn((server.returncode, told.count("error: ")), ((0, 0), (1, 1)), told)
+                finally:
+                    server.kill()
+
     def test_full_disk(self):
         if not os.path.exists("/dev/full"):
             self.skipTest("there is no /dev/full here")

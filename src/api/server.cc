@@ -82,6 +82,33 @@ class Mailbox : public std::enable_shared_from_this<Mailbox> {
   bool done_ = false;
 };
 
+// Threads for what may block, at least one. (asio's own pool never ends when one of its threads can't be
+// started.)
+class Workers {
+ public:
+  explicit Workers(unsigned n) {
+    threads_.reserve(n);
+    try {
+      for (unsigned i = 0; i < n; ++i) threads_.emplace_back([this] { io_.run(); });
+    } catch (const std::exception&) {
+      if (threads_.empty()) throw;
+    }
+  }
+  ~Workers() { join(); }
+  asio::io_context::executor_type executor() { return io_.get_executor(); }
+  // Returns when everything that was begun is done.
+  void join() {
+    guard_.reset();
+    for (auto& thread : threads_)
+      if (thread.joinable()) thread.join();
+  }
+
+ private:
+  asio::io_context io_;
+  asio::executor_work_guard<asio::io_context::executor_type> guard_{io_.get_executor()};
+  std::vector<std::thread> threads_;
+};
+
 }  // namespace
 
 struct Server::Impl {
@@ -90,7 +117,7 @@ struct Server::Impl {
   ServerOptions options;
   Handlers handlers;
   asio::io_context io;
-  asio::thread_pool workers{kWorkers};
+  Workers workers{kWorkers};
   tcp::acceptor acceptor{io};
   std::atomic<bool> stopping{false};
   std::mutex mutex;
@@ -229,7 +256,8 @@ class Server::Impl::Session : public std::enable_shared_from_this<Session> {
   asio::awaitable<Handled> on_worker(HttpRequest request) {
     stream_.expires_never();
     asio::awaitable<Handled> work = handle(server_.handlers, std::move(request));
-    Handled handled = co_await asio::co_spawn(server_.workers, std::move(work), asio::use_awaitable);
+    Handled handled =
+        co_await asio::co_spawn(server_.workers.executor(), std::move(work), asio::use_awaitable);
     co_return handled;
   }
   static asio::awaitable<Handled> handle(const Handlers& handlers, HttpRequest request) {

@@ -202,6 +202,14 @@ void trace(Model& m, std::uint32_t streams, std::uint32_t n) {
   m.executable->set_tracing(false);
 }
 
+void decode(Model& m, const Shape& shape, double read, std::uint32_t streams, std::uint32_t depth) {
+  const double ms = m.median(streams, 1, depth, 11), limit = read * 1e12 / m.weight_bytes;
+  std::printf(
+      "  %s decode %2u streams at %4u: %7.3f ms a step, %8.1f tok/s, %5.1f %% of the weights' limit\n",
+      shape.name, streams, depth, ms, streams * 1e3 / ms, 100e3 / ms / limit);
+  std::fflush(stdout);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -210,24 +218,22 @@ int main(int argc, char** argv) try {
   const auto* shape =
       std::find_if(std::begin(kShapes), std::end(kShapes), [&](const Shape& s) { return name == s.name; });
   if (shape == std::end(kShapes)) return std::fprintf(stderr, "shapes: 8b, 1b, 32b\n"), 2;
-  Model m(*shape, {.rows = 2048, .outputs = 64, .slots = 64, .context = 4608});
-  const double limit = read * 1e12 / m.weight_bytes;
-  const auto decode = [&](std::uint32_t streams, std::uint32_t depth) {
-    const double ms = m.median(streams, 1, depth, 11);
-    std::printf(
-        "  %s decode %2u streams at %4u: %7.3f ms a step, %8.1f tok/s, %5.1f %% of the weights' limit\n",
-        shape->name, streams, depth, ms, streams * 1e3 / ms, 100e3 / ms / limit);
-    std::fflush(stdout);
-  };
-  decode(1, 128);
-  decode(1, 4096);
-  for (std::uint32_t s = 2; s <= 64; s *= 2) decode(s, 512);
-  for (std::uint32_t n : {512u, 2048u}) {
-    const double ms = m.median(1, n, 0, 3);
+  const bool by_op = argc > 3;
+  {  // streams share the memory that one long context takes
+    Model m(*shape, {.rows = 2048, .outputs = 64, .slots = 64, .context = 640});
+    for (std::uint32_t s = 2; s <= 64; s *= 2) decode(m, *shape, read, s, 512);
+    if (by_op) trace(m, 16, 1);
+  }
+  Model m(*shape, {.rows = 2048, .outputs = 1, .slots = 1, .context = 8320});
+  decode(m, *shape, read, 1, 128);
+  decode(m, *shape, read, 1, 4096);
+  for (const std::uint32_t n : {512u, 2048u, 8192u}) {
+    double ms = 0;
+    for (std::uint32_t at = 0; at < n; at += 2048) ms += m.median(1, std::min(n, 2048u), at, 3);
     std::printf("  %s prefill %u: %.2f ms, %.0f tok/s\n", shape->name, n, ms, n * 1e3 / ms);
     std::fflush(stdout);
   }
-  if (argc > 3) trace(m, 1, 1), trace(m, 16, 1), trace(m, 1, 2048);
+  if (by_op) trace(m, 1, 1), trace(m, 1, 2048);
 } catch (const std::exception& e) {
   std::fprintf(stderr, "%s\n", e.what());
   return 1;

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "device/cuda/device_step.h"
+#include "device/cuda/general_args.h"
 
 namespace strata::cuda::fast {
 
@@ -67,5 +68,57 @@ struct AttentionTileArg {
 inline constexpr std::uint32_t kSplitRows =
     64;  // steps of up to so many rows split a row's keys over workers
 inline constexpr std::uint32_t kWorkersFewRows = 32, kWorkersManyRows = 8;  // up to 8 rows, up to kSplitRows
+
+// One op of the step kernel (fast_step_sm90a.cu), in device memory.
+enum class StepKind : std::int32_t { linear, attention, add_norm };
+
+struct StepLinear {
+  LinearArg linear;
+  std::int32_t half_in;   // x holds halves
+  std::int32_t half_out;  // segments[0].out takes halves
+  std::int32_t gather;    // rows are those of StepView::outputs ...
+  float* normed;          // ... and what it is after the norm goes here
+};
+
+struct StepAttention {     // rotation and append too
+  const float *q, *k, *v;  // [heads or KV heads][head_dim]
+  float* out;              // [heads][head_dim]
+  float* partials;         // [heads][kStepParts][4 + head_dim]
+  std::uint32_t* arrived;  // [KV heads], zero between ops
+  const float *q_norm, *k_norm, *sinks;
+  float q_eps, k_eps;
+  RopeArg rope;
+  KvView kv;
+  std::uint32_t n_heads, group, window;
+  float scale, softcap;
+};
+
+struct StepAddNorm {  // out = residual + norm(branch)
+  const float *branch, *norm, *residual;
+  float* out;
+  float eps;
+  std::uint32_t width;
+};
+
+struct alignas(16) StepOp {
+  StepKind kind;
+  std::uint32_t rotation;  // block b does the work of block (b + rotation) mod blocks: evens out rounding
+  union {
+    StepLinear linear;
+    StepAttention attention;
+    StepAddNorm add;
+  };
+};
+
+struct StepArg {
+  const StepOp* ops;
+  std::uint32_t n_ops;
+  std::uint32_t ring_bytes;    // of one warp
+  std::uint32_t region_bytes;  // the input's row, or attention's
+  std::uint32_t* sync;         // [0]: arrivals at barriers, ever; [1]: their count when this step starts
+  StepView step;
+};
+
+inline constexpr std::uint32_t kStepParts = 16;  // blocks that share the keys of one KV head, at most
 
 }  // namespace strata::cuda::fast

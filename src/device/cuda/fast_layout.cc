@@ -32,14 +32,38 @@ std::uint64_t fast_partial_bytes(const Program& program, const StepLimits& limit
   return (workers * heads * sizeof(float) + 255) / 256 * 256;
 }
 
-std::uint64_t fast_scratch_bytes(const Program& program, const StepLimits& limits, Mode mode) {
-  if (mode != Mode::fast) return 0;
+std::uint64_t fast_step_offset(const Program& program, const StepLimits& limits) {
   std::uint64_t units = 0;  // of the widest input
   for (const WeightSpec& w : program.weights)
     units = std::max(units, std::uint64_t{(w.cols + fast::kUnitCols - 1) / fast::kUnitCols});
   const std::uint64_t tiles = (std::max(limits.rows, limits.outputs) + fast::kTileRows - 1) / fast::kTileRows;
   return fast_branch_bytes(program, limits) + fast_partial_bytes(program, limits) +
          tiles * fast::kTileRows * units * fast::kUnitCols * 2;
+}
+
+StepMemory step_memory(const Program& p) {
+  using namespace fast;
+  const auto align = [](std::uint64_t n) { return (n + 255) / 256 * 256; };
+  std::uint64_t ops = 0, kv_heads = 1, floats = 0;
+  for (const Op& op : p.ops) {
+    ops += std::holds_alternative<ResidualLinearOp>(op.body) ? 2 : 1;
+    if (const auto* a = std::get_if<AttentionOp>(&op.body)) {
+      const StateSpec& s = p.states[a->state];
+      kv_heads = std::max(kv_heads, std::uint64_t{s.n_kv_heads});
+      floats = std::max(floats, std::uint64_t{a->n_heads} * (s.head_dim_v + 4));
+    }
+  }
+  StepMemory m{};
+  m.sync = align(ops * sizeof(StepOp));
+  m.arrived = m.sync + 256;
+  m.partials = m.arrived + align(kv_heads * sizeof(std::uint32_t));
+  m.bytes = m.partials + align(kStepParts * floats * sizeof(float));
+  return m;
+}
+
+std::uint64_t fast_scratch_bytes(const Program& program, const StepLimits& limits, Mode mode) {
+  if (mode != Mode::fast) return 0;
+  return fast_step_offset(program, limits) + step_memory(program).bytes;
 }
 
 }  // namespace strata::cuda

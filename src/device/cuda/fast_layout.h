@@ -25,6 +25,14 @@ std::uint64_t fast_branch_bytes(const Program& program, const StepLimits& limits
 // tiles.
 std::uint64_t fast_partial_bytes(const Program& program, const StepLimits& limits);
 
+// The fourth: the step kernel's, at this offset. Its parts' offsets from there: table of ops, barrier words,
+// counters of attention's parts and their partial results.
+std::uint64_t fast_step_offset(const Program& program, const StepLimits& limits);
+struct StepMemory {
+  std::uint64_t ops = 0, sync = 0, arrived = 0, partials = 0, bytes = 0;
+};
+StepMemory step_memory(const Program& program);
+
 // Scratch of the fast kernels for one executable, a multiple of 256.
 std::uint64_t fast_scratch_bytes(const Program& program, const StepLimits& limits, Mode mode);
 

@@ -6,6 +6,7 @@
 #include "device/cuda/fast.h"
 #include "device/cuda/fast_args.h"
 #include "device/cuda/fast_format.h"
+#include "device/cuda/fast_step.h"
 #include "device/cuda/general_args.h"
 
 namespace strata::cuda {
@@ -28,9 +29,16 @@ constexpr std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) { return (a +
 
 class Plan final : public FastPlan {
  public:
-  explicit Plan(const FastInput& input) : in_(input) {}
+  Plan(const FastInput& input, CompileServices& services)
+      : in_(input),
+        step_(fast::StepKernel::make(in_, in_.scratch + fast_step_offset(*in_.program, in_.limits),
+                                     services)) {}
 
-  bool enqueue_step(std::uint32_t, std::uint32_t, Launcher&) override { return false; }
+  bool enqueue_step(std::uint32_t rows, std::uint32_t, Launcher& launcher) override {
+    if (!step_ || rows != 1) return false;
+    step_->enqueue(launcher);
+    return true;
+  }
   bool enqueue_op(std::size_t op, std::uint32_t rows, std::uint32_t outputs, Launcher& launcher) override {
     return std::visit([&](const auto& o) { return run(o, rows, outputs, launcher); },
                       in_.program->ops[op].body);
@@ -58,7 +66,9 @@ class Plan final : public FastPlan {
     const WeightSpec& w = in_.program->weights[id];
     return fast_has_layout(w.type, w.rows, w.cols);
   }
-  Segment segment(WeightId weight, WeightId bias, float* out) const;
+  Segment segment(WeightId weight, WeightId bias, float* out) const {
+    return fast::make_segment(in_, weight, bias, out);
+  }
   LinearArg linear(std::initializer_list<Segment> segments, const float* x, std::uint32_t cols, NormRef norm,
                    Epilogue epilogue) const;
   void launch(LinearArg arg, std::uint32_t rows, Launcher& launcher) const;
@@ -67,21 +77,8 @@ class Plan final : public FastPlan {
   RowsArg all_rows() const { return {in_.step.header, 0}; }
 
   FastInput in_;
+  std::optional<fast::StepKernel> step_;
 };
-
-Segment Plan::segment(WeightId weight, WeightId bias, float* out) const {
-  const WeightSpec& w = in_.program->weights[weight];
-  const int t = static_cast<int>(w.type);
-  return {pointer<const std::uint8_t>(in_.weights[weight]),
-          vector(bias),
-          out,
-          fast::group_bytes(t, w.cols),
-          w.rows,
-          ceil_div(w.rows, fast::kGroupRows),
-          fast::unit_bytes(t),
-          fast::chunk_bytes(t),
-          t};
-}
 
 LinearArg Plan::linear(std::initializer_list<Segment> segments, const float* x, std::uint32_t cols,
                        NormRef norm, Epilogue epilogue) const {
@@ -362,8 +359,9 @@ std::string Plan::report() const {
     if (w.is_vector() || w.role == WeightRole::embedding || fast_has_layout(w.type, w.rows, w.cols)) continue;
     if (slow.find(name) == std::string::npos) slow += (slow.empty() ? "" : ", ") + name;
   }
-  if (slow.empty()) return "Hopper kernels for every matrix";
-  return "Hopper kernels; general (slow) kernels for matrices of " + slow;
+  const char* few = step_ ? "one kernel a step of one row" : "a kernel an op";
+  if (slow.empty()) return std::string("Hopper kernels for every matrix; ") + few;
+  return std::string("Hopper kernels; ") + few + "; general (slow) kernels for matrices of " + slow;
 }
 
 }  // namespace
@@ -372,7 +370,7 @@ std::unique_ptr<FastPlan> make_fast_plan(const FastInput& input, CompileServices
   if (input.mode != Mode::fast || input.gpu.major != 9 || !services.has_kernel("fast_linear_1"))
     return nullptr;
   if (input.scratch_bytes < fast_scratch_bytes(*input.program, input.limits, input.mode)) return nullptr;
-  return std::make_unique<Plan>(input);
+  return std::make_unique<Plan>(input, services);
 }
 
 void enqueue_repack(Launcher& launcher, DType type, std::uint32_t rows, std::uint32_t cols,

@@ -34,11 +34,15 @@ class Harness {
   // result[op][buffer] with the rows of all feeds, in order.
   using Trace = std::vector<std::map<BufferId, std::vector<std::vector<float>>>>;
   Trace step(const std::vector<Feed>& feeds, bool logits = true);
+  // The same as the engine runs it: nothing looks between the ops. last() has the logits.
+  void step_unwatched(const std::vector<Feed>& feeds);
 
   Executable& executable() { return *executable_; }
   const StepResult& last() const { return *last_; }
 
  private:
+  void launch(const std::vector<Feed>& feeds, bool logits);
+
   Program program_;
   StepLimits limits_;
   std::uint32_t table_length_;

@@ -1,0 +1,205 @@
+#include "device/cuda/fast_step.h"
+
+#include <algorithm>
+
+#include "device/cuda/fast_format.h"
+
+namespace strata::cuda::fast {
+namespace {
+
+constexpr const char* kKernel = "fast_step";
+constexpr std::uint32_t kStaticShared = 4096;  // what the kernel declares itself, rounded up
+constexpr std::uint32_t kBlockThreads = kLinearWarps * 32;
+constexpr std::uint32_t kMergeBytes = 40 << 10;  // attention's, at most: more would shorten the rings
+
+constexpr std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) { return (a + b - 1) / b; }
+
+template <typename T>
+T* pointer(DevicePtr address) {
+  return reinterpret_cast<T*>(address);
+}
+
+}  // namespace
+
+Segment make_segment(const FastInput& in, WeightId weight, WeightId bias, float* out) {
+  const WeightSpec& w = in.program->weights[weight];
+  const int t = static_cast<int>(w.type);
+  return {pointer<const std::uint8_t>(in.weights[weight]),
+          bias == kNoWeight ? nullptr : pointer<const float>(in.weights[bias]),
+          out,
+          group_bytes(t, w.cols),
+          w.rows,
+          ceil_div(w.rows, kGroupRows),
+          unit_bytes(t),
+          chunk_bytes(t),
+          t};
+}
+
+// Writes the table, op by op; `ok` is false once something isn't covered.
+class StepWriter {
+ public:
+  StepWriter(const FastInput& in, DevicePtr memory) : in_(in), p_(*in.program), memory_(memory) {}
+
+  std::optional<StepKernel> write(CompileServices& services) {
+    for (std::size_t i = 0; i < p_.ops.size() && ok_; ++i) {
+      next_ = i + 1 < p_.ops.size() ? &p_.ops[i + 1] : nullptr;
+      std::visit([&](const auto& op) { add(op); }, p_.ops[i].body);
+    }
+    StepKernel kernel;
+    if (!ok_ || ops_.empty() || !fit(kernel, services)) return std::nullopt;
+    services.upload(memory_, ops_.data(), ops_.size() * sizeof(StepOp));
+    return kernel;
+  }
+
+ private:
+  float* buffer(BufferId id) const { return pointer<float>(in_.buffers[id]); }
+  std::uint32_t width(BufferId id) const { return p_.buffers[id].width; }
+  const float* vector(WeightId id) const {
+    return id == kNoWeight ? nullptr : pointer<const float>(in_.weights[id]);
+  }
+
+  StepOp& push(StepKind kind) {
+    StepOp op{};
+    op.kind = kind;
+    op.rotation = static_cast<std::uint32_t>(ops_.size() * 29 % in_.gpu.sms);
+    return ops_.emplace_back(op);
+  }
+
+  StepLinear& product(std::initializer_list<Segment> segments, const float* x, std::uint32_t cols,
+                      NormRef norm, Epilogue epilogue) {
+    StepOp& op = push(StepKind::linear);
+    op.linear = StepLinear{};
+    LinearArg& a = op.linear.linear;
+    for (const Segment& s : segments) {
+      ok_ = ok_ && is_fast(s.type) && s.group_bytes != 0 &&
+            cols % (is_super(s.type) ? kUnitCols : kChunkCols) == 0;
+      largest_unit_ = std::max(largest_unit_, s.unit_bytes);
+      a.segments[a.n_segments++] = s;
+      a.groups += s.groups;
+    }
+    if (epilogue == Epilogue::gate_up) a.groups /= 2;
+    a.epilogue = epilogue;
+    a.x = x;
+    a.norm = vector(norm.weight);
+    a.eps = norm.eps;
+    a.cols = cols;
+    const std::uint32_t units = ceil_div(cols, kUnitCols);
+    region_bytes_ = std::max(region_bytes_, (units * kUnitCols + 32) * 2 + units * 16 * 4);
+    return op.linear;
+  }
+
+  void add(const EmbedOp&) {}
+  void add(const SampleOp&) {}
+  void add(const QkvOp& o) {
+    product(
+        {make_segment(in_, o.q, o.q_bias, buffer(o.q_out)), make_segment(in_, o.k, o.k_bias, buffer(o.k_out)),
+         make_segment(in_, o.v, o.v_bias, buffer(o.v_out))},
+        buffer(o.in), width(o.in), o.norm, Epilogue::store);
+  }
+  void add(const RopeAppendOp& o) {
+    const auto* a = next_ ? std::get_if<AttentionOp>(&next_->body) : nullptr;
+    const KvView& kv = in_.states[o.state];
+    const std::uint32_t d = kv.head_dim_k, group = o.n_heads / kv.n_kv_heads;
+    ok_ = ok_ && a && a->state == o.state && a->q == o.q && kv.type == static_cast<int>(DType::F16) &&
+          kv.head_dim_v == d && (d == 64 || d == 128 || d == 256) && group <= 16;
+    if (!ok_) return;
+    const StepMemory m = step_memory(p_);
+    StepAttention s{};
+    s.q = buffer(o.q), s.k = buffer(o.k), s.v = buffer(o.v), s.out = buffer(a->out);
+    s.partials = pointer<float>(memory_ + m.partials);
+    s.arrived = pointer<std::uint32_t>(memory_ + m.arrived);
+    s.q_norm = vector(o.q_norm.weight), s.k_norm = vector(o.k_norm.weight), s.sinks = vector(a->sinks);
+    s.q_eps = o.q_norm.eps, s.k_eps = o.k_norm.eps;
+    if (o.rope >= 0) {
+      const RopeSpec& r = p_.ropes[o.rope];
+      s.rope = {pointer<float>(in_.ropes[o.rope]), r.pairs == RopeSpec::Pairs::halves, r.n_rot};
+    }
+    s.kv = kv;
+    s.n_heads = o.n_heads, s.group = group, s.window = a->window;
+    s.scale = a->scale, s.softcap = a->softcap;
+    push(StepKind::attention).attention = s;
+    const std::uint32_t queries = 16 * (d + 8) * 2, worker = group * (d + 4) * 4,
+                        workers = kLinearWarps * 64 / d;
+    const std::uint32_t merge =
+        std::max({std::min(workers * worker, kMergeBytes), worker, kLinearWarps * d * 4u});
+    region_bytes_ = std::max(region_bytes_, queries + merge);
+  }
+  void add(const AttentionOp&) {}  // with its RopeAppendOp
+  void add(const ResidualLinearOp& o) {
+    float* out = o.post_norm ? pointer<float>(in_.scratch) : buffer(o.out);
+    StepLinear& s = product({make_segment(in_, o.weight, o.bias, out)}, buffer(o.in), width(o.in), {},
+                            o.post_norm ? Epilogue::store : Epilogue::residual);
+    s.linear.residual = buffer(o.residual);
+    s.half_in = o.in == halves_;
+    if (!o.post_norm) return;
+    push(StepKind::add_norm).add = {
+        out, vector(o.post_norm.weight), buffer(o.residual), buffer(o.out), o.post_norm.eps, width(o.out)};
+  }
+  void add(const GateUpOp& o) {
+    ok_ = ok_ && p_.weights[o.gate].type == p_.weights[o.up].type;
+    StepLinear& s = product(
+        {make_segment(in_, o.gate, kNoWeight, buffer(o.out)), make_segment(in_, o.up, kNoWeight, nullptr)},
+        buffer(o.in), width(o.in), o.norm, Epilogue::gate_up);
+    s.linear.gelu = o.activation == Activation::gelu_tanh;
+    // Nobody but `down` reads the activation: half the bytes for every block to fetch.
+    const auto* down = next_ ? std::get_if<ResidualLinearOp>(&next_->body) : nullptr;
+    s.half_out = down && down->in == o.out;
+    halves_ = s.half_out ? o.out : kNoBuffer;
+  }
+  void add(const HeadOp& o) {
+    StepLinear& s = product({make_segment(in_, o.weight, kNoWeight, buffer(o.logits))}, buffer(o.in),
+                            width(o.in), o.norm, Epilogue::store);
+    s.linear.softcap = o.softcap;
+    s.linear.outputs = 1;
+    s.gather = 1;
+    s.normed = pointer<float>(in_.head_input);
+    ok_ = ok_ && o.norm;
+  }
+
+  // Shares the shared memory out; false: the GPU has too little.
+  bool fit(StepKernel& kernel, CompileServices& services) {
+    constexpr std::uint32_t kPartial = (32 + kLinearWarps) * 16 * 4;  // as in the kernel, and its barriers:
+    constexpr std::uint32_t kBarriers = kLinearWarps * 8 * 8 + kLinearWarps * 4;
+    const std::uint32_t region = (std::max(region_bytes_, 1024u) + 127) / 128 * 128;
+    const std::uint32_t fixed = region + kPartial + kBarriers,
+                        total = in_.gpu.shared_per_block - kStaticShared;
+    if (!services.has_kernel(kKernel) || total < fixed) return false;
+    const std::uint32_t ring = (total - fixed) / kLinearWarps / 128 * 128;
+    if (ring < largest_unit_) return false;
+    const StepMemory m = step_memory(p_);
+    kernel.blocks_ = in_.gpu.sms;
+    kernel.shared_bytes_ = ring * kLinearWarps + fixed;
+    kernel.arg_ = {pointer<const StepOp>(memory_ + m.ops),
+                   static_cast<std::uint32_t>(ops_.size()),
+                   ring,
+                   region,
+                   pointer<std::uint32_t>(memory_ + m.sync),
+                   in_.step};
+    return services.blocks_per_sm(kKernel, kBlockThreads, kernel.shared_bytes_) >= 1;
+  }
+
+  const FastInput& in_;
+  const Program& p_;
+  const DevicePtr memory_;
+  std::vector<StepOp> ops_;
+  const Op* next_ = nullptr;
+  BufferId halves_ = kNoBuffer;  // a buffer that holds halves
+  std::uint32_t largest_unit_ = 0, region_bytes_ = 0;
+  bool ok_ = true;
+};
+
+std::optional<StepKernel> StepKernel::make(const FastInput& input, DevicePtr memory,
+                                           CompileServices& services) {
+  return StepWriter(input, memory).write(services);
+}
+
+void StepKernel::enqueue(Launcher& launcher) const {
+  KernelLaunch l{kKernel};
+  l.grid[0] = blocks_;
+  l.block[0] = kBlockThreads;
+  l.shared_bytes = shared_bytes_;
+  l.cooperative = true;
+  launcher(l, arg_);
+}
+
+}  // namespace strata::cuda::fast

@@ -1,0 +1,309 @@
+// Attention inside the step kernel (fast_step_sm90a.cu): rotation, append and softmax over f16 pages for a
+// few rows.
+#pragma once
+
+#include <cfloat>
+
+#include "device/cuda/fast_units.cuh"
+#include "device/cuda/kv.cuh"
+#include "device/cuda/rope.cuh"
+
+namespace strata::cuda::fast {
+
+// What a step says of its row, in shared memory.
+struct StepRow {
+  std::uint32_t position, n_outputs;
+  const std::int32_t* tables;  // [groups][table_stride]
+  std::uint32_t table_stride;
+};
+
+constexpr float kLog2e = 1.4426950408889634f;
+constexpr int kTileKeys = 16;
+
+__device__ inline std::uint32_t pack_halves(float a, float b) {
+  const __half2 h = __floats2half2_rn(a, b);
+  return *reinterpret_cast<const std::uint32_t*>(&h);
+}
+__device__ inline std::uint32_t transpose(std::uint32_t tile) {  // 8 x 8 halves
+  std::uint32_t out;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(tile));
+  return out;
+}
+
+// One block's part of the row and a KV head: queries x keys of 16 in tiles, dealt to the warps in turn. The
+// state's values go through mma as right operands: their 8 x 8 tiles are transposed in registers.
+template <int D>
+class Attention {
+ public:
+  static constexpr int kDims = 64;  // of the values that a warp sums: more would not fit its registers
+  static constexpr int kSlices = D / kDims;
+  static constexpr int kStride = D + 8;
+
+  // region: shared memory of region_bytes.
+  __device__ __forceinline__ Attention(const StepAttention& a, const StepRow& row, std::uint8_t* region,
+                                       std::uint32_t region_bytes)
+      : a_(a), row_(row), region_bytes_(region_bytes) {
+    q_ = reinterpret_cast<__half*>(region);
+    merge_ = reinterpret_cast<float*>(region + 16 * kStride * 2);
+  }
+
+  __device__ __forceinline__ void run() {
+    const std::uint32_t heads = a_.kv.n_kv_heads, parts = min(kStepParts, max(1u, gridDim.x / heads));
+    for (std::uint32_t i = blockIdx.x; i < heads * parts; i += gridDim.x) item(i / parts, i % parts, parts);
+  }
+
+ private:
+  __device__ __forceinline__ std::int32_t page_of(std::uint32_t index) const {
+    return row_.tables[static_cast<std::uint64_t>(a_.kv.group) * row_.table_stride + index];
+  }
+
+  __device__ __forceinline__ void append(std::uint32_t kv_head, bool key, bool value) const {
+    const std::uint32_t lane = threadIdx.x % 32, position = row_.position;
+    const std::int32_t page = page_of(position / kPageTokens);
+    if (page < 0) return;
+    float* head = merge_ + threadIdx.x / 32 * D;
+    const std::uint64_t at = std::uint64_t{kv_head} * D;
+    if (key) {
+      for (int i = lane; i < D; i += 32) head[i] = __ldcg(a_.k + at + i);
+      __syncwarp();
+      norm_and_rotate(head, D, a_.k_norm, a_.k_eps, a_.rope, 0);
+      kv_store(a_.kv, page, false, kv_head, position % kPageTokens, head);
+      __syncwarp();
+    }
+    if (value) {
+      for (int i = lane; i < D; i += 32) head[i] = __ldcg(a_.v + at + i);
+      __syncwarp();
+      kv_store(a_.kv, page, true, kv_head, position % kPageTokens, head);
+    }
+  }
+
+  __device__ __forceinline__ void load_query(std::uint32_t kv_head) const {
+    const std::uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (warp >= a_.group) return;
+    float* head = merge_ + warp * D;
+    const float* q = a_.q + (kv_head * a_.group + warp) * D;
+    for (int i = lane; i < D; i += 32) head[i] = __ldcg(q + i);
+    __syncwarp();
+    norm_and_rotate(head, D, a_.q_norm, a_.q_eps, a_.rope, 0);
+    for (int i = lane; i < D; i += 32) q_[warp * kStride + i] = __float2half_rn(head[i]);
+  }
+
+  struct State {
+    float o[kDims / 8][4];
+    float most[2], sum[2];  // of queries g and g + 8; the maximum in powers of two
+  };
+
+  // Adds the keys of one tile.
+  __device__ __forceinline__ void attend(State& s, const __half* k, const __half* v, std::uint32_t first_key,
+                                         std::uint32_t begin, std::uint32_t end, int slice) const {
+    const int lane = threadIdx.x % 32, g = lane / 4, c = lane % 4;
+    float x[2][4] = {};
+    uint4 b[2][D / 32];
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+      for (int i = 0; i < D / 32; i++)
+        b[n][i] = __ldcg(reinterpret_cast<const uint4*>(k + (n * 8 + g) * D + 32 * i + 8 * c));
+#pragma unroll
+    for (int i = 0; i < D / 32; i++) {
+      const uint4 lo = *reinterpret_cast<const uint4*>(q_ + g * kStride + 32 * i + 8 * c);
+      const uint4 hi = *reinterpret_cast<const uint4*>(q_ + (g + 8) * kStride + 32 * i + 8 * c);
+      const std::uint32_t q0[4] = {lo.x, hi.x, lo.y, hi.y}, q1[4] = {lo.z, hi.z, lo.w, hi.w};
+#pragma unroll
+      for (int n = 0; n < 2; n++) {
+        mma_f16(x[n], q0, b[n][i].x, b[n][i].y);
+        mma_f16(x[n], q1, b[n][i].z, b[n][i].w);
+      }
+    }
+    // Not before: the keys were in their registers.
+    uint4 w[2][kDims / 32];
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+      for (int i = 0; i < kDims / 32; i++)
+        w[n][i] =
+            __ldcg(reinterpret_cast<const uint4*>(v + (n * 8 + g) * D + slice * kDims + 32 * i + 8 * c));
+    soften(s, x, first_key, begin, end);
+    const std::uint32_t p[4] = {pack_halves(x[0][0], x[0][1]), pack_halves(x[0][2], x[0][3]),
+                                pack_halves(x[1][0], x[1][1]), pack_halves(x[1][2], x[1][3])};
+#pragma unroll
+    for (int i = 0; i < kDims / 32; i++) {
+      const std::uint32_t lo[4] = {w[0][i].x, w[0][i].y, w[0][i].z, w[0][i].w},
+                          hi[4] = {w[1][i].x, w[1][i].y, w[1][i].z, w[1][i].w};
+#pragma unroll
+      for (int q = 0; q < 4; q++) mma_f16(s.o[4 * i + q], p, transpose(lo[q]), transpose(hi[q]));
+    }
+  }
+
+  // Scores to weights under the running maximum.
+  __device__ __forceinline__ void soften(State& s, float (&x)[2][4], std::uint32_t first_key,
+                                         std::uint32_t begin, std::uint32_t end) const {
+    const int c = threadIdx.x % 4;
+    float most[2] = {s.most[0], s.most[1]};
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        const std::uint32_t key = first_key + n * 8 + 2 * c + (e & 1);
+        float y = x[n][e] * a_.scale;
+        if (a_.softcap > 0) y = a_.softcap * tanhf(__fdividef(y, a_.softcap));
+        y = key >= begin && key < end ? y * kLog2e : -FLT_MAX;
+        x[n][e] = y;
+        most[e / 2] = fmaxf(most[e / 2], y);
+      }
+    float keep[2], sum[2] = {};
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      most[r] = fmaxf(most[r], __shfl_xor_sync(~0u, most[r], 1));
+      most[r] = fmaxf(most[r], __shfl_xor_sync(~0u, most[r], 2));
+      keep[r] = exp2f(s.most[r] - most[r]);
+      s.most[r] = most[r];
+    }
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        x[n][e] = x[n][e] == -FLT_MAX ? 0.f : exp2f(x[n][e] - most[e / 2]);
+        sum[e / 2] += x[n][e];
+      }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
+      sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
+      s.sum[r] = s.sum[r] * keep[r] + sum[r];
+    }
+#pragma unroll
+    for (int n = 0; n < kDims / 8; n++)
+      s.o[n][0] *= keep[0], s.o[n][1] *= keep[0], s.o[n][2] *= keep[1], s.o[n][3] *= keep[1];
+  }
+
+  // A worker's results for the real queries: per query {maximum, sum, -, -, values}.
+  __device__ __forceinline__ void store(const State& s, float* to, int slice) const {
+    const int lane = threadIdx.x % 32, g = lane / 4, c = lane % 4;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      const std::uint32_t i = g + 8 * r;
+      if (i >= a_.group) continue;
+      float* at = to + i * (D + 4);
+      if (c == 0 && slice == 0) at[0] = s.most[r], at[1] = s.sum[r];
+      at += 4 + slice * kDims + 8 * c;
+#pragma unroll
+      for (int n = 0; n < kDims / 32; n++)
+#pragma unroll
+        for (int q = 0; q < 4; q++)
+          *reinterpret_cast<float2*>(at + 32 * n + 2 * q) =
+              make_float2(s.o[4 * n + q][2 * r], s.o[4 * n + q][2 * r + 1]);
+    }
+  }
+
+  // Adds n results of `stride` floats for query element (i, d) in order.
+  struct Sum {
+    float most, sum, value;
+  };
+  template <bool kShared>
+  __device__ __forceinline__ Sum add(const float* from, std::uint32_t n, std::uint32_t stride,
+                                     std::uint32_t d) const {
+    const auto read = [](const float* p) { return kShared ? *p : __ldcg(p); };
+    Sum r{-FLT_MAX, 0, 0};
+#pragma unroll 8
+    for (std::uint32_t w = 0; w < n; w++) r.most = fmaxf(r.most, read(from + w * stride));
+#pragma unroll 8
+    for (std::uint32_t w = 0; w < n; w++) {
+      const float* p = from + w * stride;
+      const float f = exp2f(read(p) - r.most);
+      r.sum += f * read(p + 1);
+      r.value += f * read(p + 4 + d);
+    }
+    return r;
+  }
+
+  __device__ __forceinline__ void write(std::uint32_t head, std::uint32_t d, Sum s) const {
+    if (a_.sinks) {
+      const float sink = a_.sinks[head] * kLog2e, top = fmaxf(s.most, sink), f = exp2f(s.most - top);
+      s.sum = s.sum * f + exp2f(sink - top);
+      s.value *= f;
+    }
+    a_.out[head * D + d] = s.sum > 0 ? __fdividef(s.value, s.sum) : 0.f;
+  }
+
+  __device__ __forceinline__ void item(std::uint32_t kv_head, std::uint32_t part, std::uint32_t parts) {
+    const std::uint32_t position = row_.position, end = position + 1;
+    const std::uint32_t begin = a_.window && end > a_.window ? end - a_.window : 0;
+    const std::uint32_t first = begin / kTileKeys, tiles = (end - 1) / kTileKeys - first + 1;
+    const std::uint32_t floats = a_.group * (D + 4);
+    const std::uint32_t room = (region_bytes_ - 16 * kStride * 2) / 4 / floats;
+    const std::uint32_t workers = min(static_cast<std::uint32_t>(kLinearWarps / kSlices), room);
+    parts = min(parts, (tiles + 2 * workers - 1) / (2 * workers));  // to share is worth two tiles a warp
+    if (part >= parts) return;
+    const std::uint32_t from = tiles * part / parts, to = tiles * (part + 1) / parts;
+    sync_warps();  // shared memory is free again
+    load_query(kv_head);
+    const std::uint32_t warp = threadIdx.x / 32;
+    if (part + 1 == parts && warp >= kLinearWarps - 2) {
+      __syncwarp();
+      append(kv_head, warp == kLinearWarps - 2, warp == kLinearWarps - 1);
+    }
+    sync_warps();
+    const std::uint32_t worker = warp / kSlices, slice = warp % kSlices;
+    State s;
+#pragma unroll
+    for (auto& o : s.o) o[0] = o[1] = o[2] = o[3] = 0;
+    s.most[0] = s.most[1] = -FLT_MAX, s.sum[0] = s.sum[1] = 0;
+    if (worker < workers)
+      for (std::uint32_t t = from + worker; t < to; t += workers) {
+        const std::uint32_t key = (first + t) * kTileKeys;
+        const std::int32_t page = page_of(key / kPageTokens);
+        if (page < 0) continue;
+        const std::uint64_t at = (static_cast<std::uint64_t>(kv_head) * kPageTokens + key % kPageTokens) * D;
+        const auto* base = reinterpret_cast<const __half*>(a_.kv.base + page * a_.kv.page_bytes);
+        attend(s, base + at, base + a_.kv.v_offset / 2 + at, key, begin, end, slice);
+      }
+    const std::uint32_t active = min(workers, to - from);
+    if (worker < active) store(s, merge_ + worker * floats, slice);
+    sync_warps();
+    join(kv_head, part, parts, active, floats);
+  }
+
+  // The workers' results, then the parts': the block that comes last adds them.
+  __device__ __forceinline__ void join(std::uint32_t kv_head, std::uint32_t part, std::uint32_t parts,
+                                       std::uint32_t active, std::uint32_t floats) const {
+    const auto partials = [&](std::uint32_t head, std::uint32_t p) {
+      return a_.partials + (std::uint64_t{head} * kStepParts + p) * (D + 4);
+    };
+    for (std::uint32_t e = threadIdx.x; e < a_.group * D; e += kThreads) {
+      const std::uint32_t i = e / D, d = e % D, head = kv_head * a_.group + i;
+      const Sum r = add<true>(merge_ + i * (D + 4), active, floats, d);
+      if (parts == 1) {
+        write(head, d, r);
+        continue;
+      }
+      float* to = partials(head, part);
+      if (d == 0) to[0] = r.most, to[1] = r.sum;
+      to[4 + d] = r.value;
+    }
+    if (parts == 1) return;
+    __shared__ bool last;
+    sync_warps();
+    if (threadIdx.x == 0) {
+      std::uint32_t* arrived = a_.arrived + kv_head;
+      __threadfence();
+      last = atomicAdd(arrived, 1u) == parts - 1;
+      if (last) *arrived = 0;
+      __threadfence();
+    }
+    sync_warps();
+    if (!last) return;
+    for (std::uint32_t e = threadIdx.x; e < a_.group * D; e += kThreads) {
+      const std::uint32_t i = e / D, d = e % D, head = kv_head * a_.group + i;
+      write(head, d, add<false>(partials(head, 0), parts, D + 4, d));
+    }
+  }
+
+  const StepAttention& a_;
+  const StepRow& row_;
+  const std::uint32_t region_bytes_;
+  __half* q_;     // [16 queries][kStride]
+  float* merge_;  // heads on their way to halves or pages, then the workers' results
+};
+
+}  // namespace strata::cuda::fast

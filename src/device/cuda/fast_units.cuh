@@ -1,0 +1,306 @@
+// Parts of the kernels for 1 to 8 rows: rings of bulk copies, products of a unit, shares of the work.
+//
+// A block fills an SM: 16 warps, each with its own ring in shared memory that bulk copies keep full. Row
+// groups are shared out evenly over blocks, the units of a block's groups evenly over its warps; a warp
+// leaves one partial sum per group it touched, and the block adds them in the warps' order, so results don't
+// depend on timing.
+//
+// One row: column s of mma's right operand holds sub-block s of the input and zeros elsewhere, so the eight
+// columns of the result are the eight sub-blocks' sums of a unit, scaled once. 2 .. 8 rows: the columns are
+// the rows.
+#pragma once
+
+#include "device/cuda/fast_args.h"
+#include "device/cuda/fast_mma.cuh"
+
+namespace strata::cuda::fast {
+
+constexpr int kThreads = kLinearWarps * 32;
+constexpr int kSlots = 8;  // units in flight a warp, at most
+
+__device__ inline std::uint32_t shared_address(const void* p) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+// The 16 warps that multiply; a kernel may have others.
+__device__ inline void sync_warps() { asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory"); }
+
+__device__ inline void barrier_init(std::uint64_t* b) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(b)) : "memory");
+}
+__device__ inline void barrier_expect(std::uint64_t* b, std::uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes)
+               : "memory");
+}
+__device__ inline void barrier_wait(std::uint64_t* b, std::uint32_t parity) {
+  asm volatile(
+      "{\n .reg .pred done;\n"
+      "again:\n mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      " @!done bra again;\n}" ::"r"(shared_address(b)),
+      "r"(parity)
+      : "memory");
+}
+__device__ inline void bulk_copy(void* to, const void* from, std::uint32_t bytes, std::uint64_t* b,
+                                 std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, "
+      "[%3], %4;" ::"r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(b)), "l"(policy)
+      : "memory");
+}
+
+// Sum of x * W over a unit for rows g and g + 8, this lane's share (sub-blocks 2t, 2t + 1). x: 256 halves in
+// operand order; sums: of each 16 of them. kWhole: the unit has 4 chunks.
+//
+// ldmatrix builds the right operand: row r of its 8 x 8 tiles is column r, so the lanes that name row s give
+// the address of sub-block s, the others that of 16 zero bytes (`zeros`).
+template <int T, bool kWhole>
+__device__ __forceinline__ void unit_one(const std::uint8_t* unit, const __half* x, const float* sums,
+                                         std::uint32_t zeros, int lane, int chunks, float (&acc)[2]) {
+  const int g = lane / 4, t = lane % 4, row = lane % 8;
+  float c[2][4] = {};
+  const std::uint32_t mine = shared_address(x) + row * 64 + lane / 8 * 16;
+#pragma unroll
+  for (int chunk = 0; chunk < 4; chunk++) {
+    if (!kWhole && chunk >= chunks) break;
+    std::uint32_t a[4][4];
+    load_chunk<T>(unit + unit_header_bytes(T) + chunk * chunk_bytes(T), lane, a);
+#pragma unroll
+    for (int sub = 0; sub < 2; sub++) {
+      std::uint32_t b[4];
+      asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                   : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
+                   : "r"(row == 2 * chunk + sub ? mine : zeros));
+      mma<T>(c[0], a[2 * sub], b[0], b[1]);
+      mma<T>(c[1], a[2 * sub + 1], b[2], b[3]);
+    }
+  }
+  if (!kWhole && t >= chunks) return;
+  const float4 s16 = *reinterpret_cast<const float4*>(sums + 4 * t);
+  constexpr float u0 = code_unit<T>(0), u1 = code_unit<T>(1);
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    const SubScale s0 = sub_scale<T>(unit, g + 8 * r, 2 * t), s1 = sub_scale<T>(unit, g + 8 * r, 2 * t + 1);
+    if constexpr (T == kQ6_K) {
+      acc[r] += s0.d * (c[0][2 * r] * u0 - 32.f * s16.x) + s0.d16 * (c[1][2 * r] * u0 - 32.f * s16.y) +
+                s1.d * (c[0][2 * r + 1] * u1 - 32.f * s16.z) + s1.d16 * (c[1][2 * r + 1] * u1 - 32.f * s16.w);
+    } else {
+      acc[r] += s0.d * ((c[0][2 * r] + c[1][2 * r]) * u0) + s1.d * ((c[0][2 * r + 1] + c[1][2 * r + 1]) * u1);
+      if constexpr (T != kMXFP4 && T != kF16 && T != kBF16)
+        acc[r] -= s0.m * (s16.x + s16.y) + s1.m * (s16.z + s16.w);
+    }
+  }
+}
+
+// The same for up to 8 rows of x, `stride` halves apart: acc = {(g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t
+// + 1)}. sums: [16][8 rows].
+template <int T>
+__device__ __forceinline__ void unit_many(const std::uint8_t* unit, const __half* x, std::uint32_t stride,
+                                          const float* sums, int lane, int column, int chunks,
+                                          float (&acc)[4]) {
+  const int g = lane / 4, t = lane % 4;
+  const __half* mine = x + column * stride + t * 8;
+#pragma unroll
+  for (int chunk = 0; chunk < 4; chunk++) {
+    if (!is_super(T) && chunk >= chunks) break;
+    std::uint32_t a[4][4];
+    load_chunk<T>(unit + unit_header_bytes(T) + chunk * chunk_bytes(T), lane, a);
+#pragma unroll
+    for (int sub = 0; sub < 2; sub++) {
+      const int s = 2 * chunk + sub;
+      const uint4 b = *reinterpret_cast<const uint4*>(mine + s * 32);
+      float c[4] = {}, e[4] = {};
+      mma<T>(c, a[2 * sub], b.x, b.y);
+      if constexpr (T == kQ6_K) {
+        mma<T>(e, a[2 * sub + 1], b.z, b.w);
+      } else {
+        mma<T>(c, a[2 * sub + 1], b.z, b.w);
+      }
+      const float u = code_unit<T>(sub);
+      const float2 s0 = *reinterpret_cast<const float2*>(sums + (2 * s) * 8 + 2 * t);
+      const float2 s1 = *reinterpret_cast<const float2*>(sums + (2 * s + 1) * 8 + 2 * t);
+#pragma unroll
+      for (int r = 0; r < 2; r++) {
+        const SubScale sc = sub_scale<T>(unit, g + 8 * r, s);
+        if constexpr (T == kQ6_K) {
+          acc[2 * r] += sc.d * (c[2 * r] * u - 32.f * s0.x) + sc.d16 * (e[2 * r] * u - 32.f * s1.x);
+          acc[2 * r + 1] +=
+              sc.d * (c[2 * r + 1] * u - 32.f * s0.y) + sc.d16 * (e[2 * r + 1] * u - 32.f * s1.y);
+        } else if constexpr (T == kMXFP4 || T == kF16 || T == kBF16) {
+          acc[2 * r] += sc.d * (c[2 * r] * u);
+          acc[2 * r + 1] += sc.d * (c[2 * r + 1] * u);
+        } else {
+          acc[2 * r] += sc.d * (c[2 * r] * u) - sc.m * (s0.x + s1.x);
+          acc[2 * r + 1] += sc.d * (c[2 * r + 1] * u) - sc.m * (s0.y + s1.y);
+        }
+      }
+    }
+  }
+}
+
+#define STRATA_FAST_TYPES(X) \
+  X(kF16) X(kQ4_0) X(kQ4_1) X(kQ5_0) X(kQ5_1) X(kQ8_0) X(kQ4_K) X(kQ5_K) X(kQ6_K) X(kBF16) X(kMXFP4)
+
+// A block's share of the work and how it is cut: phases of at most kPhaseGroups row groups and unit_span
+// units of columns; in a phase, units are numbered group by group and given to warps in runs.
+//
+// Where the units need no phases (kWhole), a walk has that much less to carry.
+template <bool kWhole>
+struct Spans {
+  static constexpr std::uint32_t unit_phases = 1, unit_phase = 0, first_unit = 0;
+};
+template <>
+struct Spans<false> {
+  std::uint32_t span, unit_phases, unit_phase = 0, phase_units = 0, first_unit = 0;
+};
+
+template <int kPhaseGroups, bool kWhole = false>
+struct Share : Spans<kWhole> {
+  using Of = Spans<kWhole>;
+  std::uint32_t first, local, units;
+  std::uint32_t group_phase = 0;  // the walk's phase
+  std::uint32_t left = 0, group = 0,
+                unit = 0;  // units left in the warp's run; where it is (local group, unit)
+
+  Share() = default;
+  __device__ Share(const LinearArg& a, bool paired, std::uint32_t unit_span, std::uint32_t block) {
+    first = a.groups * block / gridDim.x;
+    local = (a.groups * (block + 1) / gridDim.x - first) * (paired ? 2 : 1);
+    units = (a.cols + kUnitCols - 1) / kUnitCols;
+    if constexpr (!kWhole) {
+      Of::span = min(unit_span, units);
+      Of::unit_phases = (units + Of::span - 1) / Of::span;
+    }
+  }
+  __device__ std::uint32_t group_phases() const { return (local + kPhaseGroups - 1) / kPhaseGroups; }
+  __device__ std::uint32_t span_units() const {
+    if constexpr (kWhole)
+      return units;
+    else
+      return Of::span;
+  }
+  __device__ std::uint32_t groups_now() const {
+    return min(static_cast<std::uint32_t>(kPhaseGroups), local - group_phase * kPhaseGroups);
+  }
+  __device__ std::uint32_t units_now() const {
+    if constexpr (kWhole)
+      return units;
+    else
+      return Of::phase_units;
+  }
+  __device__ bool done() const { return group_phase >= group_phases(); }
+  __device__ void open(int warp) {
+    if constexpr (!kWhole) {
+      Of::first_unit = Of::unit_phase * Of::span;
+      Of::phase_units = min(Of::span, units - Of::first_unit);
+    }
+    const std::uint32_t n = groups_now() * units_now(), a = run(n, warp);
+    left = run(n, warp + 1) - a;
+    group = a / units_now();
+    unit = a - group * units_now() + Of::first_unit;
+  }
+  __device__ static std::uint32_t run(std::uint32_t n, int warp) { return n * warp / kLinearWarps; }
+  __device__ void close() {
+    if constexpr (kWhole) {
+      ++group_phase;
+    } else if (++Of::unit_phase == Of::unit_phases) {
+      Of::unit_phase = 0;
+      ++group_phase;
+    }
+  }
+  // Returns true at the end of a group's part in this phase.
+  __device__ bool step() {
+    --left;
+    if (++unit < Of::first_unit + units_now()) return false;
+    unit = Of::first_unit;
+    ++group;
+    return true;
+  }
+  // Local group -> segment and group in it.
+  __device__ const Segment& locate(const LinearArg& a, bool paired, std::uint32_t in_phase,
+                                   std::uint32_t& g) const {
+    const std::uint32_t l = group_phase * kPhaseGroups + in_phase;
+    if (paired) {
+      g = first + l / 2;
+      return a.segments[l & 1];
+    }
+    g = first + l;
+    int s = 0;
+    while (s + 1 < a.n_segments && g >= a.segments[s].groups) g -= a.segments[s++].groups;
+    return a.segments[s];
+  }
+};
+
+// The warp's ring: units at rising offsets that start over when the end is too near.
+struct Ring {
+  std::uint8_t* base;
+  std::uint64_t* barriers;
+  std::uint32_t size, offset = 0, virt = 0, count = 0;
+  __device__ std::uint32_t place(std::uint32_t bytes) {  // where the next unit goes or lies
+    if (offset + bytes > size) {
+      virt += size - offset;
+      offset = 0;
+    }
+    const std::uint32_t at = offset;
+    offset += bytes;
+    virt += bytes;
+    ++count;
+    return at;
+  }
+};
+
+__device__ inline std::uint32_t unit_chunks(const LinearArg& a, std::uint32_t unit) {
+  return min(4u, (a.cols - unit * kUnitCols + kChunkCols - 1) / kChunkCols);
+}
+__device__ inline std::uint32_t unit_size(const Segment& s, std::uint32_t chunks) {
+  return chunks == 4 ? s.unit_bytes : chunks * s.chunk_bytes;
+}
+
+__device__ inline float block_sum(float v, float* scratch) {  // the same bits in every thread
+  for (int i = 16; i; i /= 2) v += __shfl_xor_sync(~0u, v, i);
+  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
+  sync_warps();
+  float s = 0;
+  for (int i = 0; i < kLinearWarps; i++) s += scratch[i];
+  sync_warps();
+  return s;
+}
+
+// Eight columns i * 8 .. to shared memory: in halves, in operand order, with the sums of each sixteen. All
+// lanes call.
+template <int N>
+__device__ __forceinline__ void store_eight(const float (&v)[8], bool real, std::uint32_t i, __half* out,
+                                            float* sums, int row) {
+  __half2 h[4] = {};
+  float sum = 0;
+  if (real) {
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+      h[k] = __floats2half2_rn(fminf(fmaxf(v[2 * k], -65504.f), 65504.f),
+                               fminf(fmaxf(v[2 * k + 1], -65504.f), 65504.f));
+      const float2 f = __half22float2(h[k]);
+      sum += f.x + f.y;
+    }
+  }
+  const std::uint32_t u = i & 3, j = u >> 1, t = u & 1;
+  __half* at = out + (i / 4) * 32;
+  const uint2* pairs = reinterpret_cast<const uint2*>(h);
+  if constexpr (N == 1) {
+    // ldmatrix's order: columns 16 j + 4 t + e at 16 j + 8 (e / 2) + 2 t + e % 2.
+    at += j * 16 + t * 4;
+    *reinterpret_cast<uint2*>(at) = make_uint2(pairs[0].x, pairs[1].x);
+    *reinterpret_cast<uint2*>(at + 8) = make_uint2(pairs[0].y, pairs[1].y);
+  } else {  // columns 16 j + 4 t + e at 8 t + 4 j + e
+    at += t * 16 + j * 4;
+    *reinterpret_cast<uint2*>(at) = pairs[0];
+    *reinterpret_cast<uint2*>(at + 8) = pairs[1];
+  }
+  sum += __shfl_xor_sync(~0u, sum, 1);
+  if ((i & 1) == 0) sums[(i / 2) * N + row] = sum;
+}
+
+__device__ inline float activate(float x, bool gelu) {
+  if (!gelu) return __fdividef(x, 1.f + __expf(-x));
+  return 0.5f * x * (1.f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+}
+
+}  // namespace strata::cuda::fast

@@ -275,9 +275,9 @@ bool Plan::run(const RopeAppendOp& op, std::uint32_t rows, std::uint32_t, Launch
   }
   KernelLaunch l{"general_rope_append"};
   l.grid[0] = rows;
-  l.grid[1] = op.n_heads + kv.n_kv_heads;
-  l.block[0] = 32;
-  l.shared_bytes = std::max(kv.head_dim_k, kv.head_dim_v) * sizeof(float);
+  l.grid[1] = ceil_div(op.n_heads + kv.n_kv_heads, kRopeWarps);
+  l.block[0] = kRopeWarps * 32;
+  l.shared_bytes = kRopeWarps * std::max(kv.head_dim_k, kv.head_dim_v) * sizeof(float);
   l.dependent = true;
   launcher(l, in_.step, kv, buffer(op.q), static_cast<const float*>(buffer(op.k)),
            static_cast<const float*>(buffer(op.v)), op.n_heads, vector(op.q_norm.weight), op.q_norm.eps,

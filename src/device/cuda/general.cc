@@ -95,8 +95,9 @@ struct GeneralPath::Call {
       const RopeSpec& spec = in.program->ropes[op.rope];
       rope = {pointer<float>(in.ropes[op.rope]), spec.pairs == RopeSpec::Pairs::halves, spec.n_rot};
     }
-    KernelLaunch l = grid("general_rope_append", 32, rows, op.n_heads + kv.n_kv_heads);
-    l.shared_bytes = std::max(kv.head_dim_k, kv.head_dim_v) * sizeof(float);
+    KernelLaunch l = grid("general_rope_append", kRopeWarps * 32, rows,
+                          (op.n_heads + kv.n_kv_heads + kRopeWarps - 1) / kRopeWarps);
+    l.shared_bytes = kRopeWarps * std::max(kv.head_dim_k, kv.head_dim_v) * sizeof(float);
     launcher(l, in.step, kv, buffer(op.q), static_cast<const float*>(buffer(op.k)),
              static_cast<const float*>(buffer(op.v)), op.n_heads, vector(op.q_norm.weight), op.q_norm.eps,
              vector(op.k_norm.weight), op.k_norm.eps, rope);

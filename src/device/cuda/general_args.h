@@ -33,6 +33,7 @@ struct AttentionArg {
 // The partial results are merged in the workers' order, so the bits depend on the row alone.
 inline constexpr std::uint32_t kAttentionWorkers = 32;
 inline constexpr std::uint32_t kAttentionWarps = 4;    // a block
+inline constexpr std::uint32_t kRopeWarps = 8;         // heads of a block, rotation and append
 inline constexpr std::uint32_t kMaxCandidates = 1024;  // of a sampled token, see general_sample.cu
 inline constexpr std::uint32_t kSampleThreads = 1024;
 

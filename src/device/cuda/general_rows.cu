@@ -122,26 +122,29 @@ extern "C" __global__ void __launch_bounds__(256)
   }
 }
 
-// grid: (rows, n_heads + n_kv_heads), one warp each; dynamic shared memory: the longer head's floats.
-extern "C" __global__ void __launch_bounds__(32)
+// grid: (rows, blocks of kRopeWarps of the n_heads + n_kv_heads), a warp a head; dynamic shared memory: the
+// longer head's floats for every warp.
+extern "C" __global__ void __launch_bounds__(kRopeWarps * 32)
     general_rope_append(StepView step, KvView kv, float* q, const float* k, const float* v,
                         std::uint32_t n_heads, const float* q_norm, float q_eps, const float* k_norm,
                         float k_eps, RopeArg rope) {
-  extern __shared__ float head[];
+  extern __shared__ float heads[];
 #if __CUDA_ARCH__ >= 900  // a dependent launch starts before its predecessor ended; does nothing in others
   asm volatile("griddepcontrol.launch_dependents;\n griddepcontrol.wait;" ::: "memory");
 #endif
-  const std::uint32_t row = blockIdx.x, lane = threadIdx.x, dim = kv.head_dim_k;
-  if (row >= step.header->n_rows) return;
-  if (blockIdx.y < n_heads) {
-    float* x = q + (static_cast<std::uint64_t>(row) * n_heads + blockIdx.y) * dim;
+  const std::uint32_t row = blockIdx.x, lane = threadIdx.x % 32, dim = kv.head_dim_k,
+                      index = blockIdx.y * kRopeWarps + threadIdx.x / 32;
+  if (row >= step.header->n_rows || index >= n_heads + kv.n_kv_heads) return;
+  float* head = heads + threadIdx.x / 32 * max(kv.head_dim_k, kv.head_dim_v);
+  if (index < n_heads) {
+    float* x = q + (static_cast<std::uint64_t>(row) * n_heads + index) * dim;
     for (std::uint32_t i = lane; i < dim; i += 32) head[i] = x[i];
     __syncwarp();
     norm_and_rotate(head, dim, q_norm, q_eps, rope, row);
     for (std::uint32_t i = lane; i < dim; i += 32) x[i] = head[i];
     return;
   }
-  const std::uint32_t kv_head = blockIdx.y - n_heads;
+  const std::uint32_t kv_head = index - n_heads;
   const std::uint32_t position = step.positions[row];
   const std::int32_t page = kv_page(step, kv, step.row_sequence[row], position / kPageTokens);
   if (page < 0) return;

@@ -490,7 +490,7 @@ __device__ __forceinline__ void step(const StepArg& s) {
     arrive(s, target);
     load_op(s, shared, i + kOpsAhead - 1);  // into the place of op i - 1
     const StepOp& next = shared.ops[(i + 1) % kOpsAhead];
-    prefetch_norm(shared.ops[(i + 2) % kOpsAhead]);
+    if (i + 2 < s.n_ops) prefetch_norm(shared.ops[(i + 2) % kOpsAhead]);
     if (next.kind == StepKind::linear) walk = walk_of(next);
     if (!wait(s, shared, target)) return;
     end_op = min(s.n_ops, i + kOpsAhead);

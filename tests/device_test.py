@@ -1,10 +1,20 @@
 #!/usr/bin/env python3
 """--device: choosing, refusing, planning on paper; and, where there is a GPU, the commands on it."""
 import json
+import os
+import pathlib
 import re
+import shutil
+import subprocess
+import threading
 import unittest
+import urllib.error
+import urllib.request
 
+import support
 from support import SMOLLM2, StrataTest, need, run
+
+BINARY = pathlib.Path(support.BINARY)
 
 QUESTION = "What is the capital of France?"
 # Whatever this machine has, these commands see a machine without a plug-in.
@@ -37,6 +47,97 @@ class Choice(StrataTest):
         self.assertEqual([row["device"] for row in done["results"]], ["CPU", "CPU"])
         self.assertEqual(done["devices"][0]["device"], "CPU")
         self.assertGreaterEqual(done["devices"][0]["threads"], 1)
+
+
+class OnAFakeGpu(StrataTest):
+    """The plug-in on a driver that does everything but compute: every token is 0."""
+
+    def setUp(self):
+        plugin = BINARY.parent / "testing/libstrata_cuda_fake.so"
+        if not plugin.exists():
+            self.skipTest(f"{plugin.name} isn't built")
+        self.env = {"STRATA_CUDA_PLUGIN": str(plugin), "XDG_CACHE_HOME": str(self.dir / self.id())}
+
+    def with_failure(self, text):
+        return {**self.env, "STRATA_FAKE_FAIL": text}
+
+    def test_is_chosen_and_its_plan_is_true(self):
+        done = self.ok("run", self.synth(), "hello", "--num-predict", "30", "--verbose", env=self.env)
+        self.assertIn("measuring the limits of CUDA0: Fake GPU", done.stderr)
+        self.assertIn("on CUDA0", done.stderr)
+        self.assertRegex(done.stderr, r"generation .* tokens/s, .* of the measured limit")
+        gpu, host = done.stderr.rsplit("CUDA0  ", 1)[1].split("CPU  ")
+        for purpose in ("weights", "KV state", "workspace"):
+            planned, actual = map(float, re.search(purpose + r" +([\d.]+) MiB +([\d.]+) MiB", gpu).groups())
+            self.assertGreaterEqual(actual, planned)
+            self.assertLess(actual, planned + 2.01)
+        self.assertRegex(host, r"staging +([\d.]+) MiB +\1 MiB")
+
+    def test_the_cpu_takes_over_where_a_model_does_not_fit(self):
+        done = self.ok("run", self.synth(), "hello", "--num-predict", "2", env={**self.env, "STRATA_FAKE_MEMORY": str(64 << 20)})
+        self.assertRegex(done.stderr, r"^CUDA0 isn't used: the model needs .* of memory on CUDA0.*; using the CPU\n$")
+        self.fails("run", self.synth(), "hello", "--device", "cuda0", env={**self.env, "STRATA_FAKE_MEMORY": str(64 << 20)},
+                   code=1, says="of memory on CUDA0")
+
+    def test_the_cpu_can_be_asked_for(self):
+        done = self.ok("run", self.synth(), "hello", "--num-predict", "2", "--verbose", "--device", "cpu",
+                       env=self.with_failure("device_get 1 999"))
+        self.assertNotIn("CUDA", done.stderr)
+
+    def test_there_is_one(self):
+        self.fails("run", self.synth(), "hello", "--device", "cuda1", env=self.env, code=1, says="there is no CUDA1: the driver lists 1 GPU")
+
+    def test_memory_that_another_program_took_is_said(self):
+        # The plan was made with the memory free; then an allocation fails.
+        self.fails("run", self.synth(), "hello", "--device", "cuda0", env=self.with_failure("memory_create 2 2"), code=1,
+                   says="CUDA0 has no memory for the .*close other programs")
+
+    def test_a_lost_device_fails_the_request_with_the_reason(self):
+        done = run("run", self.synth(), "hello", "--num-predict", "50", "--device", "cuda0", env=self.with_failure("event_query 20 719"))
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"error: CUDA0 is lost: waiting for a step failed with FAKE_ERROR \(719\)\n$")
+
+    def test_a_gpu_that_is_lost_while_loading_is_said(self):
+        self.fails("run", self.synth(), "hello", "--device", "cuda0", env=self.with_failure("event_query 1 719"), code=1,
+                   says="CUDA0 is lost")
+
+    def test_bench_probe_and_plan(self):
+        rows = self.ok_json("bench", self.synth(), "--tests", "pp16,tg8,tg8x3", "--repeat", "1", "--json", env=self.env)
+        self.assertEqual([row["device"] for row in rows["results"]], ["CUDA0"] * 3)
+        limits = self.ok_json("probe", "--device", "cuda0", "--json", env=self.env)["ceilings"][0]
+        self.assertEqual(limits["device"], "Fake GPU")
+        self.assertGreater(limits["launch_seconds"], 0)
+        self.assertIn("on CUDA0", self.ok("plan", self.synth(), env=self.env).stdout)
+
+    def test_a_server_lives_on_when_its_gpu_is_lost(self):
+        models = self.dir / "models"
+        models.mkdir(exist_ok=True)
+        shutil.copy(self.synth(), models / "tiny.gguf")
+        env = {**os.environ, **self.with_failure("event_query 20 719"), "STRATA_MODELS": str(models)}
+        server = subprocess.Popen([BINARY, "serve", "--port", "0"], env=env, stderr=subprocess.PIPE, text=True)
+        try:
+            address = None
+            while address is None:
+                line = server.stderr.readline()
+                self.assertTrue(line, "the server ended")
+                found = re.search(r"listening on (http://\S+);", line)
+                address = found and found.group(1)
+            threading.Thread(target=server.stderr.read, daemon=True).start()
+
+            def ask():
+                body = json.dumps({"model": "tiny", "prompt": "hello", "stream": False, "options": {"num_predict": 60}})
+                request = urllib.request.Request(address + "/api/generate", body.encode(), {"Content-Type": "application/json"})
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.load(answer)
+
+            with self.assertRaises(urllib.error.HTTPError) as lost:
+                ask()
+            self.assertIn("CUDA0 is lost", lost.exception.read().decode())
+            self.assertTrue(ask()["done"])  # on the CPU
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+            server.stderr.close()
 
 
 class OnPaper(StrataTest):

@@ -24,15 +24,19 @@ DeviceName parse_device(std::string_view name) {
 
 std::shared_ptr<Device> Devices::cuda(std::uint32_t index) {
   const std::lock_guard lock(mutex_);
-  if (auto device = open_[index].lock()) {
-    if (device->lost())
-      throw_error(ErrorKind::io, "{} is lost since an earlier error; restart to use it again",
-                  device->info().id);
-    return device;
-  }
+  auto known = open_[index].lock();
+  if (known && known->lost()) lost_.insert(known->info().id);
+  if (const auto id = fmt::format("CUDA{}", index); lost_.count(id))
+    throw_error(ErrorKind::io, "{} is lost since an earlier error; restart to use it again", id);
+  if (known) return known;
   std::shared_ptr<Device> device = make_cuda_device(index);
   open_[index] = device;
   return device;
+}
+
+void Devices::lose(const Device& device) {
+  const std::lock_guard lock(mutex_);
+  lost_.insert(device.info().id);
 }
 
 }  // namespace strata

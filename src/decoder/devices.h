@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -28,10 +29,13 @@ class Devices {
   // Throws Error: not_found when there is no such device, io when it is lost, what the driver says when it
   // can't be opened.
   std::shared_ptr<Device> cuda(std::uint32_t index);
+  // It was found to be lost: it isn't opened again, even when nobody holds it any more.
+  void lose(const Device& device);
 
  private:
   std::mutex mutex_;
   std::map<std::uint32_t, std::weak_ptr<Device>> open_;
+  std::set<std::string> lost_;  // ids
 };
 
 }  // namespace strata

@@ -78,6 +78,7 @@ class LoadedModel {
   const DeviceInfo& device_info() const { return prepared_.device->info(); }
   // Its device can't run steps any more: every request fails.
   bool device_lost() const { return prepared_.device && prepared_.device->lost(); }
+  const Device& device() const { return *prepared_.device; }
   // Null when its device was not probed (`strata probe`).
   const Ceilings* ceilings() const { return ceilings_ ? &*ceilings_ : nullptr; }
   double load_seconds() const { return load_seconds_; }

@@ -33,20 +33,31 @@ ModelManager::ModelManager(Resolve resolve, ModelOptions options, ModelEvents ev
       events_(std::move(events)),
       keep_alive_(keep_alive),
       load_(std::move(load)) {
-  if (!load_)
-    load_ = [this](const std::filesystem::path& path) {
-      PreparedModel prepared = prepare_model(path, options_, devices_);
-      if (events_.planned) events_.planned(prepared);
-      const std::string name = path.stem().string();
-      auto model = std::make_shared<const LoadedModel>(std::move(prepared),
-                                                       [&](std::uint64_t done, std::uint64_t total) {
-                                                         if (events_.progress)
-                                                           events_.progress(name, done, total);
-                                                       });
+  if (!load_) load_ = [this](const std::filesystem::path& path) { return load_from(path); };
+  janitor_ = std::thread([this] { janitor(); });
+}
+
+// A device that is lost meanwhile isn't tried again; where the choice is ours, another one is.
+std::shared_ptr<const LoadedModel> ModelManager::load_from(const std::filesystem::path& path) {
+  const std::string name = path.stem().string();
+  const LoadProgress progress = [&](std::uint64_t done, std::uint64_t total) {
+    if (events_.progress) events_.progress(name, done, total);
+  };
+  const bool choose = parse_device(options_.device).kind == DeviceName::Kind::automatic;
+  while (true) {
+    PreparedModel prepared = prepare_model(path, options_, devices_);
+    if (events_.planned) events_.planned(prepared);
+    const std::shared_ptr<Device> device = prepared.device;
+    try {
+      auto model = std::make_shared<const LoadedModel>(std::move(prepared), progress);
       if (events_.loaded) events_.loaded(*model);
       return model;
-    };
-  janitor_ = std::thread([this] { janitor(); });
+    } catch (const Error&) {
+      if (!device->lost()) throw;
+      devices_.lose(*device);
+      if (!choose) throw;
+    }
+  }
 }
 
 ModelManager::~ModelManager() {
@@ -70,7 +81,11 @@ ModelManager::Lease ModelManager::acquire(std::string_view name, std::optional<K
   std::unique_lock lock(mutex_);
   if (stopping_) throw Error(ErrorKind::cancelled, "the server is stopping");
   // A model on a lost device makes room for one that is loaded anew, elsewhere if need be.
-  drop(lock, [](const Slot& s) { return s.model && s.model->device_lost(); });
+  drop(lock, [this](const Slot& s) {
+    const bool lost = s.model && s.model->device_lost();
+    if (lost) devices_.lose(s.model->device());
+    return lost;
+  });
   auto [it, first] = slots_.try_emplace(path);
   if (first) it->second = std::make_shared<Slot>(Slot{.name = std::string(name)});
   const std::shared_ptr<Slot> slot = it->second;

@@ -64,6 +64,7 @@ class ModelManager {
  private:
   struct Slot;
   void janitor();
+  std::shared_ptr<const LoadedModel> load_from(const std::filesystem::path& path);
   void load_slot(std::unique_lock<std::mutex>& lock, const std::filesystem::path& path, Slot& slot);
   bool drop(std::unique_lock<std::mutex>& lock, const std::function<bool(const Slot&)>& condition);
 

@@ -98,6 +98,7 @@ class Engine::Impl {
   void end_all();
   void step();
   void start(StepPlan& plan);
+  bool prepare(StepPlan& plan);
   bool collect_results(StepPlan& plan);
   void finish_step(StepPlan& plan);
   void step_ahead(StepPlan& next);
@@ -250,6 +251,11 @@ void Engine::Impl::step() {
   StepPlan& next = plans_[turn_ ^= 1];
   next.begin = EngineClock::now();
   scheduler_.plan(next);
+  if (next.empty() && next.prepares()) {
+    // Somebody joined but has no row yet. What they need is done now; it may set pages free for the others.
+    prepare(next);
+    scheduler_.plan(next, false);
+  }
   publish_waiting();
   if (info_.asynchronous) return step_ahead(next);
   if (next.empty()) return unstick();
@@ -278,17 +284,29 @@ void Engine::Impl::start(StepPlan& plan) {
     auto& state = static_cast<State&>(*entry.sequence);
     if (!std::exchange(state.started, true)) state.first_step = now;
   }
+  if (!prepare(plan)) return;
   try {
-    for (const auto slot : plan.resets) runner_.reset_slot(slot);
-    for (const auto& copy : plan.copies) runner_.copy_pages(copy.group, {&copy.from, 1}, {&copy.to, 1});
-    scheduler_.copied(plan);
-    plan.copies.clear();
     runner_.submit(plan.batch());
     in_flight_ = &plan;
   } catch (...) {
-    scheduler_.copied(plan);
     fail_step(plan, std::current_exception());
   }
+}
+
+// Resets and copies; false when the device failed, and the step's requests with it.
+bool Engine::Impl::prepare(StepPlan& plan) {
+  bool done = true;
+  try {
+    for (const auto slot : plan.resets) runner_.reset_slot(slot);
+    for (const auto& copy : plan.copies) runner_.copy_pages(copy.group, {&copy.from, 1}, {&copy.to, 1});
+  } catch (...) {
+    fail_step(plan, std::current_exception());
+    done = false;
+  }
+  scheduler_.copied(plan);
+  plan.resets.clear();
+  plan.copies.clear();
+  return done;
 }
 
 // Waits for the step's samples; false when it failed, and its requests with it.

@@ -399,6 +399,16 @@ std::vector<TokenId> random_prompt(std::mt19937& random, const RunnerInfo& info,
   return prompt;
 }
 
+// What the engine says once it has seen that nothing runs any more.
+EngineStats idle_stats(const Engine& engine) {
+  EngineStats stats = engine.stats();
+  for (int i = 0; i < 10000 && (stats.active != 0 || stats.waiting != 0); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    stats = engine.stats();
+  }
+  return stats;
+}
+
 // Every request's answer is what it gives alone: whatever runs beside it, however it is chunked, preempted,
 // moved to other slots, or begun from cached pages.
 void run_schedule(std::uint32_t seed) {
@@ -440,14 +450,15 @@ void run_schedule(std::uint32_t seed) {
         const auto got = ids(one.generation);
         auto expected = fake_answer(one.prompt, one.sampling, one.most, shape.info);
         if (answer.reason == DoneReason::cancelled && one.cancelled) expected.resize(got.size());
-        ASSERT_NE(answer.reason, DoneReason::error) << answer.error;
+        ASSERT_NE(answer.reason, DoneReason::error) << "seed " << seed << ": " << answer.error;
         ASSERT_EQ(got, expected) << "seed " << seed << " prompt " << one.prompt.size() << " cached "
                                  << answer.cached_tokens << " preemptions " << answer.preemptions;
         known.push_back(one.prompt);
         known.back().insert(known.back().end(), got.begin(), got.end());
       }
-      const EngineStats stats = engine.stats();
+      const EngineStats stats = idle_stats(engine);
       ASSERT_EQ(stats.pools.size(), shape.info.groups.size());
+      for (const PoolUse& pool : stats.pools) ASSERT_EQ(pool.held, 0u) << "seed " << seed;
     }
   }
   ASSERT_THAT(runner.faults, IsEmpty()) << "seed " << seed;

@@ -40,12 +40,15 @@ void Scheduler::add(std::shared_ptr<Sequence> sequence) {
   may_admit_ = true;
 }
 
-void Scheduler::plan(StepPlan& plan) {
+void Scheduler::plan(StepPlan& plan, bool admit_new) {
   clear(plan);
-  admit(plan);
+  if (admit_new) admit(plan);
+  for (const auto& sequence : active_) release_passed(*sequence);  // also of those that get no row now
   share_rows();
+  bool any = false;
   for (std::size_t i = 0; i < active_.size(); ++i)  // preemption shortens it from the end
-    if (active_[i]->planned_rows > 0) ensure_pages(*active_[i]);
+    if (active_[i]->planned_rows > 0 && ensure_pages(*active_[i])) any = true;
+  if (!any) plan_oldest();
   double context_sum = 0;
   for (const auto& sequence : active_) {
     if (sequence->planned_rows == 0) continue;
@@ -54,6 +57,14 @@ void Scheduler::plan(StepPlan& plan) {
     write_chunk(sequence, plan);
   }
   if (plan.shape.rows > 0) plan.shape.context = context_sum / plan.shape.rows;
+}
+
+// When nobody got both rows and pages: a younger sequence may have taken the output that the oldest needs.
+void Scheduler::plan_oldest() {
+  if (active_.empty()) return;
+  Sequence& s = *active_.front();
+  s.planned_rows = std::min(s.to_feed(), info_.limits.rows);
+  if (s.planned_rows > 0) ensure_pages(s);
 }
 
 void Scheduler::clear(StepPlan& plan) const {
@@ -299,7 +310,6 @@ void Scheduler::share_prefill_rows(std::uint32_t rows, std::uint32_t outputs, st
 
 // Pages for the planned rows, older sequences first; with fewer pages fewer rows are planned.
 bool Scheduler::ensure_pages(Sequence& s) {
-  release_passed(s);
   const std::uint32_t size = info_.page_tokens;
   std::uint32_t reach = s.computed + s.planned_rows;
   for (std::uint32_t g = 0; g < pools_.size(); ++g) {

@@ -44,6 +44,7 @@ struct StepPlan {
   std::chrono::steady_clock::time_point begin;  // the engine's: when planning began
 
   bool empty() const { return chunks.empty(); }
+  bool prepares() const { return !resets.empty() || !copies.empty(); }
   Batch batch() const { return {chunks}; }
 
  private:
@@ -62,8 +63,9 @@ class Scheduler {
   std::uint32_t most_tokens() const;
 
   void add(std::shared_ptr<Sequence> sequence);
-  // Fills `plan` with the next step; empty when nothing can run.
-  void plan(StepPlan& plan);
+  // Fills `plan` with the next step; empty when nothing can run. Even then it may have resets and copies to
+  // do. admit_new: whether waiting sequences may join.
+  void plan(StepPlan& plan, bool admit_new = true);
   // After the plan's copies were done on the device, or will never be.
   void copied(const StepPlan& plan);
   // The step of this plan has ended: its tokens' state is there. Call before accept().
@@ -102,6 +104,7 @@ class Scheduler {
   std::uint32_t pages_missing(const Sequence& sequence, std::uint32_t group) const;
   std::uint32_t first_key_page(std::uint32_t group, std::uint32_t position) const;
 
+  void plan_oldest();
   void share_rows();
   void share_decode_rows(std::uint32_t& rows, std::uint32_t& outputs, std::uint32_t prefilling);
   void share_prefill_rows(std::uint32_t rows, std::uint32_t outputs, std::uint32_t prefilling);

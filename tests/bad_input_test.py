@@ -8,7 +8,7 @@ import struct
 import subprocess
 import unittest
 
-from support import BINARY, StrataTest, run
+from support import BINARY, PATIENCE, StrataTest, run
 
 # Every command that opens a model, with the arguments that it needs beside it; {text} is a text file.
 MODEL_COMMANDS = {
@@ -271,7 +271,7 @@ class Surroundings(StrataTest):
         command.stdout.close()
         stderr = command.stderr.read()
         command.stderr.close()
-        self.assertEqual(command.wait(30), 0)
+        self.assertEqual(command.wait(PATIENCE), 0)
         self.assertEqual(stderr, b"")
 
     def test_unwritable_output(self):

@@ -10,7 +10,7 @@ import unittest
 import urllib.error
 import urllib.request
 
-from support import BINARY, ROOT, StrataTest, run
+from support import BINARY, PATIENCE, ROOT, StrataTest, run
 
 sys.path.insert(0, str(ROOT / "tools"))
 import check_rooms  # noqa: E402
@@ -81,7 +81,7 @@ class Documents(StrataTest):
 
     def test_scripts_do_what_the_readme_says(self):
         for script in ("demo.sh", "test.sh", "scripts/setup.sh", "scripts/fetch_model.sh", ".ci/run"):
-            done = subprocess.run([ROOT / script, "--help"], capture_output=True, text=True, timeout=30)
+            done = subprocess.run([ROOT / script, "--help"], capture_output=True, text=True, timeout=PATIENCE)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn(pathlib.Path(script).name, done.stdout)
 
@@ -95,13 +95,13 @@ class Endpoints(StrataTest):
 
     def stop(self):
         self.server.send_signal(signal.SIGTERM)
-        self.server.wait(60)
+        self.server.wait(PATIENCE)
         self.server.stderr.close()
 
     def status(self, method, path):
         request = urllib.request.Request(self.base + path, data=b"{}" if method == "POST" else None, method=method)
         try:
-            return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60).status
+            return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE).status
         except urllib.error.HTTPError as error:
             error.close()
             return error.code

@@ -10,7 +10,7 @@ import subprocess
 import time
 import unittest
 
-from support import BINARY, SMOLLM2, StrataTest, need, run
+from support import BINARY, PATIENCE, SMOLLM2, StrataTest, need, run
 
 # The likeliest word leads the next one by half a nat or more all along the answer, so that the rounding of any mode
 # keeps it. (To "What is the capital of France?" two first words are 0.08 nat apart: a coin toss in fast mode.)
@@ -94,7 +94,7 @@ class OneAnswer(StrataTest):
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
         command.stdout.read(1)
         command.send_signal(signal.SIGINT)
-        _, stderr = command.communicate(timeout=30)
+        _, stderr = command.communicate(timeout=PATIENCE)
         # The random model may have ended by itself before the signal came.
         self.assertIn(command.returncode, (130, 0), stderr)
         self.assertNotIn(b"error", stderr)
@@ -110,23 +110,35 @@ class Terminal:
             os.environ.update({"TERM": "xterm", **(env or {})})
             os.execv(BINARY, [BINARY, "run", *map(str, arguments)])
         self.pid = pid
-        self.seen = ""
+        self.seen, self.cut = "", b""  # what it shows; the beginning of a control sequence or character
 
-    def wait_for(self, text, timeout=60):
+    def read_more(self, wanted):
+        if not select.select([self.terminal], [], [], PATIENCE)[0]:
+            raise AssertionError(f"{wanted} didn't come; the terminal shows {self.seen!r}")
+        try:
+            data = os.read(self.terminal, 4096)
+        except OSError:
+            data = b""
+        if not data:
+            raise AssertionError(f"it ended before {wanted} came; the terminal shows {self.seen!r}")
+        data = self.cut + data
+        self.cut = re.search(rb"(\x1b(\[[0-9;?]*)?|[\xc0-\xff][\x80-\xbf]{0,2})?$", data)[0]
+        whole = data[: len(data) - len(self.cut)].decode(errors="replace")
+        self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", whole).replace("\r", "")
+
+    def wait_for(self, text):
         """What came until `text` did, without control sequences."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + PATIENCE
         while text not in self.seen:
-            if time.monotonic() > end or not select.select([self.terminal], [], [], 1)[0] and time.monotonic() > end:
+            if time.monotonic() > end:
                 raise AssertionError(f"{text!r} didn't come; the terminal shows {self.seen!r}")
-            try:
-                data = os.read(self.terminal, 4096)
-            except OSError:
-                data = b""
-            if not data:
-                raise AssertionError(f"it ended before {text!r} came; the terminal shows {self.seen!r}")
-            self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode(errors="replace")).replace("\r", "")
+            self.read_more(repr(text))
         before, self.seen = self.seen.split(text, 1)
         return before
+
+    def wait_for_anything(self):
+        while not self.seen:
+            self.read_more("anything")
 
     def send(self, text):
         os.write(self.terminal, text.encode())
@@ -204,7 +216,7 @@ class Conversation(StrataTest):
         t = self.start(self.synth(), "--temperature", "0", "--context", "4096")
         t.send("hello\n")
         t.wait_for("\n")
-        time.sleep(0.3)
+        t.wait_for_anything()
         t.send("\x03")
         t.wait_for(">>> ")
         self.assertIn("weights", t.ask("/show plan"))
@@ -276,7 +288,7 @@ class Serve(StrataTest):
                 line = server.stderr.readline()
                 self.assertRegex(line.decode(), r"listening on http://127\.0\.0\.1:\d+")
                 server.send_signal(number)
-                _, stderr = server.communicate(timeout=30)
+                _, stderr = server.communicate(timeout=PATIENCE)
                 self.assertEqual(server.returncode, 0, stderr)
 
 

@@ -7,6 +7,7 @@ import re
 import select
 import signal
 import subprocess
+import termios
 import time
 import unittest
 
@@ -136,9 +137,18 @@ class Terminal:
         before, self.seen = self.seen.split(text, 1)
         return before
 
-    def wait_for_anything(self):
-        while not self.seen:
-            self.read_more("anything")
+    def wait_for_signals(self, on):
+        """Until Ctrl-C is a signal (an answer is being made), or a key (the program reads a line)."""
+        end = time.monotonic() + PATIENCE
+        while bool(termios.tcgetattr(self.terminal)[3] & termios.ISIG) != on:
+            if time.monotonic() > end:
+                raise AssertionError(f"the terminal's mode doesn't change; it shows {self.seen!r}")
+            time.sleep(0.005)
+
+    def press(self, keys):
+        """Sends keys once the program reads them: before that the terminal itself acts on Ctrl-C and Ctrl-D."""
+        self.wait_for_signals(False)
+        self.send(keys)
 
     def send(self, text):
         os.write(self.terminal, text.encode())
@@ -150,6 +160,9 @@ class Terminal:
 
     def exit_code(self):
         while True:  # drain, so that the child can end
+            if not select.select([self.terminal], [], [], PATIENCE)[0]:
+                os.kill(self.pid, signal.SIGKILL)
+                raise AssertionError(f"it doesn't end; the terminal shows {self.seen!r}")
             try:
                 if not os.read(self.terminal, 4096):
                     break
@@ -189,7 +202,7 @@ class Conversation(StrataTest):
         self.assertIn("weights", t.ask("/show plan"))
         self.assertIn("llama", t.ask("/show info"))
         self.assertIn("<|im_start|>", t.ask("/show template"))
-        t.send("\x04")
+        t.press("\x04")
         self.assertEqual(t.exit_code(), 0)
 
     def test_a_model_without_a_template_completes(self):
@@ -214,14 +227,13 @@ class Conversation(StrataTest):
 
     def test_interrupt_stops_the_answer_not_the_program(self):
         t = self.start(self.synth(), "--temperature", "0", "--context", "4096")
-        t.send("hello\n")
-        t.wait_for("\n")
-        t.wait_for_anything()
+        t.press("hello\n")
+        t.wait_for_signals(True)
         t.send("\x03")
         t.wait_for(">>> ")
         self.assertIn("weights", t.ask("/show plan"))
         # At the prompt it drops the line.
-        t.send("half a line\x03")
+        t.press("half a line\x03")
         t.wait_for(">>> ")
         t.send("/bye\n")
         self.assertEqual(t.exit_code(), 0)

@@ -5,8 +5,9 @@
 
 namespace strata {
 
-// While one lives, SIGINT sets a flag. At most one at a time, on the main thread. The second SIGINT of a
-// scope that was made with `second_ends` ends the process as usual, so that nothing can hang for good.
+// While one lives, SIGINT sets a flag. Scopes nest, on the main thread; each begins without a signal. The
+// second SIGINT of a scope that was made with `second_ends` ends the process as usual, so that nothing can
+// hang for good.
 class InterruptScope {
  public:
   explicit InterruptScope(bool second_ends);

@@ -47,6 +47,8 @@ class Repl {
   Repl(ChatSession& session, bool verbose) : session_(session), verbose_(verbose) {}
 
   void run() {
+    // Between an answer and the editor's next line, too, Ctrl-C doesn't end the program.
+    const InterruptScope idle(false);
     print("{}\n", session_.raw()
                       ? "Write the beginning of a text; the model goes on. /help shows more, /bye leaves."
                       : "Write a message. /help shows more, /bye leaves.");

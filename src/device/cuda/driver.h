@@ -1,7 +1,7 @@
 // The part of the CUDA driver interface that Strata calls, as a table of functions filled from libcuda.so.1
 // at run time. The few types are declared here (they are the driver's stable binary interface), so that the
 // host side builds and is tested, against a fake table, where no CUDA toolkit is installed.
-// driver_abi_test.cc compares them with cuda.h where there is one.
+// host_test.cc compares them with cuda.h where there is one.
 #pragma once
 
 #include <cstddef>

@@ -48,7 +48,8 @@ def tokens_of(args, model):
 
 def strata_logits(args, model, mode, target):
     command = [args.strata, "eval", model, args.text, "--tokens", str(args.tokens), "--save-logits", target]
-    command += ["--mode", "fast", "--batch", "1"] if mode == DECODE else ["--mode", mode]
+    command += ["--mode", "fast", "--batch", "1"] if mode == DECODE else ["--mode", mode, "--batch", str(args.batch)]
+    command += ["--device", args.device]
     command += ["--threads", str(args.threads)] if args.threads else []
     subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **args.environment})
     return np.load(target, mmap_mode="r")
@@ -100,6 +101,8 @@ def main():
     a.add_argument("--modes", nargs="+", choices=MODES, default=[m for m in MODES if m != PEER])
     a.add_argument("--text", default="/usr/share/common-licenses/GPL-3")
     a.add_argument("--tokens", type=int, default=1000)
+    a.add_argument("--batch", type=int, default=64, help="tokens a step; other kernels serve other sizes")
+    a.add_argument("--device", default="auto", help="as `strata eval` takes it")
     a.add_argument("--threads", type=int)
     a.add_argument("--env", nargs="*", default=[], metavar="NAME=VALUE", help="for Strata, e.g. to choose the kernels")
     args = a.parse_args()

@@ -1,7 +1,10 @@
 // Time of a step on a GPU, without a file: random weights of real models' shapes and the Q4_K_M mixture,
 // through the same device contract as the engine. Prints device time, tokens/s and the share of the limit
-// (weights read once at the read rate given). Usage: step_bench SHAPE [READ_TB_PER_S] [op]; with "op" the
-// costliest ops of one decode step.
+// (weights read once at the read rate given).
+//
+//   step_bench SHAPE [READ_TB_PER_S]                 everything; SHAPE: 8b, 1b, 32b
+//   step_bench SHAPE READ_TB_PER_S op                ... and the time of each kind of op
+//   step_bench SHAPE READ_TB_PER_S 16x1@512          only steps of 16 streams with one token each at depth 512
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -218,7 +221,14 @@ int main(int argc, char** argv) try {
   const auto* shape =
       std::find_if(std::begin(kShapes), std::end(kShapes), [&](const Shape& s) { return name == s.name; });
   if (shape == std::end(kShapes)) return std::fprintf(stderr, "shapes: 8b, 1b, 32b\n"), 2;
-  const bool by_op = argc > 3;
+  const std::string what = argc > 3 ? argv[3] : "";
+  if (unsigned streams, tokens, depth; std::sscanf(what.c_str(), "%ux%u@%u", &streams, &tokens, &depth) == 3) {
+    Model m(*shape, {.rows = streams * tokens, .outputs = streams, .slots = streams, .context = depth + tokens});
+    const double ms = m.median(streams, tokens, depth, 3);
+    std::printf("  %s: %.3f ms a step, %.1f tok/s\n", what.c_str(), ms, streams * tokens * 1e3 / ms);
+    return 0;
+  }
+  const bool by_op = what == "op";
   {  // streams share the memory that one long context takes
     Model m(*shape, {.rows = 2048, .outputs = 64, .slots = 64, .context = 640});
     for (std::uint32_t s = 2; s <= 64; s *= 2) decode(m, *shape, read, s, 512);

@@ -1,9 +1,8 @@
 // Which fast kernel takes which op, with which arguments.
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <optional>
-#include <string_view>
+#include <string>
 
 #include "device/cuda/fast.h"
 #include "device/cuda/fast_args.h"
@@ -29,19 +28,12 @@ T* pointer(DevicePtr address) {
 
 constexpr std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) { return (a + b - 1) / b; }
 
-// A step of one row as one kernel is faster, but rare wrong answers were seen while other processes used the
-// same GPU (docs/kernel-log.md), so it has to be asked for.
-bool step_kernel_wanted() {
-  const char* wanted = std::getenv("STRATA_CUDA_STEP_KERNEL");
-  return wanted && std::string_view(wanted) == "1";
-}
-
 class Plan final : public FastPlan {
  public:
-  Plan(const FastInput& input, CompileServices& services) : in_(input) {
-    if (step_kernel_wanted())
-      step_ = fast::StepKernel::make(in_, in_.scratch + fast_step_offset(*in_.program, in_.limits), services);
-  }
+  Plan(const FastInput& input, CompileServices& services)
+      : in_(input),
+        step_(fast::StepKernel::make(in_, in_.scratch + fast_step_offset(*in_.program, in_.limits),
+                                     services)) {}
 
   bool enqueue_step(std::uint32_t rows, std::uint32_t, Launcher& launcher) override {
     if (!step_ || rows != 1) return false;

@@ -338,6 +338,8 @@ class Linear {
 
   __device__ __forceinline__ void multiply(Ring& ring, Feeder& feeder, std::uint32_t end_op) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    // A warp without a unit may stand between two that share a group.
+    if (walk_.left == 0 && lane < 16) carve(arg_).partial[(walk_.group + warp) * 16 + lane] = 0;
     while (walk_.left != 0) {  // the units of one group under one choice of type
       std::uint32_t unused;
       const Segment& s = walk_.locate(a_, paired_, walk_.group, unused);

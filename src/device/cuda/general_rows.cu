@@ -159,3 +159,10 @@ extern "C" __global__ void __launch_bounds__(kRopeWarps * 32)
   __syncwarp();
   kv_store(kv, page, true, kv_head, position % kPageTokens, head);
 }
+
+// grid: at least one block an SM; all of its dynamic shared memory becomes NaN (Gpu::poisons()).
+extern "C" __global__ void __launch_bounds__(256) general_poison(std::uint32_t bytes) {
+  extern __shared__ float heads[];
+  for (std::uint32_t i = threadIdx.x; i < bytes / 4; i += 256)
+    reinterpret_cast<volatile std::uint32_t*>(heads)[i] = 0xffffffff;
+}

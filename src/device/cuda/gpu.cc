@@ -1,6 +1,8 @@
 #include "device/cuda/gpu.h"
 
+#include <cstdlib>
 #include <cstring>
+#include <string_view>
 #include <thread>
 
 #include "base/error.h"
@@ -14,10 +16,17 @@ bool is_sticky(CuResult r) {
          r == 709 || r == 710 || (r >= 714 && r <= 719) || r == 721 || r == 999;
 }
 
+constexpr const char* kPoison = "general_poison";
+
+bool wants_poison() {
+  const char* wish = std::getenv("STRATA_CUDA_POISON");
+  return wish && std::string_view(wish) == "1";
+}
+
 }  // namespace
 
 Gpu::Gpu(const Driver& driver, int index, std::span<const KernelImage> images, const UsedMemory& used)
-    : driver_(driver), id_(fmt::format("CUDA{}", index)) {
+    : driver_(driver), id_(fmt::format("CUDA{}", index)), poisons_(wants_poison()) {
   check(driver_.device_get(&device_, index), "finding the device");
   read_info(index);
   char pci[32] = {};
@@ -27,6 +36,7 @@ Gpu::Gpu(const Driver& driver, int index, std::span<const KernelImage> images, c
   try {
     bind();
     load_images(images);
+    if (poisons_) allow_shared(kernel(kPoison), info_.shared_per_block);  // loaded: captures allow no loading
     if (const auto after = before ? used(pci) : std::nullopt; after && *after > *before)
       context_bytes_ = *after - *before;
   } catch (...) {
@@ -161,6 +171,19 @@ void Gpu::allow_shared(Kernel& kernel, std::uint32_t bytes) {
 }
 
 void StreamLauncher::launch(const KernelLaunch& l, void** args) {
+  if (gpu_.poisons()) {
+    std::uint32_t bytes = gpu_.info().shared_per_block;
+    KernelLaunch poison{kPoison};
+    poison.grid[0] = gpu_.info().sms;
+    poison.block[0] = 256;
+    poison.shared_bytes = bytes;
+    void* poison_args[] = {&bytes};
+    start(poison, poison_args);
+  }
+  start(l, args);
+}
+
+void StreamLauncher::start(const KernelLaunch& l, void** args) {
   Gpu::Kernel& kernel = gpu_.kernel(l.kernel);
   gpu_.allow_shared(kernel, l.shared_bytes);
   CuLaunchAttribute attributes[3] = {};

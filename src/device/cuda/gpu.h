@@ -70,6 +70,9 @@ class Gpu {
   // Throws Error(internal) when it isn't there.
   Kernel& kernel(const char* name);
   void allow_shared(Kernel& kernel, std::uint32_t bytes);
+  // STRATA_CUDA_POISON=1: every kernel finds shared memory full of NaN, as tests want it: what a kernel reads
+  // without having written it shows. Slow.
+  bool poisons() const { return poisons_; }
 
  private:
   void read_info(int index);
@@ -85,6 +88,7 @@ class Gpu {
   std::mutex kernels_mutex_;
   std::map<std::string, Kernel, std::less<>> kernels_;
   std::atomic<bool> lost_{false};
+  const bool poisons_;
 };
 
 // Launches on one stream.
@@ -94,6 +98,7 @@ class StreamLauncher final : public Launcher {
   void launch(const KernelLaunch& launch, void** args) override;
 
  private:
+  void start(const KernelLaunch& launch, void** args);
   Gpu& gpu_;
   CuStream stream_;
 };

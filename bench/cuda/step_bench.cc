@@ -4,7 +4,8 @@
 //
 //   step_bench SHAPE [READ_TB_PER_S]                 everything; SHAPE: 8b, 1b, 32b
 //   step_bench SHAPE READ_TB_PER_S op                ... and the time of each kind of op
-//   step_bench SHAPE READ_TB_PER_S 16x1@512          only steps of 16 streams with one token each at depth 512
+//   step_bench SHAPE READ_TB_PER_S 16x1@512          only steps of 16 streams with one token each at depth
+//   512
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -222,8 +223,10 @@ int main(int argc, char** argv) try {
       std::find_if(std::begin(kShapes), std::end(kShapes), [&](const Shape& s) { return name == s.name; });
   if (shape == std::end(kShapes)) return std::fprintf(stderr, "shapes: 8b, 1b, 32b\n"), 2;
   const std::string what = argc > 3 ? argv[3] : "";
-  if (unsigned streams, tokens, depth; std::sscanf(what.c_str(), "%ux%u@%u", &streams, &tokens, &depth) == 3) {
-    Model m(*shape, {.rows = streams * tokens, .outputs = streams, .slots = streams, .context = depth + tokens});
+  if (unsigned streams, tokens, depth;
+      std::sscanf(what.c_str(), "%ux%u@%u", &streams, &tokens, &depth) == 3) {
+    Model m(*shape,
+            {.rows = streams * tokens, .outputs = streams, .slots = streams, .context = depth + tokens});
     const double ms = m.median(streams, tokens, depth, 3);
     std::printf("  %s: %.3f ms a step, %.1f tok/s\n", what.c_str(), ms, streams * tokens * 1e3 / ms);
     return 0;

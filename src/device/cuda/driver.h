@@ -129,7 +129,9 @@ struct CuLaunchConfig {
   X(library_load, cuLibraryLoadData,                                                                         \
     (CuLibrary*, const void*, int*, void**, unsigned, int*, void**, unsigned))                               \
   X(library_unload, cuLibraryUnload, (CuLibrary))                                                            \
-  X(library_kernel, cuLibraryGetKernel, (CuKernel*, CuLibrary, const char*))                                 \
+  X(library_kernel_count, cuLibraryGetKernelCount, (unsigned*, CuLibrary))                                   \
+  X(library_kernels, cuLibraryEnumerateKernels, (CuKernel*, unsigned, CuLibrary))                            \
+  X(kernel_name, cuKernelGetName, (const char**, CuKernel))                                                  \
   X(kernel_function, cuKernelGetFunction, (CuFunction*, CuKernel))                                           \
   X(kernel_set_attribute, cuKernelSetAttribute, (int, int, CuKernel, CuDevice))                              \
   X(occupancy, cuOccupancyMaxActiveBlocksPerMultiprocessor, (int*, CuFunction, int, std::size_t))            \

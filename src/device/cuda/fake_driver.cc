@@ -114,17 +114,40 @@ CuResult copy(void* to, const void* from, std::size_t bytes, const char* call) {
   return 0;
 }
 
-CuResult library_kernel(CuKernel* out, CuLibrary, const char* name) {
-  ENTER("library_kernel");
-  fake->names.push_back(std::make_unique<std::string>(name));
-  *out = reinterpret_cast<CuKernel>(fake->names.back().get());
+// A library is its image, a kernel and a function are the kernel's name.
+const FakeDriver::Image& image_of(CuLibrary library) {
+  return *reinterpret_cast<const FakeDriver::Image*>(library);
+}
+
+CuResult library_load(CuLibrary* out, const void* image, int*, void**, unsigned, int*, void**, unsigned) {
+  ENTER("library_load");
+  *out = reinterpret_cast<CuLibrary>(const_cast<void*>(image));
+  return 0;
+}
+
+CuResult library_kernel_count(unsigned* n, CuLibrary library) {
+  ENTER("library_kernel_count");
+  *n = static_cast<unsigned>(image_of(library).size());
+  return 0;
+}
+
+CuResult library_kernels(CuKernel* out, unsigned n, CuLibrary library) {
+  ENTER("library_kernels");
+  for (unsigned i = 0; i < n; ++i)
+    out[i] = reinterpret_cast<CuKernel>(const_cast<char*>(image_of(library).at(i)));
+  return 0;
+}
+
+CuResult kernel_name(const char** name, CuKernel kernel) {
+  ENTER("kernel_name");
+  *name = reinterpret_cast<const char*>(kernel);
   return 0;
 }
 
 CuResult launch(const CuLaunchConfig* config, CuFunction f, void** args, void**) {
   ENTER("launch");
   if (config->grid_x * config->grid_y * config->grid_z == 0 || config->block_x == 0) return 1;
-  const std::string& name = *reinterpret_cast<std::string*>(f);
+  const std::string name = reinterpret_cast<const char*>(f);
   ++fake->launches[name];
   if (fake->kernel && !fake->capturing) fake->kernel(name, args);
   return 0;
@@ -204,14 +227,13 @@ void fill_device(Driver& d) {
   };
   d.context_release = [](CuDevice) -> CuResult { return --fake->contexts, 0; };
   d.context_set = [](CuContext) -> CuResult { return enter("context_set"); };
-  d.library_load = [](CuLibrary* out, const void*, int*, void**, unsigned, int*, void**,
-                      unsigned) -> CuResult {
-    ENTER("library_load");
-    return *out = handle_of<CuLibraryObject>(1), 0;
-  };
+  d.library_load = library_load;
   d.library_unload = [](CuLibrary) -> CuResult { return 0; };
-  d.library_kernel = library_kernel;
+  d.library_kernel_count = library_kernel_count;
+  d.library_kernels = library_kernels;
+  d.kernel_name = kernel_name;
   d.kernel_function = [](CuFunction* f, CuKernel k) -> CuResult {
+    ENTER("kernel_function");
     return *f = reinterpret_cast<CuFunction>(k), 0;
   };
   d.kernel_set_attribute = [](int, int, CuKernel, CuDevice) -> CuResult { return 0; };
@@ -273,7 +295,57 @@ FakeDriver::FakeDriver(std::uint64_t memory_bytes) : total(memory_bytes) {
 FakeDriver::~FakeDriver() { fake = nullptr; }
 
 std::span<const KernelImage> FakeDriver::images() {
-  static const KernelImage image[] = {{"fake", "fake"}};
+  static const Image kernels = {"general_activation",
+                                "general_attention_64",
+                                "general_attention_128",
+                                "general_attention_256",
+                                "general_attention_512",
+                                "general_attention_combine_64",
+                                "general_attention_combine_128",
+                                "general_attention_combine_256",
+                                "general_attention_combine_512",
+                                "general_attention_split_64",
+                                "general_attention_split_128",
+                                "general_attention_split_256",
+                                "general_attention_split_512",
+                                "general_embed",
+                                "general_matmul",
+                                "general_matmul_tile",
+                                "general_norm",
+                                "general_poison",
+                                "general_residual",
+                                "general_rope_append",
+                                "general_rope_table",
+                                "general_sample",
+                                "general_softcap",
+                                "fast_attention_64",
+                                "fast_attention_128",
+                                "fast_attention_256",
+                                "fast_attention_combine_64",
+                                "fast_attention_combine_128",
+                                "fast_attention_combine_256",
+                                "fast_attention_split_64",
+                                "fast_attention_split_128",
+                                "fast_attention_split_256",
+                                "fast_convert",
+                                "fast_linear_1",
+                                "fast_linear_8",
+                                "fast_repack",
+                                "fast_rows_16_1",
+                                "fast_rows_16_2",
+                                "fast_rows_16_4",
+                                "fast_rows_32_2",
+                                "fast_rows_32_4",
+                                "fast_rows_64_2",
+                                "fast_rows_64_4",
+                                "fast_rows_128_2",
+                                "fast_rows_128_4",
+                                "fast_step",
+                                "probe_mma",
+                                "probe_nothing",
+                                "probe_read",
+                                "probe_wgmma"};
+  static const KernelImage image[] = {{"fake", &kernels}};
   return image;
 }
 

@@ -21,7 +21,10 @@ class FakeDriver {
   FakeDriver& operator=(const FakeDriver&) = delete;
 
   const Driver& table() const { return table_; }
+  // One image with every kernel that the host side asks for; `Image` says what an image of a test's own
+  // holds.
   static std::span<const KernelImage> images();
+  using Image = std::vector<const char*>;  // the kernels' names
 
   // Counts and knobs; guarded by mutex where threads meet.
   std::mutex mutex;
@@ -41,7 +44,6 @@ class FakeDriver {
   CuMemHandle next_handle = 1;
   std::map<CuPtr, std::uint64_t> ranges;  // reserved address → bytes
   std::map<CuPtr, std::pair<CuMemHandle, std::uint64_t>> mappings;
-  std::vector<std::unique_ptr<std::string>> names;  // behind CuKernel
 
  private:
   Driver table_;

@@ -40,12 +40,14 @@ Gpu::Gpu(const Driver& driver, int index, std::span<const KernelImage> images, c
     if (const auto after = before ? used(pci) : std::nullopt; after && *after > *before)
       context_bytes_ = *after - *before;
   } catch (...) {
-    driver_.context_release(device_);
+    close();
     throw;
   }
 }
 
-Gpu::~Gpu() {
+Gpu::~Gpu() { close(); }
+
+void Gpu::close() {
   driver_.context_set(context_);
   for (CuLibrary library : libraries_) driver_.library_unload(library);
   driver_.context_release(device_);
@@ -80,10 +82,25 @@ void Gpu::load_images(std::span<const KernelImage> images) {
     if (result == kCuNoBinary) continue;  // compiled for other architectures only
     check(result, "loading the kernels");
     libraries_.push_back(library);
+    list_kernels(library);
   }
   if (libraries_.empty())
     throw_error(ErrorKind::unsupported, "this build has no kernels for {} ({}, compute capability {}.{})",
                 id_, info_.name, info_.major, info_.minor);
+}
+
+// By name beforehand: asking the driver for a kernel that a library lacks is an error there, which checkers
+// report.
+void Gpu::list_kernels(CuLibrary library) {
+  unsigned n = 0;
+  check(driver_.library_kernel_count(&n, library), "counting the kernels");
+  std::vector<CuKernel> kernels(n);
+  check(driver_.library_kernels(kernels.data(), n, library), "listing the kernels");
+  for (CuKernel kernel : kernels) {
+    const char* name = nullptr;
+    check(driver_.kernel_name(&name, kernel), "reading a kernel's name");
+    kernels_.try_emplace(name, Kernel{.kernel = kernel});
+  }
 }
 
 std::uint64_t Gpu::free_memory() {
@@ -143,17 +160,15 @@ void Gpu::drain(CuStream stream, std::chrono::milliseconds patience) noexcept {
 
 Gpu::Kernel* Gpu::find_kernel(const char* name) {
   const std::lock_guard lock(kernels_mutex_);
-  if (const auto it = kernels_.find(std::string_view(name)); it != kernels_.end())
-    return it->second.function ? &it->second : nullptr;
-  Kernel& entry = kernels_[name];
-  for (CuLibrary library : libraries_) {
-    if (driver_.library_kernel(&entry.kernel, library, name) != 0) continue;
+  const auto found = kernels_.find(std::string_view(name));
+  if (found == kernels_.end()) return nullptr;
+  Kernel& entry = found->second;
+  if (!entry.function) {
     check(driver_.kernel_function(&entry.function, entry.kernel), "loading a kernel");
     // One split of L1 and shared memory for all: changing it between kernels drains the multiprocessor.
     driver_.kernel_set_attribute(kFuncSharedCarveout, 100, entry.kernel, device_);
-    return &entry;
   }
-  return nullptr;
+  return &entry;
 }
 
 Gpu::Kernel& Gpu::kernel(const char* name) {

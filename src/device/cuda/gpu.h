@@ -65,7 +65,7 @@ class Gpu {
     CuFunction function = nullptr;
     std::uint32_t shared_bytes = 0;  // dynamic, as opted in so far
   };
-  // nullptr: no image for this GPU holds it.
+  // nullptr: no image for this GPU holds it. The first call for a kernel loads its code.
   Kernel* find_kernel(const char* name);
   // Throws Error(internal) when it isn't there.
   Kernel& kernel(const char* name);
@@ -77,6 +77,8 @@ class Gpu {
  private:
   void read_info(int index);
   void load_images(std::span<const KernelImage> images);
+  void list_kernels(CuLibrary library);
+  void close();
 
   const Driver& driver_;
   std::string id_;
@@ -86,7 +88,7 @@ class Gpu {
   std::uint64_t total_ = 0, context_bytes_ = 0;
   std::vector<CuLibrary> libraries_;
   std::mutex kernels_mutex_;
-  std::map<std::string, Kernel, std::less<>> kernels_;
+  std::map<std::string, Kernel, std::less<>> kernels_;  // all there are; functions as they are asked for
   std::atomic<bool> lost_{false};
   const bool poisons_;
 };

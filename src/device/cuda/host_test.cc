@@ -157,6 +157,34 @@ TEST(GpuTest, MeasuresRatesAndLeavesNothingBehind) {
   EXPECT_EQ(rig.fake.graphs, 0);
 }
 
+TEST(GpuTest, ListsKernelsOnceAndLoadsThemAsTheyAreAskedFor) {
+  FakeDriver fake;
+  const FakeDriver::Image first = {"a", "b"}, second = {"b", "c"};
+  const KernelImage images[] = {{"first", &first}, {"second", &second}};
+  Gpu gpu(fake.table(), 0, images);
+  std::vector<std::string> calls;
+  fake.fail = [&](const std::string& call) { return calls.push_back(call), 0; };
+  EXPECT_EQ(gpu.find_kernel("d"), nullptr);
+  EXPECT_THAT(calls, ::testing::IsEmpty());
+  ASSERT_NE(gpu.find_kernel("c"), nullptr);
+  EXPECT_NE(gpu.find_kernel("c")->function, nullptr);
+  EXPECT_EQ(gpu.find_kernel("b")->kernel, reinterpret_cast<CuKernel>(const_cast<char*>(first[1])));
+  EXPECT_THAT(calls, ::testing::ElementsAre("kernel_function", "kernel_function"));
+  fake.fail = {};
+  EXPECT_THAT(error_of([&] { gpu.kernel("d"); }).what(), HasSubstr("CUDA0: no kernel is named d"));
+}
+
+TEST(GpuTest, KernelsThatCantBeListedAreAClearError) {
+  FakeDriver fake;
+  for (const std::string call : {"library_kernel_count", "library_kernels", "kernel_name"}) {
+    fake.fail = [&](const std::string& name) { return name == call ? 1 : 0; };
+    EXPECT_THAT(error_of([&] { Gpu(fake.table(), 0, FakeDriver::images()); }).what(),
+                HasSubstr("failed with FAKE_ERROR (1)"))
+        << call;
+    EXPECT_EQ(fake.contexts, 0);
+  }
+}
+
 TEST(GpuTest, RefusesAGpuThatNoImageFits) {
   FakeDriver fake;
   fake.fail = [](const std::string& call) { return call == "library_load" ? kCuNoBinary : 0; };

@@ -3,9 +3,9 @@
 
   soak.py MODEL [MODEL ...] [--seconds 240] [--clients 8] [--device cuda0]
 
-Serves the models at once; clients mix both dialects, lengths, streams, conversations and broken-off streams. Prints a
-line every few seconds (requests, resident MiB of the server, its MiB of GPU memory where nvidia-smi shows them) and a verdict; exit
-code 1 when a request failed, a model went without an answer for a minute, or memory grew after the first third.
+Serves the models at once; clients mix both dialects, lengths, streams, chats (where a model has a template) and
+broken-off streams. Prints a line every few seconds (answers, resident MiB of the server, its MiB of GPU memory where
+nvidia-smi shows them) and a verdict; exit code 1 when a request failed, a model went without an answer for a minute, or memory grew after the first third.
 """
 import argparse
 import collections
@@ -27,9 +27,29 @@ PATIENCE = 60  # seconds without an answer from a model that is asked all the ti
 GROWTH = 24.0  # MiB that allocators and caches may still take after the first third
 
 
+def post(address, path, body):
+    request = urllib.request.Request(address + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    return urllib.request.urlopen(request, timeout=4 * PATIENCE)
+
+
+def takes_chat(address, model):
+    """Whether the model has a chat template; loads it."""
+    body = {"model": model, "messages": [{"role": "user", "content": "hello"}], "options": {"num_predict": 1}, "stream": False}
+    try:
+        post(address, "/api/chat", body).read()
+        return True
+    except urllib.error.HTTPError as error:
+        text = error.read().decode()
+        if error.code == 400 and "no chat template" in text:
+            return False
+        raise SystemExit(f"{model} doesn't answer: {text}")
+
+
 class Load:
-    def __init__(self, address, models):
+    def __init__(self, address, models, context):
         self.address, self.models = address, models
+        self.longest = max(context - 512, 16)  # characters of a prompt: a token each at worst, and room for template and answer
+        self.chatty = [model for model in models if takes_chat(address, model)]
         self.stop = threading.Event()
         self.lock = threading.Lock()
         self.counts = collections.Counter()
@@ -45,9 +65,9 @@ class Load:
             self.counts[kind] += 1
 
     def body(self, rng, model):
-        text = " ".join(rng.choices(WORDS, k=rng.choice([3, 20, 200, 700])))
+        text = " ".join(rng.choices(WORDS, k=rng.choice([3, 20, 200, 700])))[:self.longest]
         options = {"num_predict": rng.choice([1, 8, 40, 120]), "seed": rng.randrange(1 << 30), "temperature": rng.choice([0, 0.8])}
-        if rng.random() < 0.5:
+        if model not in self.chatty or rng.random() < 0.5:
             return "/api/generate", {"model": model, "prompt": text, "raw": True, "options": options, "stream": rng.random() < 0.7}
         messages = [{"role": "user", "content": text}]
         if rng.random() < 0.5:
@@ -60,9 +80,8 @@ class Load:
         while not self.stop.is_set():
             model = rng.choice(self.models)
             path, body = self.body(rng, model)
-            request = urllib.request.Request(self.address + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
             try:
-                with urllib.request.urlopen(request, timeout=4 * PATIENCE) as answer:
+                with post(self.address, path, body) as answer:
                     if body["stream"] and rng.random() < 0.2:
                         answer.readline()  # and hang up
                         self.done(model, "broken off")
@@ -153,11 +172,10 @@ def main():
     args = a.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         server, address = start_server(args, pathlib.Path(folder))
-        load = Load(address, [f"soak{i}" for i in range(len(args.models))])
         try:
+            load = Load(address, [f"soak{i}" for i in range(len(args.models))], args.context)
             return verdict(args, server, load, soak(args, server, load))
         finally:
-            load.stop.set()
             server.terminate()
             server.wait()
 

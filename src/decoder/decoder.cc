@@ -129,13 +129,11 @@ void Decoder::Impl::place_states(Bindings& bindings) const {
 void Decoder::Impl::compile(Bindings& bindings) {
   table_length = (plan.limits.context + plan.page_tokens - 1) / plan.page_tokens + 1;
   for (StepArrays& a : arrays) a.reserve(plan.limits, plan.groups.size(), table_length);
-  const bool host = device->target().is_host();
-  const std::uint64_t before = host ? 0 : device->memory().free;
+  const std::lock_guard lock(device->measuring);
+  const DriverMemory before = device->driver_memory();
   executable = device->compile(forward.program, bindings, plan.limits, plan.mode);
   if (executable->asynchronous()) warm_up();
-  if (host) return;
-  const std::uint64_t after = device->memory().free;
-  executable_bytes = before > after ? before - after : 0;
+  executable_bytes = taken_between(before, device->driver_memory());
 }
 
 // One row, then a page of rows: what drivers put off until a kernel runs is done, and counted. What is

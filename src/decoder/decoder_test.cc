@@ -5,8 +5,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
+#include <future>
 #include <new>
+#include <thread>
 
 #include "base/error.h"
 #include "decoder/testing.h"
@@ -165,6 +168,74 @@ TEST(Decoder, PlanAndRealityAgree) {
       }
     }
   }
+}
+
+// The CPU as a device whose driver takes memory for executables, and where steps need no waiting.
+class DriverTarget final : public Target {
+ public:
+  std::string_view name() const override { return "test"; }
+  bool is_host() const override { return false; }
+  std::uint64_t alignment() const override { return cpu_target().alignment(); }
+  std::uint32_t page_tokens() const override { return cpu_target().page_tokens(); }
+  WeightLayout weight_layout(const WeightSpec& w, Mode m) const override {
+    return cpu_target().weight_layout(w, m);
+  }
+  std::uint64_t state_page_bytes(const StateSpec& s) const override {
+    return cpu_target().state_page_bytes(s);
+  }
+  std::uint64_t workspace_bytes(const Program& p, const StepLimits& l, Mode m,
+                                std::uint32_t threads) const override {
+    return cpu_target().workspace_bytes(p, l, m, threads);
+  }
+  std::uint64_t executable_bytes(const Program&, const StepLimits&) const override { return 1; }
+};
+
+class DriverDevice final : public Device {
+ public:
+  static constexpr std::uint64_t kExecutable = 40;
+  const DeviceInfo& info() const override { return cpu_->info(); }
+  const Target& target() const override { return target_; }
+  DeviceMemory memory() const override { return cpu_->memory(); }
+  DriverMemory driver_memory() const override { return {0, used_, true}; }
+  DeviceRates measure_rates() override { return {}; }
+  std::unique_ptr<Arena> make_arena(std::string_view purpose, std::uint64_t bytes) override {
+    return cpu_->make_arena(purpose, bytes);
+  }
+  void load_weights(std::span<const WeightLoad> w, Mode m, Arena& a, const LoadProgress& p) override {
+    cpu_->load_weights(w, m, a, p);
+  }
+  std::unique_ptr<Executable> compile(const Program& p, const Bindings& b, const StepLimits& l,
+                                      Mode m) override {
+    used_ += kExecutable;
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    return cpu_->compile(p, b, l, m);
+  }
+
+ private:
+  DriverTarget target_;
+  std::unique_ptr<Device> cpu_ = make_cpu_device({.threads = 1});
+  std::atomic<std::uint64_t> used_{1000};
+};
+
+TEST(Decoder, LoadsAtOnceDontCountEachOthersExecutables) {
+  const auto device = std::make_shared<DriverDevice>();
+  const auto load = [&] {
+    auto file = std::make_shared<const GgufFile>(GgufFile::open(golden("llama.gguf")));
+    const ModelConfig config = read_config(*file);
+    Forward forward = write_forward(*file, config, {});
+    const MemoryPlan plan = plan_memory({.config = &config,
+                                         .program = &forward.program,
+                                         .target = &device->target(),
+                                         .limits = {.rows = 8, .outputs = 1, .slots = 1, .context = 64}});
+    const auto decoder = Decoder::load(file, std::move(forward), plan, device);
+    const auto& lines = plan.devices[0].lines;
+    for (std::size_t i = 0; i < lines.size(); ++i)
+      if (lines[i].purpose == Purpose::executables) return decoder->measure().lines[0][i];
+    return std::uint64_t{0};
+  };
+  auto first = std::async(std::launch::async, load), second = std::async(std::launch::async, load);
+  EXPECT_EQ(first.get(), DriverDevice::kExecutable);
+  EXPECT_EQ(second.get(), DriverDevice::kExecutable);
 }
 
 TEST(Decoder, AllocatesNothingPerStep) {

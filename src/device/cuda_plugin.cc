@@ -197,6 +197,11 @@ class CudaDevice final : public Device {
     call(device_->api.device_memory, device_->handle, &memory.total, &memory.free);
     return memory;
   }
+  DriverMemory driver_memory() const override {
+    DriverMemory memory;
+    call(device_->api.device_driver_memory, device_->handle, &memory);
+    return memory;
+  }
   bool lost() const override {
     std::int32_t lost = 0;
     abi::Message message{};

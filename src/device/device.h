@@ -6,11 +6,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "device/driver_memory.h"
 #include "device/step.h"
 #include "device/target.h"
 
@@ -119,6 +121,10 @@ class Device {
   virtual const DeviceInfo& info() const = 0;
   virtual const Target& target() const = 0;
   virtual DeviceMemory memory() const = 0;
+  // Nothing where it is the host. Who compares two readings holds `measuring` from one to the other, so that
+  // nobody counts what another load takes.
+  virtual DriverMemory driver_memory() const { return {}; }
+  std::mutex measuring;
   // True after an error that the device can't recover from: every call fails from then on, saying so.
   virtual bool lost() const { return false; }
   // Takes about a second, best while nothing else uses the device.

@@ -6,12 +6,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "device/driver_memory.h"
 #include "device/step.h"
 #include "device/target.h"
 
 namespace strata::cuda::abi {
 
-inline constexpr std::uint32_t kAbiVersion = 2;
+inline constexpr std::uint32_t kAbiVersion = 3;
 inline constexpr const char* kEntryPoint = "strata_cuda_api";
 
 // 0, or 1 + ErrorKind with a sentence in the message.
@@ -122,6 +123,7 @@ struct Api {
   Status (*device_open)(std::uint32_t index, Device**, DeviceDescription*, Message*);
   void (*device_close)(Device*);
   Status (*device_memory)(Device*, std::uint64_t* total, std::uint64_t* free, Message*);
+  Status (*device_driver_memory)(Device*, DriverMemory*, Message*);
   Status (*device_lost)(Device*, std::int32_t* lost, Message*);
   Status (*device_measure)(Device*, Rates*, Message*);
 

@@ -41,18 +41,14 @@ VirtualArena::Stats VirtualArena::stats() const { return {reserved_, mapped_, us
 
 void VirtualArena::map_piece(std::uint64_t offset, std::uint64_t bytes) {
   const Driver& d = gpu_.driver();
-  CuMemAllocationProp prop{};
-  prop.type = 1;
-  prop.location = {1, gpu_.device()};
-  CuMemHandle handle = 0;
-  gpu_.check(d.memory_create(&handle, bytes, &prop, 0), "allocating memory");
+  const CuMemHandle handle = gpu_.allocate(bytes);
   CuResult result = d.memory_map(address_ + offset, bytes, 0, handle, 0);
   if (result == 0) {
     const CuMemAccess access{{1, gpu_.device()}, 3};
     result = d.memory_access(address_ + offset, bytes, &access, 1);
     if (result != 0) d.memory_unmap(address_ + offset, bytes);
   }
-  if (result != 0) d.memory_release(handle);
+  if (result != 0) gpu_.release(handle, bytes);
   gpu_.check(result, "mapping memory");
   pieces_.push_back({handle, offset, bytes});
   mapped_ += bytes;
@@ -62,7 +58,7 @@ void VirtualArena::unmap_from(std::size_t n_pieces) {
   while (pieces_.size() > n_pieces) {
     const Piece& p = pieces_.back();
     gpu_.driver().memory_unmap(address_ + p.offset, p.bytes);
-    gpu_.driver().memory_release(p.handle);
+    gpu_.release(p.handle, p.bytes);
     mapped_ -= p.bytes;
     pieces_.pop_back();
   }

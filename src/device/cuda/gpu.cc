@@ -1,5 +1,6 @@
 #include "device/cuda/gpu.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <string_view>
@@ -26,19 +27,19 @@ bool wants_poison() {
 }  // namespace
 
 Gpu::Gpu(const Driver& driver, int index, std::span<const KernelImage> images, const UsedMemory& used)
-    : driver_(driver), id_(fmt::format("CUDA{}", index)), poisons_(wants_poison()) {
+    : driver_(driver), id_(fmt::format("CUDA{}", index)), used_(used), poisons_(wants_poison()) {
   check(driver_.device_get(&device_, index), "finding the device");
   read_info(index);
   char pci[32] = {};
-  std::optional<std::uint64_t> before;
-  if (driver_.device_pci(pci, sizeof pci, device_) == 0) before = used(pci);
+  if (driver_.device_pci(pci, sizeof pci, device_) == 0) pci_ = pci;
+  const auto before = used_(pci_);
   check(driver_.context_retain(&context_, device_), "opening the device");
   try {
     bind();
     load_images(images);
     if (poisons_) allow_shared(kernel(kPoison), info_.shared_per_block);  // loaded: captures allow no loading
-    if (const auto after = before ? used(pci) : std::nullopt; after && *after > *before)
-      context_bytes_ = *after - *before;
+    if (const auto after = before ? used_(pci_) : std::nullopt)
+      context_bytes_ = taken_between(*before, *after);
   } catch (...) {
     close();
     throw;
@@ -108,6 +109,32 @@ std::uint64_t Gpu::free_memory() {
   std::size_t free = 0, total = 0;
   check(driver_.memory_info(&free, &total), "reading the free memory");
   return free;
+}
+
+DriverMemory Gpu::driver_memory() {
+  const std::lock_guard lock(memory_mutex_);
+  const auto used = used_(pci_);
+  DriverMemory m = used ? *used : DriverMemory{.all = total_ - std::min(total_, free_memory())};
+  m.all -= std::min(m.all, allocated_);
+  m.own -= std::min(m.own, allocated_);
+  return m;
+}
+
+CuMemHandle Gpu::allocate(std::uint64_t bytes) {
+  CuMemAllocationProp prop{};
+  prop.type = 1;
+  prop.location = {1, device_};
+  const std::lock_guard lock(memory_mutex_);
+  CuMemHandle handle = 0;
+  check(driver_.memory_create(&handle, bytes, &prop, 0), "allocating memory");
+  allocated_ += bytes;
+  return handle;
+}
+
+void Gpu::release(CuMemHandle handle, std::uint64_t bytes) {
+  const std::lock_guard lock(memory_mutex_);
+  driver_.memory_release(handle);
+  allocated_ -= bytes;
 }
 
 void Gpu::bind() {

@@ -28,10 +28,10 @@ std::span<const KernelImage> embedded_kernels();
 // Thread-safe. Every call that reaches the driver binds the context to the calling thread first.
 class Gpu {
  public:
-  using UsedMemory = std::function<std::optional<std::uint64_t>(const std::string& pci)>;
+  using UsedMemory = std::function<std::optional<DriverMemory>(const std::string& pci)>;
 
   // Throws Error when the device can't be opened or none of the images fits it. `used` is asked before and
-  // after, to measure what opening takes.
+  // after, to measure what opening takes, and by driver_memory().
   Gpu(const Driver& driver, int index, std::span<const KernelImage> images,
       const UsedMemory& used = used_memory);
   ~Gpu();
@@ -46,6 +46,12 @@ class Gpu {
   std::uint64_t free_memory();
   // What opening took; 0 when it couldn't be measured.
   std::uint64_t context_bytes() const { return context_bytes_; }
+  // What is in use beside the memory that allocate() gave.
+  DriverMemory driver_memory();
+
+  // Physical memory for arenas, in whole granules. Throws Error.
+  CuMemHandle allocate(std::uint64_t bytes);
+  void release(CuMemHandle handle, std::uint64_t bytes);
 
   // Binds the context. Throws Error when the device is lost.
   void bind();
@@ -85,7 +91,11 @@ class Gpu {
   CuDevice device_ = 0;
   CuContext context_ = nullptr;
   GpuInfo info_;
+  const UsedMemory used_;
+  std::string pci_;
   std::uint64_t total_ = 0, context_bytes_ = 0;
+  std::mutex memory_mutex_;  // no memory comes or goes while it is measured
+  std::uint64_t allocated_ = 0;
   std::vector<CuLibrary> libraries_;
   std::mutex kernels_mutex_;
   std::map<std::string, Kernel, std::less<>> kernels_;  // all there are; functions as they are asked for

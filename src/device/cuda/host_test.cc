@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <random>
+#include <thread>
 
 #include "device/cuda/arena.h"
 #include "device/cuda/loader.h"
@@ -106,14 +107,72 @@ TEST(GpuTest, IsLostAfterAStickyErrorAndSaysSo) {
 
 TEST(GpuTest, MeasuresWhatOpeningTakes) {
   FakeDriver fake;
-  std::uint64_t used = 7000;  // of other programs, at first
-  const Gpu gpu(fake.table(), 0, FakeDriver::images(), [&](const std::string& pci) {
-    EXPECT_EQ(pci, "0000:17:00.0");
-    return std::optional(std::exchange(used, used + 500));
+  const auto context_of = [&](std::vector<std::optional<DriverMemory>> readings) {
+    std::size_t next = 0;
+    const Gpu gpu(fake.table(), 0, FakeDriver::images(), [&](const std::string& pci) {
+      EXPECT_EQ(pci, "0000:17:00.0");
+      return readings.at(next++);
+    });
+    return gpu.context_bytes();
+  };
+  EXPECT_EQ(context_of({DriverMemory{.all = 7000}, DriverMemory{.all = 7500}}), 500u);
+  EXPECT_EQ(context_of({std::nullopt, std::nullopt}), 0u);
+  // Another process took 600 meanwhile: seen only where the driver doesn't tell processes apart.
+  EXPECT_EQ(context_of({DriverMemory{.all = 7000}, DriverMemory{.all = 8100}}), 1100u);
+  EXPECT_EQ(context_of({DriverMemory{.all = 7000}, DriverMemory{8100, 500, true}}), 500u);
+  // Another process went.
+  EXPECT_EQ(context_of({DriverMemory{.all = 7000}, DriverMemory{6500, 500, true}}), 500u);
+  EXPECT_EQ(context_of({DriverMemory{.all = 7000}, DriverMemory{.all = 6500}}), 0u);
+}
+
+// What a driver would say of a device with `others` in use by other processes and `kernels` by this one.
+struct Use {
+  FakeDriver fake;
+  std::uint64_t others = 7000, kernels = 0;
+  bool told = true;
+  Gpu gpu{fake.table(), 0, FakeDriver::images(), [this](const auto&) {
+            const std::uint64_t own = fake.used + kernels;
+            return std::optional(DriverMemory{others + own, told ? own : 0, told});
+          }};
+};
+
+TEST(GpuTest, MeasuresWhatIsTakenBesideArenas) {
+  for (const bool told : {true, false}) {
+    Use use;
+    use.told = told;
+    VirtualArena weights(use.gpu, "weights", 3 * kGranule);
+    const DriverMemory before = use.gpu.driver_memory();
+    EXPECT_EQ(before.own, 0u);
+    EXPECT_EQ(before.all, 7000u);
+    use.kernels += 40;
+    VirtualArena of_another_load(use.gpu, "weights", 5 * kGranule);
+    weights.resize(0);
+    use.fake.fail = [](const std::string& call) { return call == "memory_map" ? 1 : 0; };
+    EXPECT_THROW(weights.resize(3 * kGranule), Error);
+    use.fake.fail = {};
+    EXPECT_EQ(taken_between(before, use.gpu.driver_memory()), 40u);
+    use.others += 1000;
+    EXPECT_EQ(taken_between(before, use.gpu.driver_memory()), told ? 40u : 1040u);
+  }
+}
+
+TEST(GpuTest, WithoutTheManagementLibraryTheFreeMemoryTells) {
+  Rig rig;
+  const VirtualArena arena(rig.gpu, "weights", kGranule);
+  const DriverMemory before = rig.gpu.driver_memory();
+  EXPECT_EQ(before.all, 0u);
+  EXPECT_FALSE(before.told);
+  rig.fake.used += 50;
+  EXPECT_EQ(taken_between(before, rig.gpu.driver_memory()), 50u);
+}
+
+TEST(GpuTest, ArenasThatComeMeanwhileDontShow) {
+  Use use;
+  std::thread other([&] {
+    for (int i = 0; i < 200; ++i) VirtualArena(use.gpu, "weights", kGranule);
   });
-  EXPECT_EQ(gpu.context_bytes(), 500u);
-  const Gpu unknown(fake.table(), 0, FakeDriver::images(), [](const auto&) { return std::nullopt; });
-  EXPECT_EQ(unknown.context_bytes(), 0u);
+  for (int i = 0; i < 200; ++i) EXPECT_EQ(use.gpu.driver_memory().own, 0u);
+  other.join();
 }
 
 TEST(GpuTest, AStepThatNeverEndsLosesTheDeviceAfterTheAbortFlag) {

@@ -1,14 +1,15 @@
-// How much of a GPU's memory is in use, by anyone, as the driver's management library says; no context
-// needed.
+// How much of a GPU's memory is in use, as the driver's management library says; no context needed.
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string>
 
+#include "device/driver_memory.h"
+
 namespace strata::cuda {
 
-// `pci` as cuDeviceGetPCIBusId writes it. nullopt: the library isn't there or doesn't say. Thread-safe.
-std::optional<std::uint64_t> used_memory(const std::string& pci);
+// Everything in use, arenas too. `pci` as cuDeviceGetPCIBusId writes it. nullopt: the library isn't there or
+// doesn't say. A process that holds nothing isn't told. Thread-safe; takes tens of milliseconds.
+std::optional<DriverMemory> used_memory(const std::string& pci);
 
 }  // namespace strata::cuda

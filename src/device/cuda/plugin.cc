@@ -118,6 +118,10 @@ Status device_memory(abi::Device* device, std::uint64_t* total, std::uint64_t* f
   });
 }
 
+Status device_driver_memory(abi::Device* device, DriverMemory* memory, Message* m) {
+  return guarded(m, [&] { *memory = device->gpu->driver_memory(); });
+}
+
 Status device_lost(abi::Device* device, std::int32_t* lost, Message* m) {
   return guarded(m, [&] { *lost = device->gpu->lost(); });
 }
@@ -256,6 +260,7 @@ extern "C" __attribute__((visibility("default"))) const strata::cuda::abi::Api* 
                             device_open,
                             device_close,
                             device_memory,
+                            device_driver_memory,
                             device_lost,
                             device_measure,
                             arena_make,

@@ -24,7 +24,7 @@ struct Rig {
   FakeDriver fake;
   Gpu gpu;
   explicit Rig(std::uint64_t memory = 1ull << 30)
-      : fake(memory), gpu(fake.table(), 0, FakeDriver::images()) {}
+      : fake(memory), gpu(fake.table(), 0, FakeDriver::images(), [](const auto&) { return std::nullopt; }) {}
 };
 
 // One layer of everything, on memory of the fake device.

@@ -65,7 +65,7 @@ void lay_out_step(Workspace& w, const Program& p, const StepLimits& limits) {
 }  // namespace
 
 bool is_repacked(const WeightSpec& w, Mode mode) {
-  return mode == Mode::fast && !w.is_vector() && fast_has_layout(w.type, w.rows, w.cols);
+  return mode != Mode::exact && !w.is_vector() && fast_has_layout(w.type, w.rows, w.cols);
 }
 
 KvView kv_layout(const StateSpec& s) {

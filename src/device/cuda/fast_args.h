@@ -72,32 +72,42 @@ inline constexpr std::uint32_t kWorkersFewRows = 32, kWorkersManyRows = 8;  // u
 // One op of the step kernel (fast_step_sm90a.cu), in device memory.
 enum class StepKind : std::int32_t { linear, attention, add_norm };
 
+// Where ops of the step kernel leave their results: as floats for the kernels that follow; or as words of 64
+// bits, in which a float or two halves share a word with the tag of the op that wrote it (fast_words.cuh).
+enum class StepOut : std::int32_t { floats, words, half_words };
+
+inline constexpr std::int32_t kBeforeStep = -1;  // "written by op": floats, from before the kernel
+
 struct StepLinear {
-  LinearArg linear;
-  std::int32_t half_in;   // x holds halves
-  std::int32_t half_out;  // segments[0].out takes halves
-  std::int32_t gather;    // rows are those of StepView::outputs ...
-  float* normed;          // ... and what it is after the norm goes here
+  LinearArg linear;          // with a norm, x: floats or words; without, half words
+  StepOut out;               // of segments[i].out
+  std::int32_t x_op;         // op that wrote x
+  std::int32_t residual_op;  // op that wrote the residual's words, or kBeforeStep
+  std::int32_t wanted;       // 1: only where the step has outputs
+  float* normed;             // x after the norm goes here too, unless nullptr
 };
 
-struct StepAttention {     // rotation and append too
-  const float *q, *k, *v;  // [heads or KV heads][head_dim]
-  float* out;              // [heads][head_dim]
-  float* partials;         // [heads][kStepParts][4 + head_dim]
-  std::uint32_t* arrived;  // [KV heads], zero between ops
+struct StepAttention {             // rotation and append too
+  const std::uint64_t *q, *k, *v;  // words of op qkv_op: [heads or KV heads][head_dim]
+  std::uint64_t* out;              // half words: [heads][head_dim / 2]
+  std::uint64_t* partials;         // words: [heads][kStepParts][1 + head_dim]
   const float *q_norm, *k_norm, *sinks;
   float q_eps, k_eps;
   RopeArg rope;
   KvView kv;
+  std::int32_t qkv_op;
   std::uint32_t n_heads, group, window;
   float scale, softcap;
 };
 
-struct StepAddNorm {  // out = residual + norm(branch)
-  const float *branch, *norm, *residual;
-  float* out;
+struct StepAddNorm {            // out = residual + norm(branch)
+  const std::uint64_t* branch;  // words of the op before
+  const float* norm;
+  const void* residual;
+  std::uint64_t* out;  // words
   float eps;
   std::uint32_t width;
+  std::int32_t residual_op;
 };
 
 struct alignas(16) StepOp {
@@ -115,10 +125,10 @@ struct StepArg {
   std::uint32_t n_ops;
   std::uint32_t ring_bytes;    // of one warp
   std::uint32_t region_bytes;  // the input's row, or attention's
-  std::uint32_t* sync;         // [0]: arrivals at barriers, ever; [1]: their count when this step starts
   StepView step;
 };
 
-inline constexpr std::uint32_t kStepParts = 16;  // blocks that share the keys of one KV head, at most
+inline constexpr std::uint32_t kStepParts = 16;   // blocks that share the keys of one KV head, at most
+inline constexpr std::uint32_t kStepTags = 1024;  // tags of a step, more than its ops
 
 }  // namespace strata::cuda::fast

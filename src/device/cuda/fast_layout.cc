@@ -44,25 +44,24 @@ std::uint64_t fast_step_offset(const Program& program, const StepLimits& limits)
 StepMemory step_memory(const Program& p) {
   using namespace fast;
   const auto align = [](std::uint64_t n) { return (n + 255) / 256 * 256; };
-  std::uint64_t ops = 0, kv_heads = 1, floats = 0;
+  std::uint64_t ops = 0, words = 0, width = p.n_embd;
+  for (const BufferSpec& buffer : p.buffers)
+    if (buffer.rows == RowSet::all) width = std::max(width, std::uint64_t{buffer.width});
   for (const Op& op : p.ops) {
     ops += std::holds_alternative<ResidualLinearOp>(op.body) ? 2 : 1;
-    if (const auto* a = std::get_if<AttentionOp>(&op.body)) {
-      const StateSpec& s = p.states[a->state];
-      kv_heads = std::max(kv_heads, std::uint64_t{s.n_kv_heads});
-      floats = std::max(floats, std::uint64_t{a->n_heads} * (s.head_dim_v + 4));
-    }
+    if (const auto* a = std::get_if<AttentionOp>(&op.body))
+      words = std::max(words, std::uint64_t{a->n_heads} * (p.states[a->state].head_dim_v + 1));
   }
   StepMemory m{};
-  m.sync = align(ops * sizeof(StepOp));
-  m.arrived = m.sync + 256;
-  m.partials = m.arrived + align(kv_heads * sizeof(std::uint32_t));
-  m.bytes = m.partials + align(kStepParts * floats * sizeof(float));
+  m.words = align(ops * sizeof(StepOp));
+  m.slot_bytes = align(width * sizeof(std::uint64_t));
+  m.partials = m.words + (p.buffers.size() + 1) * m.slot_bytes;
+  m.bytes = m.partials + align(kStepParts * words * sizeof(std::uint64_t));
   return m;
 }
 
 std::uint64_t fast_scratch_bytes(const Program& program, const StepLimits& limits, Mode mode) {
-  if (mode != Mode::fast) return 0;
+  if (mode == Mode::exact) return 0;
   return fast_step_offset(program, limits) + step_memory(program).bytes;
 }
 

@@ -25,11 +25,12 @@ std::uint64_t fast_branch_bytes(const Program& program, const StepLimits& limits
 // tiles.
 std::uint64_t fast_partial_bytes(const Program& program, const StepLimits& limits);
 
-// The fourth: the step kernel's, at this offset. Its parts' offsets from there: table of ops, barrier words,
-// counters of attention's parts and their partial results.
+// The fourth: the step kernel's, at this offset. Its parts' offsets from there: table of ops; a slot of
+// slot_bytes for each buffer's words, and one more for a branch before its norm; partial results of
+// attention.
 std::uint64_t fast_step_offset(const Program& program, const StepLimits& limits);
 struct StepMemory {
-  std::uint64_t ops = 0, sync = 0, arrived = 0, partials = 0, bytes = 0;
+  std::uint64_t ops = 0, words = 0, slot_bytes = 0, partials = 0, bytes = 0;
 };
 StepMemory step_memory(const Program& program);
 

@@ -32,8 +32,9 @@ class Plan final : public FastPlan {
  public:
   Plan(const FastInput& input, CompileServices& services)
       : in_(input),
-        step_(fast::StepKernel::make(in_, in_.scratch + fast_step_offset(*in_.program, in_.limits),
-                                     services)) {}
+        step_(invariant() ? std::nullopt
+                          : fast::StepKernel::make(
+                                in_, in_.scratch + fast_step_offset(*in_.program, in_.limits), services)) {}
 
   bool enqueue_step(std::uint32_t rows, std::uint32_t, Launcher& launcher) override {
     if (!step_ || rows != 1) return false;
@@ -75,6 +76,9 @@ class Plan final : public FastPlan {
   void launch(LinearArg arg, std::uint32_t rows, Launcher& launcher) const;
   void launch_few(LinearArg arg, std::uint32_t rows, Launcher& launcher) const;
   void launch_many(const LinearArg& arg, std::uint32_t rows, Launcher& launcher) const;
+  // A row's bits may not depend on how many there are: one kernel and one cut of the columns for any number,
+  // and keys in one order.
+  bool invariant() const { return in_.mode == Mode::invariant; }
   RowsArg all_rows() const { return {in_.step.header, 0}; }
 
   FastInput in_;
@@ -177,15 +181,15 @@ bool many_shape(ManyShape& s, const LinearArg& a, std::uint32_t rows, const GpuI
   return place_ring(s, a, gpu.shared_per_block);
 }
 
-// Of the kernels of the rows' size the widest, unless it leaves much more of the GPU idle; columns shared by
-// a cluster where that keeps more of it busy.
-ManyShape best_shape(const LinearArg& a, std::uint32_t rows, const GpuInfo& gpu) {
-  const std::uint32_t size = rows <= 16 ? 16 : rows <= 32 ? 32 : rows <= 64 ? 64 : 128;
+// Of the kernels for `size` rows the widest, unless it leaves much more of the GPU idle; columns shared by a
+// cluster of up to `most_splits` where that keeps more of it busy.
+ManyShape best_shape(const LinearArg& a, std::uint32_t rows, std::uint32_t size, std::uint32_t most_splits,
+                     const GpuInfo& gpu) {
   ManyShape best;
   double best_value = 0;
   for (const ManyKernel& k : kManyKernels) {
     if (k.rows != size) continue;
-    for (std::uint32_t splits : {1u, 2u, 4u, 8u}) {
+    for (std::uint32_t splits = 1; splits <= most_splits; splits *= 2) {
       ManyShape s{&k};
       s.arg.splits = splits;
       if (!many_shape(s, a, rows, gpu)) continue;
@@ -203,10 +207,22 @@ ManyShape best_shape(const LinearArg& a, std::uint32_t rows, const GpuInfo& gpu)
   return best;
 }
 
+ManyShape shape_for(const LinearArg& a, std::uint32_t rows, const GpuInfo& gpu) {
+  return best_shape(a, rows, rows <= 16 ? 16 : rows <= 32 ? 32 : rows <= 64 ? 64 : 128, 8, gpu);
+}
+// The same kernel and splits for any number of rows: what suits one tile of them.
+ManyShape invariant_shape(const LinearArg& a, std::uint32_t rows, const GpuInfo& gpu) {
+  const ManyShape one = best_shape(a, fast::kTileRows, fast::kTileRows, 4, gpu);
+  ManyShape s{one.kernel};
+  s.arg.splits = one.arg.splits;
+  many_shape(s, a, rows, gpu);
+  return s;
+}
+
 void Plan::launch_many(const LinearArg& a, std::uint32_t rows, Launcher& launcher) const {
   const DevicePtr x16 = in_.scratch + fast_branch_bytes(*in_.program, in_.limits) +
                         fast_partial_bytes(*in_.program, in_.limits);
-  ManyShape s = best_shape(a, rows, in_.gpu);
+  ManyShape s = invariant() ? invariant_shape(a, rows, in_.gpu) : shape_for(a, rows, in_.gpu);
   KernelLaunch convert{"fast_convert"};
   convert.grid[0] = ceil_div(rows, 8);
   convert.grid[1] = std::min(std::max(512 / convert.grid[0], 1u), ceil_div(a.cols, 1024));
@@ -224,7 +240,7 @@ void Plan::launch_many(const LinearArg& a, std::uint32_t rows, Launcher& launche
 }
 
 void Plan::launch(LinearArg a, std::uint32_t rows, Launcher& launcher) const {
-  if (rows <= kFewRows)
+  if (rows <= kFewRows && !invariant())
     launch_few(a, rows, launcher);
   else
     launch_many(a, rows, launcher);
@@ -318,7 +334,7 @@ bool Plan::run(const AttentionOp& op, std::uint32_t rows, std::uint32_t, Launche
   l.grid[1] = kv.n_kv_heads;
   l.shared_bytes = kWarps * kPageTokens * (kernels->dim + 8) * 2;
   l.dependent = true;
-  if (rows > fast::kSplitRows) {
+  if (rows > fast::kSplitRows || invariant()) {
     l.grid[0] = ceil_div(ceil_div(rows, 16 / group), kWarps);
     launcher(l, a, in_.step, kv);
     return true;
@@ -368,7 +384,7 @@ std::string Plan::report() const {
 }  // namespace
 
 std::unique_ptr<FastPlan> make_fast_plan(const FastInput& input, CompileServices& services) {
-  if (input.mode != Mode::fast || input.gpu.major != 9 || !services.has_kernel("fast_linear_1"))
+  if (input.mode == Mode::exact || input.gpu.major != 9 || !services.has_kernel("fast_linear_1"))
     return nullptr;
   if (input.scratch_bytes < fast_scratch_bytes(*input.program, input.limits, input.mode)) return nullptr;
   return std::make_unique<Plan>(input, services);

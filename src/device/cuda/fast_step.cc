@@ -1,6 +1,7 @@
 #include "device/cuda/fast_step.h"
 
 #include <algorithm>
+#include <map>
 
 #include "device/cuda/fast_format.h"
 
@@ -8,8 +9,9 @@ namespace strata::cuda::fast {
 namespace {
 
 constexpr const char* kKernel = "fast_step";
-constexpr std::uint32_t kStaticShared = 4096;  // what the kernel declares itself, rounded up
+constexpr std::uint32_t kStaticShared = 5120;  // what the kernel declares itself, rounded up
 constexpr std::uint32_t kBlockThreads = kLinearWarps * 32;
+constexpr std::uint32_t kMostNormed = 2 * 8 * kBlockThreads;  // columns that stay in registers
 constexpr std::uint32_t kMergeBytes = 40 << 10;  // attention's, at most: more would shorten the rings
 
 constexpr std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) { return (a + b - 1) / b; }
@@ -38,7 +40,8 @@ Segment make_segment(const FastInput& in, WeightId weight, WeightId bias, float*
 // Writes the table, op by op; `ok` is false once something isn't covered.
 class StepWriter {
  public:
-  StepWriter(const FastInput& in, DevicePtr memory) : in_(in), p_(*in.program), memory_(memory) {}
+  StepWriter(const FastInput& in, DevicePtr memory)
+      : in_(in), p_(*in.program), memory_(memory), space_(step_memory(p_)) {}
 
   std::optional<StepKernel> write(CompileServices& services) {
     for (std::size_t i = 0; i < p_.ops.size() && ok_; ++i) {
@@ -46,13 +49,31 @@ class StepWriter {
       std::visit([&](const auto& op) { add(op); }, p_.ops[i].body);
     }
     StepKernel kernel;
-    if (!ok_ || ops_.empty() || !fit(kernel, services)) return std::nullopt;
+    if (!ok_ || ops_.empty() || ops_.size() >= kStepTags || !fit(kernel, services)) return std::nullopt;
     services.upload(memory_, ops_.data(), ops_.size() * sizeof(StepOp));
     return kernel;
   }
 
  private:
-  float* buffer(BufferId id) const { return pointer<float>(in_.buffers[id]); }
+  struct Written {  // a buffer's contents
+    std::int32_t op = kBeforeStep;
+    StepOut as = StepOut::floats;
+  };
+
+  std::uint64_t* words(std::size_t slot) const {
+    return pointer<std::uint64_t>(memory_ + space_.words + slot * space_.slot_bytes);
+  }
+  std::uint64_t* branch() const { return words(p_.buffers.size()); }
+  // A buffer as the step's ops see it: what an earlier one left, or floats from before.
+  Written contents(BufferId id) const {
+    const auto it = written_.find(id);
+    return it == written_.end() ? Written{} : it->second;
+  }
+  void* place(BufferId id) const {
+    return contents(id).op == kBeforeStep ? pointer<void>(in_.buffers[id]) : words(id);
+  }
+  // The op pushed last writes the buffer.
+  void wrote(BufferId id, StepOut as) { written_[id] = {static_cast<std::int32_t>(ops_.size()) - 1, as}; }
   std::uint32_t width(BufferId id) const { return p_.buffers[id].width; }
   const float* vector(WeightId id) const {
     return id == kNoWeight ? nullptr : pointer<const float>(in_.weights[id]);
@@ -65,10 +86,17 @@ class StepWriter {
     return ops_.emplace_back(op);
   }
 
-  StepLinear& product(std::initializer_list<Segment> segments, const float* x, std::uint32_t cols,
-                      NormRef norm, Epilogue epilogue) {
+  // Floats and words are read with a norm, half words without.
+  StepLinear& product(std::initializer_list<Segment> segments, BufferId x, NormRef norm, Epilogue epilogue,
+                      StepOut out) {
+    const Written in = contents(x);
+    const std::uint32_t cols = width(x);
+    ok_ = ok_ && static_cast<bool>(norm) != (in.as == StepOut::half_words) && (!norm || cols <= kMostNormed);
     StepOp& op = push(StepKind::linear);
     op.linear = StepLinear{};
+    op.linear.out = out;
+    op.linear.x_op = in.op;
+    op.linear.residual_op = kBeforeStep;
     LinearArg& a = op.linear.linear;
     for (const Segment& s : segments) {
       ok_ = ok_ && is_fast(s.type) && s.group_bytes != 0 &&
@@ -79,7 +107,7 @@ class StepWriter {
     }
     if (epilogue == Epilogue::gate_up) a.groups /= 2;
     a.epilogue = epilogue;
-    a.x = x;
+    a.x = static_cast<const float*>(place(x));
     a.norm = vector(norm.weight);
     a.eps = norm.eps;
     a.cols = cols;
@@ -90,11 +118,14 @@ class StepWriter {
 
   void add(const EmbedOp&) {}
   void add(const SampleOp&) {}
+  Segment segment(WeightId weight, WeightId bias, void* out) const {
+    return make_segment(in_, weight, bias, static_cast<float*>(out));
+  }
   void add(const QkvOp& o) {
-    product(
-        {make_segment(in_, o.q, o.q_bias, buffer(o.q_out)), make_segment(in_, o.k, o.k_bias, buffer(o.k_out)),
-         make_segment(in_, o.v, o.v_bias, buffer(o.v_out))},
-        buffer(o.in), width(o.in), o.norm, Epilogue::store);
+    product({segment(o.q, o.q_bias, words(o.q_out)), segment(o.k, o.k_bias, words(o.k_out)),
+             segment(o.v, o.v_bias, words(o.v_out))},
+            o.in, o.norm, Epilogue::store, StepOut::words);
+    for (const BufferId id : {o.q_out, o.k_out, o.v_out}) wrote(id, StepOut::words);
   }
   void add(const RopeAppendOp& o) {
     const auto* a = next_ ? std::get_if<AttentionOp>(&next_->body) : nullptr;
@@ -102,12 +133,13 @@ class StepWriter {
     const std::uint32_t d = kv.head_dim_k, group = o.n_heads / kv.n_kv_heads;
     ok_ = ok_ && a && a->state == o.state && a->q == o.q && kv.type == static_cast<int>(DType::F16) &&
           kv.head_dim_v == d && (d == 64 || d == 128 || d == 256) && group <= 16;
+    for (const BufferId id : {o.q, o.k, o.v})
+      ok_ = ok_ && contents(id).as == StepOut::words && contents(id).op == contents(o.q).op;
     if (!ok_) return;
-    const StepMemory m = step_memory(p_);
     StepAttention s{};
-    s.q = buffer(o.q), s.k = buffer(o.k), s.v = buffer(o.v), s.out = buffer(a->out);
-    s.partials = pointer<float>(memory_ + m.partials);
-    s.arrived = pointer<std::uint32_t>(memory_ + m.arrived);
+    s.q = words(o.q), s.k = words(o.k), s.v = words(o.v), s.out = words(a->out);
+    s.qkv_op = contents(o.q).op;
+    s.partials = pointer<std::uint64_t>(memory_ + space_.partials);
     s.q_norm = vector(o.q_norm.weight), s.k_norm = vector(o.k_norm.weight), s.sinks = vector(a->sinks);
     s.q_eps = o.q_norm.eps, s.k_eps = o.k_norm.eps;
     if (o.rope >= 0) {
@@ -118,6 +150,7 @@ class StepWriter {
     s.n_heads = o.n_heads, s.group = group, s.window = a->window;
     s.scale = a->scale, s.softcap = a->softcap;
     push(StepKind::attention).attention = s;
+    wrote(a->out, StepOut::half_words);
     const std::uint32_t queries = 16 * (d + 8) * 2, worker = group * (d + 4) * 4,
                         workers = kLinearWarps * 64 / d;
     const std::uint32_t merge =
@@ -126,34 +159,34 @@ class StepWriter {
   }
   void add(const AttentionOp&) {}  // with its RopeAppendOp
   void add(const ResidualLinearOp& o) {
-    float* out = o.post_norm ? pointer<float>(in_.scratch) : buffer(o.out);
-    StepLinear& s = product({make_segment(in_, o.weight, o.bias, out)}, buffer(o.in), width(o.in), {},
-                            o.post_norm ? Epilogue::store : Epilogue::residual);
-    s.linear.residual = buffer(o.residual);
-    s.half_in = o.in == halves_;
-    if (!o.post_norm) return;
-    push(StepKind::add_norm).add = {
-        out, vector(o.post_norm.weight), buffer(o.residual), buffer(o.out), o.post_norm.eps, width(o.out)};
+    const void* residual = place(o.residual);
+    const Written from = contents(o.residual);
+    ok_ = ok_ && from.as != StepOut::half_words;
+    void* out = o.post_norm ? branch() : words(o.out);
+    StepLinear& s = product({segment(o.weight, o.bias, out)}, o.in, {},
+                            o.post_norm ? Epilogue::store : Epilogue::residual, StepOut::words);
+    s.linear.residual = static_cast<const float*>(residual);
+    s.residual_op = from.op;
+    if (o.post_norm)
+      push(StepKind::add_norm).add = {
+          branch(), vector(o.post_norm.weight), residual, words(o.out), o.post_norm.eps, width(o.out),
+          from.op};
+    wrote(o.out, StepOut::words);
   }
   void add(const GateUpOp& o) {
     ok_ = ok_ && p_.weights[o.gate].type == p_.weights[o.up].type;
-    StepLinear& s = product(
-        {make_segment(in_, o.gate, kNoWeight, buffer(o.out)), make_segment(in_, o.up, kNoWeight, nullptr)},
-        buffer(o.in), width(o.in), o.norm, Epilogue::gate_up);
+    StepLinear& s = product({segment(o.gate, kNoWeight, words(o.out)), segment(o.up, kNoWeight, nullptr)},
+                            o.in, o.norm, Epilogue::gate_up, StepOut::half_words);
     s.linear.gelu = o.activation == Activation::gelu_tanh;
-    // Nobody but `down` reads the activation: half the bytes for every block to fetch.
-    const auto* down = next_ ? std::get_if<ResidualLinearOp>(&next_->body) : nullptr;
-    s.half_out = down && down->in == o.out;
-    halves_ = s.half_out ? o.out : kNoBuffer;
+    wrote(o.out, StepOut::half_words);
   }
   void add(const HeadOp& o) {
-    StepLinear& s = product({make_segment(in_, o.weight, kNoWeight, buffer(o.logits))}, buffer(o.in),
-                            width(o.in), o.norm, Epilogue::store);
+    StepLinear& s = product({segment(o.weight, kNoWeight, pointer<void>(in_.buffers[o.logits]))}, o.in,
+                            o.norm, Epilogue::store, StepOut::floats);
     s.linear.softcap = o.softcap;
     s.linear.outputs = 1;
-    s.gather = 1;
+    s.wanted = 1;
     s.normed = pointer<float>(in_.head_input);
-    ok_ = ok_ && o.norm;
   }
 
   // Shares the shared memory out; false: the GPU has too little.
@@ -166,24 +199,20 @@ class StepWriter {
     if (!services.has_kernel(kKernel) || total < fixed) return false;
     const std::uint32_t ring = (total - fixed) / kLinearWarps / 128 * 128;
     if (ring < largest_unit_) return false;
-    const StepMemory m = step_memory(p_);
     kernel.blocks_ = in_.gpu.sms;
     kernel.shared_bytes_ = ring * kLinearWarps + fixed;
-    kernel.arg_ = {pointer<const StepOp>(memory_ + m.ops),
-                   static_cast<std::uint32_t>(ops_.size()),
-                   ring,
-                   region,
-                   pointer<std::uint32_t>(memory_ + m.sync),
-                   in_.step};
+    kernel.arg_ = {pointer<const StepOp>(memory_ + space_.ops), static_cast<std::uint32_t>(ops_.size()), ring,
+                   region, in_.step};
     return services.blocks_per_sm(kKernel, kBlockThreads, kernel.shared_bytes_) >= 1;
   }
 
   const FastInput& in_;
   const Program& p_;
   const DevicePtr memory_;
+  const StepMemory space_;
   std::vector<StepOp> ops_;
+  std::map<BufferId, Written> written_;
   const Op* next_ = nullptr;
-  BufferId halves_ = kNoBuffer;  // a buffer that holds halves
   std::uint32_t largest_unit_ = 0, region_bytes_ = 0;
   bool ok_ = true;
 };

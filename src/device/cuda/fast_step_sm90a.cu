@@ -1,16 +1,15 @@
-// A whole step of one row as one kernel: every block walks the ops in order, and a barrier over the grid
-// stands between them. Weights never depend on the step, so each warp's ring (fast_units.cuh) runs ahead over
-// op boundaries: memory keeps streaming while blocks wait, norm and attend.
+// A whole step of one row as one kernel: every block walks the ops in order and waits only for the values it
+// needs (fast_words.cuh). Weights never depend on the step, so each warp's ring (fast_units.cuh) runs ahead
+// over op boundaries: memory keeps streaming while blocks wait, norm and attend.
 //
 // What was measured to count here: nothing may live in local memory (the rings leave the L1 cache so little
 // that each access goes to L2), and code that runs once an op costs about five cycles an instruction
 // (fetching it).
 //
 // All blocks must be resident (cooperative launch); every spin ends when the abort word is set.
-#include <type_traits>
-
 #include "device/cuda/fast_step_attention.cuh"
 #include "device/cuda/fast_units.cuh"
+#include "device/cuda/fast_words.cuh"
 
 namespace strata::cuda::fast {
 namespace {
@@ -20,12 +19,20 @@ constexpr int kOpsAhead = 8;  // descriptors in shared memory
 constexpr int kPhaseGroups = 32;
 using Walk = Share<kPhaseGroups, true>;
 
+// Where a warp's feeder is among the ops: needed once a group, so it takes no registers.
+struct Position {
+  Walk share;
+  std::uint32_t op;
+  bool paired, open;
+};
+
 struct Shared {
+  Position feeding[kLinearWarps];
   StepOp ops[kOpsAhead];  // op i at i mod kOpsAhead
   StepRow row;
+  Flow flow;
   // By group of the phase: the partial sums [begin, end) that make it up.
   std::uint8_t begin[kPhaseGroups], end[kPhaseGroups];
-  std::uint32_t stop;  // the step is being given up
   alignas(16) std::uint32_t zeros[4];
 };
 
@@ -50,33 +57,6 @@ __device__ __forceinline__ Memory carve(const StepArg& s) {
   return m;
 }
 
-// ---- Barrier over the grid ----
-
-// The count of arrivals that the next wait() is for; all multiplying threads call both, in order. What they
-// wrote before arrive() is seen by all after wait().
-__device__ __forceinline__ void arrive(const StepArg& s, std::uint32_t& target) {
-  target += gridDim.x;
-  sync_warps();
-  if (threadIdx.x == 0)
-    asm volatile("fence.acq_rel.gpu;\n red.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(s.sync) : "memory");
-}
-// False: the step is being given up.
-__device__ __forceinline__ bool wait(const StepArg& s, Shared& shared, std::uint32_t target) {
-  if (threadIdx.x == 0) {
-    std::uint32_t seen, spins = 0;
-    while (true) {
-      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(s.sync) : "memory");
-      if (static_cast<std::int32_t>(seen - target) >= 0) break;
-      if ((++spins & 0xfff) == 0 && *static_cast<const volatile std::uint32_t*>(s.step.abort) != 0) {
-        *static_cast<volatile std::uint32_t*>(&shared.stop) = 1;
-        break;
-      }
-    }
-  }
-  sync_warps();
-  return *static_cast<const volatile std::uint32_t*>(&shared.stop) == 0;
-}
-
 // ---- Weights ahead ----
 
 __device__ __forceinline__ Walk walk_of(const StepOp& op) {
@@ -93,19 +73,16 @@ class Feeder {
     asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy_));
   }
 
-  // Until the ring is full or op `end`, whose descriptor isn't there. `eaten`: the ring's reading side.
-  __device__ __forceinline__ void fill(const Shared& shared, std::uint32_t end, const Ring& eaten) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  // Until the ring is full or op `end`, whose descriptor isn't there. `eaten`: the ring's reading side. All
+  // lanes call.
+  __device__ __forceinline__ void fill(Shared& shared, std::uint32_t end, const Ring& eaten) {
     while (true) {
-      while (run_ == 0) {
-        if (op_ >= end) return;
-        find_group(shared, warp);
-      }
+      if (run_ == 0 && !find_group(shared, end)) return;
       const std::uint32_t bytes = run_ == 1 && tail_ != 0 ? tail_ : unit_bytes_;
       const std::uint32_t pad = ring_.offset + bytes > ring_.size ? ring_.size - ring_.offset : 0;
       if (ring_.count - eaten.count >= kSlots || ring_.virt + pad + bytes - eaten.virt > ring_.size) return;
       const std::uint32_t slot = ring_.count % kSlots, at = ring_.place(bytes);
-      if (lane == 0) {
+      if (threadIdx.x % 32 == 0) {
         barrier_expect(ring_.barriers + slot, bytes);
         bulk_copy(ring_.base + at, from_, bytes, ring_.barriers + slot, policy_);
       }
@@ -115,72 +92,105 @@ class Feeder {
   }
 
  private:
-  // One step towards the units of the next row group: opens an op, a phase, or the group itself.
-  __device__ __forceinline__ void find_group(const Shared& shared, int warp) {
-    const StepOp& op = shared.ops[op_ % kOpsAhead];
-    if (!open_) {
-      if (op.kind != StepKind::linear) {
-        ++op_;
-        return;
+  // The units of the warp's next row group; false: none before op `end`.
+  __device__ __forceinline__ bool find_group(Shared& shared, std::uint32_t end) {
+    const int warp = threadIdx.x / 32;
+    Position at = shared.feeding[warp];
+    __syncwarp();  // all have read it
+    while (at.op < end) {
+      const StepOp& op = shared.ops[at.op % kOpsAhead];
+      if (!at.open && op.kind == StepKind::linear) {
+        at.paired = op.linear.linear.epilogue == Epilogue::gate_up;
+        at.share = walk_of(op);
+        at.share.left = 0;
+        if (!at.share.done()) at.share.open(warp);
+        at.open = true;
       }
-      paired_ = op.linear.linear.epilogue == Epilogue::gate_up;
-      share_ = walk_of(op);
-      if (!share_.done()) share_.open(warp);
-      open_ = true;
-    }
-    if (share_.left == 0) {
-      if (!share_.done()) share_.close();
-      if (!share_.done()) {
-        share_.open(warp);
+      if (at.open && at.share.left != 0) {
+        take_group(op.linear.linear, at);
+        break;
+      }
+      if (at.open && !at.share.done()) at.share.close();
+      if (at.open && !at.share.done()) {
+        at.share.open(warp);
       } else {
-        ++op_;
-        open_ = false;
+        ++at.op;
+        at.open = false;
       }
-      return;
     }
-    const LinearArg& a = op.linear.linear;
+    if (threadIdx.x % 32 == 0) shared.feeding[warp] = at;
+    __syncwarp();
+    return run_ != 0;
+  }
+  __device__ __forceinline__ void take_group(const LinearArg& a, Position& at) {
+    Walk& share = at.share;
     std::uint32_t g;
-    const Segment& s = share_.locate(a, paired_, share_.group, g);
+    const Segment& s = share.locate(a, at.paired, share.group, g);
     unit_bytes_ = s.unit_bytes;
-    run_ = min(share_.left, share_.first_unit + share_.units_now() - share_.unit);
-    const std::uint32_t chunks = unit_chunks(a, share_.unit + run_ - 1);
+    run_ = min(share.left, share.first_unit + share.units_now() - share.unit);
+    const std::uint32_t chunks = unit_chunks(a, share.unit + run_ - 1);
     tail_ = chunks == 4 ? 0 : chunks * s.chunk_bytes;
-    from_ = s.w + g * s.group_bytes + static_cast<std::uint64_t>(share_.unit) * unit_bytes_;
-    share_.left -= run_;
-    share_.unit = share_.first_unit;
-    ++share_.group;
+    from_ = s.w + g * s.group_bytes + static_cast<std::uint64_t>(share.unit) * unit_bytes_;
+    share.left -= run_;
+    share.unit = share.first_unit;
+    ++share.group;
   }
 
-  std::uint32_t op_ = 0;
   Ring ring_{};
-  Walk share_;
   const std::uint8_t* from_ = nullptr;
   std::uint32_t run_ = 0, unit_bytes_ = 0, tail_ = 0;  // of the group: units left, bytes, bytes of its last
   std::uint64_t policy_;
-  bool paired_ = false, open_ = false;
 };
 
 // ---- Input of a product ----
 
-// Eight columns of the input; zeros beyond the end.
-__device__ __forceinline__ void read_eight(const StepLinear& o, std::uint64_t at, bool real, float (&v)[8]) {
-  if (!real) {
+// The same bits in every multiplying thread. `scratch` is free again after the next sync_warps().
+__device__ __forceinline__ float sum_of_block(float v, float* scratch) {
+  for (int i = 16; i; i /= 2) v += __shfl_xor_sync(~0u, v, i);
+  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
+  sync_warps();
+  float s = 0;
 #pragma unroll
-    for (float& f : v) f = 0;
-  } else if (o.half_in) {
-    const uint4 h = __ldcg(reinterpret_cast<const uint4*>(reinterpret_cast<const __half*>(o.linear.x) + at));
-    const std::uint32_t w[4] = {h.x, h.y, h.z, h.w};
+  for (int i = 0; i < kLinearWarps / 4; i++) {
+    const float4 f = reinterpret_cast<const float4*>(scratch)[i];
+    s += (f.x + f.y) + (f.z + f.w);
+  }
+  return s;
+}
+
+// Eight floats of each of Q pieces of the input, from words or from before the kernel; zeros beyond its end.
+template <int Q>
+__device__ __forceinline__ void read_floats(const StepLinear& o, Flow& flow, float (&v)[Q][8]) {
+  const std::uint32_t cols = o.linear.cols;
+  if (o.x_op == kBeforeStep) {
 #pragma unroll
-    for (int k = 0; k < 4; k++) {
-      const float2 f = __half22float2(*reinterpret_cast<const __half2*>(&w[k]));
-      v[2 * k] = f.x, v[2 * k + 1] = f.y;
-    }
-  } else {
+    for (int q = 0; q < Q; q++)
 #pragma unroll
-    for (int k = 0; k < 2; k++) {
-      const float4 f = __ldcg(reinterpret_cast<const float4*>(o.linear.x + at) + k);
-      v[4 * k] = f.x, v[4 * k + 1] = f.y, v[4 * k + 2] = f.z, v[4 * k + 3] = f.w;
-    }
+      for (int k = 0; k < 2; k++) {
+        const std::uint32_t col = (threadIdx.x + q * kThreads) * 8;
+        const float4 f =
+            col < cols ? __ldcg(reinterpret_cast<const float4*>(o.linear.x + col) + k) : float4{};
+        v[q][4 * k] = f.x, v[q][4 * k + 1] = f.y, v[q][4 * k + 2] = f.z, v[q][4 * k + 3] = f.w;
+      }
+    return;
+  }
+  const auto* words = reinterpret_cast<const std::uint64_t*>(o.linear.x) + threadIdx.x * 8;
+  const std::uint32_t tag = flow.tag(o.x_op);
+  if (threadIdx.x / 32 * 256 < cols) wait_first(words, tag, flow);
+  std::uint32_t looks = 0;
+  while (true) {
+    bool all = true;
+#pragma unroll
+    for (int q = 0; q < Q; q++)
+#pragma unroll
+      for (int k = 0; k < 4; k++) {
+        const bool real = (threadIdx.x + q * kThreads) * 8 < cols;
+        const ulonglong2 w = real ? look(words + q * kThreads * 8 + 2 * k) : ulonglong2{};
+        all = all && (!real || has(w, tag));
+        v[q][2 * k] = __uint_as_float(static_cast<std::uint32_t>(w.x));
+        v[q][2 * k + 1] = __uint_as_float(static_cast<std::uint32_t>(w.y));
+      }
+    if (all || hopeless(flow, looks)) return;
   }
 }
 
@@ -201,29 +211,27 @@ __device__ __forceinline__ void prefetch_norm(const StepOp& op) {
 
 // A row of up to Q x 4096 normed columns: read once, it stays in registers between norm and conversion.
 template <int Q>
-__device__ __forceinline__ void load_normed(const StepLinear& o, std::uint64_t row, std::uint32_t units,
+__device__ __forceinline__ void load_normed(const StepLinear& o, Flow& flow, std::uint32_t units,
                                             float* scratch, __half* x, float* sums) {
   const LinearArg& a = o.linear;
-  float v[Q][8], squares = 0;
+  float v[Q][8], w[Q][8] = {}, squares = 0;
 #pragma unroll
   for (int q = 0; q < Q; q++) {
     const std::uint32_t col = (threadIdx.x + q * kThreads) * 8;
-    float w[8] = {};
-    if (col < a.cols) read_norm(a.norm, col, w);
-    read_eight(o, row * a.cols + col, col < a.cols, v[q]);
-#pragma unroll
-    for (int k = 0; k < 8; k++) {
-      squares += v[q][k] * v[q][k];
-      v[q][k] *= w[k];
-    }
+    if (col < a.cols) read_norm(a.norm, col, w[q]);
   }
-  const float scale = rsqrtf(__fdividef(block_sum(squares, scratch), a.cols) + a.eps);
+  read_floats<Q>(o, flow, v);
+#pragma unroll
+  for (int q = 0; q < Q; q++)
+#pragma unroll
+    for (int k = 0; k < 8; k++) squares += v[q][k] * v[q][k];
+  const float scale = rsqrtf(__fdividef(sum_of_block(squares, scratch), a.cols) + a.eps);
 #pragma unroll
   for (int q = 0; q < Q; q++) {
     const std::uint32_t i = threadIdx.x + q * kThreads, col = i * 8;
     if (i >= units * 32) continue;  // whole warps
 #pragma unroll
-    for (int k = 0; k < 8; k++) v[q][k] *= scale;
+    for (int k = 0; k < 8; k++) v[q][k] *= scale * w[q][k];
     if (o.normed && blockIdx.x == 0 && col < a.cols) {
       float4* to = reinterpret_cast<float4*>(o.normed + col);
       to[0] = make_float4(v[q][0], v[q][1], v[q][2], v[q][3]);
@@ -233,65 +241,93 @@ __device__ __forceinline__ void load_normed(const StepLinear& o, std::uint64_t r
   }
 }
 
-// The whole row; more columns than stay in registers are read twice where there is a norm.
-__device__ __forceinline__ void load_row(const StepLinear& o, std::uint64_t row, std::uint32_t units,
-                                         float* scratch, __half* x, float* sums) {
-  const LinearArg& a = o.linear;
-  float scale = 1.f;
-  if (a.norm) {
-    float squares = 0;
-    for (std::uint32_t i = threadIdx.x; i < a.cols / 8; i += kThreads) {
-      float v[8];
-      read_eight(o, row * a.cols + i * 8, true, v);
+// A row of half words, four pieces of each thread at a time.
+__device__ __forceinline__ void load_halves(const StepLinear& o, Flow& flow, std::uint32_t units, __half* x,
+                                            float* sums) {
+  constexpr int Q = 4;
+  const std::uint32_t tag = flow.tag(o.x_op), cols = o.linear.cols;
+#pragma unroll 1
+  for (std::uint32_t first = threadIdx.x; first < units * 32; first += Q * kThreads) {
+    const auto* words = reinterpret_cast<const std::uint64_t*>(o.linear.x) + first * 4;
+    if (first / 32 * 256 < cols) wait_first(words, tag, flow);
+    __half2 h[Q][4];
+    std::uint32_t looks = 0;
+    while (true) {
+      bool all = true;
 #pragma unroll
-      for (const float f : v) squares += f * f;
-    }
-    scale = rsqrtf(__fdividef(block_sum(squares, scratch), a.cols) + a.eps);
-  }
-#pragma unroll 2
-  for (std::uint32_t i = threadIdx.x; i < units * 32; i += kThreads) {
-    const std::uint32_t col = i * 8;
-    float v[8];
-    read_eight(o, row * a.cols + col, col < a.cols, v);
-    if (a.norm && col < a.cols) {
-      float w[8];
-      read_norm(a.norm, col, w);
+      for (int q = 0; q < Q; q++)
 #pragma unroll
-      for (int k = 0; k < 8; k++) v[k] *= scale * w[k];
-      if (o.normed && blockIdx.x == 0)
-        for (int k = 0; k < 8; k++) o.normed[col + k] = v[k];
+        for (int k = 0; k < 2; k++) {
+          const bool real = (first + q * kThreads) * 8 < cols;
+          const ulonglong2 w = real ? look(words + q * kThreads * 4 + 2 * k) : ulonglong2{};
+          all = all && (!real || has(w, tag));
+          const std::uint32_t pairs[2] = {static_cast<std::uint32_t>(w.x), static_cast<std::uint32_t>(w.y)};
+          h[q][2 * k] = *reinterpret_cast<const __half2*>(&pairs[0]);
+          h[q][2 * k + 1] = *reinterpret_cast<const __half2*>(&pairs[1]);
+        }
+      if (all || hopeless(flow, looks)) break;
     }
-    store_eight<1>(v, col < a.cols, i, x, sums, 0);
+#pragma unroll
+    for (int q = 0; q < Q; q++)
+      if (first + q * kThreads < units * 32) store_eight<1>(h[q], first + q * kThreads, x, sums, 0);
   }
 }
 
 // ---- A product ----
 
+// Op `i` into its place in shared memory, if there is one. All multiplying threads call.
+__device__ __forceinline__ void load_op(const StepArg& s, Shared& shared, std::uint32_t i) {
+  constexpr std::uint32_t kWords = sizeof(StepOp) / 16;
+  if (i < s.n_ops && threadIdx.x < kWords)
+    reinterpret_cast<uint4*>(shared.ops + i % kOpsAhead)[threadIdx.x] =
+        __ldg(reinterpret_cast<const uint4*>(s.ops + i) + threadIdx.x);
+}
+
+__device__ __forceinline__ float residual(const void* from, std::int32_t written_by, std::uint32_t i,
+                                          Flow& flow) {
+  if (written_by == kBeforeStep) return __ldcg(static_cast<const float*>(from) + i);
+  return take_float(static_cast<const std::uint64_t*>(from) + i, flow.tag(written_by), flow);
+}
+
 class Linear {
  public:
-  // `real`: whether the row is wanted (a head's is not in a prompt's inner chunk); its units pass all the
-  // same.
-  __device__ __forceinline__ Linear(const StepArg& s, Shared& shared, const StepOp& op, const Walk& walk,
+  // Op `index` of the step. `real`: whether the row is wanted (a head's is not in a prompt's inner chunk);
+  // its units pass all the same.
+  __device__ __forceinline__ Linear(const StepArg& s, Shared& shared, const StepOp& op, std::uint32_t index,
                                     bool real)
       : arg_(s),
         shared_(shared),
         op_(op.linear),
         a_(op.linear.linear),
+        index_(index),
         real_(real),
         paired_(a_.epilogue == Epilogue::gate_up),
-        walk_(walk) {}
+        walk_(walk_of(op)) {}
 
-  __device__ __forceinline__ void run(Ring& ring, Feeder& feeder, std::uint32_t end_op) {
-    load();
-    for (; !walk_.done(); walk_.close()) {
+  // Has descriptors up to `end_op` brought; returns the new end.
+  __device__ __forceinline__ std::uint32_t run(Ring& ring, Feeder& feeder, std::uint32_t end_op) {
+    const bool share = !walk_.done();
+    Result r{false};
+    if (share) {
+      load();
       walk_.open(threadIdx.x / 32);
-      const Result r = place();
-      sync_warps();
+      r = place();
+    }
+    sync_warps();  // all have left the ops before this one
+    const std::uint32_t end = min(arg_.n_ops, index_ + kOpsAhead);
+    for (std::uint32_t i = end_op; i < end; i++) load_op(arg_, shared_, i);
+    while (share) {
       multiply(ring, feeder, end_op);
       sync_warps();
       finish(r);
-      if (walk_.group_phases() > 1) sync_warps();  // partial sums were read
+      walk_.close();
+      if (walk_.done()) return end;
+      sync_warps();  // partial sums were read
+      walk_.open(threadIdx.x / 32);
+      r = place();
     }
+    sync_warps();
+    return end;
   }
 
  private:
@@ -301,14 +337,13 @@ class Linear {
   }
 
   __device__ __forceinline__ void load() const {
-    const std::uint64_t row = op_.gather && real_ ? arg_.step.outputs[0].row : 0;
     float* scratch = carve(arg_).scratch;
-    if (a_.norm && a_.cols <= kThreads * 8)
-      load_normed<1>(op_, row, walk_.units, scratch, x(), sums());
-    else if (a_.norm && a_.cols <= kThreads * 16)
-      load_normed<2>(op_, row, walk_.units, scratch, x(), sums());
+    if (!a_.norm)
+      load_halves(op_, shared_.flow, walk_.units, x(), sums());
+    else if (a_.cols <= kThreads * 8)
+      load_normed<1>(op_, shared_.flow, walk_.units, scratch, x(), sums());
     else
-      load_row(op_, row, walk_.units, scratch, x(), sums());
+      load_normed<2>(op_, shared_.flow, walk_.units, scratch, x(), sums());
   }
 
   // `n` units of one group, all whole but perhaps the last.
@@ -373,9 +408,9 @@ class Linear {
   // What this thread writes in the phase, if anything, found and fetched before the product.
   struct Result {
     bool any;
-    bool half;
-    float* out;
-    float add;  // bias and residual
+    float* out;         // of the segment
+    std::uint32_t row;  // in it
+    float add;          // bias and residual
   };
   __device__ __forceinline__ Result place() const {
     const std::uint32_t group = threadIdx.x / 16;
@@ -384,10 +419,9 @@ class Linear {
     const Segment& s = walk_.locate(a_, paired_, group, in_segment);
     const std::uint32_t o = in_segment * 16 + threadIdx.x % 16;
     if (o >= s.rows) return {false};
-    Result r{true, op_.half_out != 0, s.out + o, 0.f};
-    if (r.half) r.out = reinterpret_cast<float*>(reinterpret_cast<__half*>(s.out) + o);
+    Result r{true, s.out, o, 0.f};
     if (s.bias) r.add = s.bias[o];
-    if (a_.epilogue == Epilogue::residual) r.add += __ldcg(a_.residual + o);
+    if (a_.epilogue == Epilogue::residual) r.add += residual(a_.residual, op_.residual_op, o, shared_.flow);
     return r;
   }
 
@@ -401,62 +435,78 @@ class Linear {
   }
 
   __device__ __forceinline__ void finish(const Result& r) const {
-    if (!r.any) return;
-    float y = gather(threadIdx.x / 16);
-    if (paired_) y = activate(y, a_.gelu) * gather(threadIdx.x / 16 + 1);
-    y += r.add;
-    if (a_.softcap > 0) y = a_.softcap * tanhf(__fdividef(y, a_.softcap));
-    if (r.half)
-      *reinterpret_cast<__half*>(r.out) = __float2half_rn(fminf(fmaxf(y, -65504.f), 65504.f));
-    else
-      *r.out = y;
+    if (threadIdx.x / 32 * 2 >= walk_.groups_now()) return;  // whole warps
+    float y = 0;
+    if (r.any) {
+      y = gather(threadIdx.x / 16);
+      if (paired_) y = activate(y, a_.gelu) * gather(threadIdx.x / 16 + 1);
+      y += r.add;
+      if (a_.softcap > 0) y = a_.softcap * tanhf(__fdividef(y, a_.softcap));
+    }
+    const std::uint32_t tag = shared_.flow.tag(index_);
+    if (op_.out == StepOut::half_words) {
+      const __half2 pair = clamped_halves(y, __shfl_down_sync(~0u, y, 1));
+      if (r.any && threadIdx.x % 2 == 0)
+        put(reinterpret_cast<std::uint64_t*>(r.out) + r.row / 2,
+            *reinterpret_cast<const std::uint32_t*>(&pair), tag);
+    } else if (r.any && op_.out == StepOut::words) {
+      put(reinterpret_cast<std::uint64_t*>(r.out) + r.row, y, tag);
+    } else if (r.any) {
+      r.out[r.row] = y;
+    }
   }
 
   const StepArg& arg_;
   Shared& shared_;
   const StepLinear& op_;
   const LinearArg& a_;
+  const std::uint32_t index_;
   const bool real_, paired_;
   Walk walk_;
 };
 
 // ---- The step ----
 
-__device__ __forceinline__ void add_norm(const StepAddNorm& o, float* scratch) {
+__device__ __forceinline__ void add_norm(const StepAddNorm& o, std::uint32_t index, Flow& flow,
+                                         float* scratch) {
   if (blockIdx.x != 0) return;
   float squares = 0;
   for (std::uint32_t i = threadIdx.x; i < o.width; i += kThreads) {
-    const float v = __ldcg(o.branch + i);
+    const float v = take_float(o.branch + i, flow.tag(index - 1), flow);
     squares += v * v;
   }
-  const float scale = rsqrtf(__fdividef(block_sum(squares, scratch), o.width) + o.eps);
-  for (std::uint32_t i = threadIdx.x; i < o.width; i += kThreads)
-    o.out[i] = __ldcg(o.residual + i) + __ldcg(o.branch + i) * scale * o.norm[i];
+  const float scale = rsqrtf(__fdividef(sum_of_block(squares, scratch), o.width) + o.eps);
+  for (std::uint32_t i = threadIdx.x; i < o.width; i += kThreads) {
+    const float v = take_float(o.branch + i, flow.tag(index - 1), flow);
+    put(o.out + i, residual(o.residual, o.residual_op, i, flow) + v * scale * o.norm[i], flow.tag(index));
+  }
+  sync_warps();  // scratch was read
 }
 
 // A function of its own: it needs most registers, the products none of what it keeps.
 template <int D>
-__device__ __noinline__ void attention(const StepArg& s, Shared& shared, const StepAttention& op) {
-  Attention<D>(op, shared.row, carve(s).region, s.region_bytes).run();
+__device__ __noinline__ void attend(const StepArg& s, Shared& shared, const StepAttention& op,
+                                    std::uint32_t index) {
+  Attention<D>(op, index, shared.row, shared.flow, carve(s).region, s.region_bytes).run();
 }
-
-// Op `i` into its place in shared memory, if there is one. All multiplying threads call.
-__device__ __forceinline__ void load_op(const StepArg& s, Shared& shared, std::uint32_t i) {
-  constexpr std::uint32_t kWords = sizeof(StepOp) / 16;
-  if (i < s.n_ops && threadIdx.x < kWords)
-    reinterpret_cast<uint4*>(shared.ops + i % kOpsAhead)[threadIdx.x] =
-        __ldg(reinterpret_cast<const uint4*>(s.ops + i) + threadIdx.x);
+template <int D>
+__device__ __forceinline__ void attention(const StepArg& s, Shared& shared, const StepAttention& op,
+                                          std::uint32_t index) {
+  attend<D>(s, shared, op, index);
+  add_parts<D>(op, index, shared.row, shared.flow, carve(s).region, s.region_bytes);
 }
 
 __device__ __forceinline__ void begin(const StepArg& s, Shared& shared) {
   for (std::uint32_t i = 0; i + 1 < kOpsAhead; i++) load_op(s, shared, i);
+  if (threadIdx.x < kLinearWarps)
+    shared.feeding[threadIdx.x].op = 0, shared.feeding[threadIdx.x].open = false;
   if (threadIdx.x < kLinearWarps * kSlots) barrier_init(carve(s).barriers + threadIdx.x);
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   if (threadIdx.x == kThreads - 1) {
     const StepHeader& h = *s.step.header;
     shared.row = {static_cast<std::uint32_t>(s.step.positions[0]), h.n_outputs, s.step.block_tables,
                   h.table_stride};
-    shared.stop = 0;
+    shared.flow = {(h.step + 1) * kStepTags, 0, s.step.abort};
     for (std::uint32_t& z : shared.zeros) z = 0;
   }
   __syncthreads();
@@ -467,38 +517,28 @@ __device__ __forceinline__ void step(const StepArg& s) {
   begin(s, shared);
   const int warp = threadIdx.x / 32;
   Ring ring{carve(s).rings + warp * s.ring_bytes, carve(s).barriers + warp * kSlots, s.ring_bytes};
-  std::uint32_t target = __ldcg(s.sync + 1), end_op = min(s.n_ops, static_cast<std::uint32_t>(kOpsAhead - 1));
+  std::uint32_t end_op = min(s.n_ops, static_cast<std::uint32_t>(kOpsAhead - 1));
   Feeder feeder(s, warp);
   feeder.fill(shared, end_op, ring);
-  Walk walk;
-  if (shared.ops[0].kind == StepKind::linear) walk = walk_of(shared.ops[0]);
   for (std::uint32_t i = 0; i < s.n_ops; i++) {
     const StepOp& op = shared.ops[i % kOpsAhead];
     if (op.kind == StepKind::linear) {
-      Linear(s, shared, op, walk, !op.linear.gather || shared.row.n_outputs != 0).run(ring, feeder, end_op);
+      if (i + 2 < end_op) prefetch_norm(shared.ops[(i + 2) % kOpsAhead]);
+      Linear product(s, shared, op, i, !op.linear.wanted || shared.row.n_outputs != 0);
+      end_op = product.run(ring, feeder, end_op);
     } else if (op.kind == StepKind::add_norm) {
-      add_norm(op.add, carve(s).scratch);
+      add_norm(op.add, i, shared.flow, carve(s).scratch);
     } else {
       const std::uint32_t dim = op.attention.kv.head_dim_k;
       if (dim == 64)
-        attention<64>(s, shared, op.attention);
+        attention<64>(s, shared, op.attention, i);
       else if (dim == 128)
-        attention<128>(s, shared, op.attention);
+        attention<128>(s, shared, op.attention, i);
       else
-        attention<256>(s, shared, op.attention);
+        attention<256>(s, shared, op.attention, i);
     }
-    if (i + 1 == s.n_ops) break;
     feeder.fill(shared, end_op, ring);  // leaves op i behind, also where the warp had no share of it
-    arrive(s, target);
-    load_op(s, shared, i + kOpsAhead - 1);  // into the place of op i - 1
-    const StepOp& next = shared.ops[(i + 1) % kOpsAhead];
-    if (i + 2 < s.n_ops) prefetch_norm(shared.ops[(i + 2) % kOpsAhead]);
-    if (next.kind == StepKind::linear) walk = walk_of(next);
-    if (!wait(s, shared, target)) return;
-    end_op = min(s.n_ops, i + kOpsAhead);
   }
-  // All blocks have read the count before the first barrier, and there is none after the last op.
-  if (blockIdx.x == 0 && threadIdx.x == 0) s.sync[1] = target;
 }
 
 }  // namespace

@@ -268,18 +268,13 @@ __device__ inline float block_sum(float v, float* scratch) {  // the same bits i
 // Eight columns i * 8 .. to shared memory: in halves, in operand order, with the sums of each sixteen. All
 // lanes call.
 template <int N>
-__device__ __forceinline__ void store_eight(const float (&v)[8], bool real, std::uint32_t i, __half* out,
-                                            float* sums, int row) {
-  __half2 h[4] = {};
+__device__ __forceinline__ void store_eight(const __half2 (&h)[4], std::uint32_t i, __half* out, float* sums,
+                                            int row) {
   float sum = 0;
-  if (real) {
 #pragma unroll
-    for (int k = 0; k < 4; k++) {
-      h[k] = __floats2half2_rn(fminf(fmaxf(v[2 * k], -65504.f), 65504.f),
-                               fminf(fmaxf(v[2 * k + 1], -65504.f), 65504.f));
-      const float2 f = __half22float2(h[k]);
-      sum += f.x + f.y;
-    }
+  for (int k = 0; k < 4; k++) {
+    const float2 f = __half22float2(h[k]);
+    sum += f.x + f.y;
   }
   const std::uint32_t u = i & 3, j = u >> 1, t = u & 1;
   __half* at = out + (i / 4) * 32;
@@ -296,6 +291,21 @@ __device__ __forceinline__ void store_eight(const float (&v)[8], bool real, std:
   }
   sum += __shfl_xor_sync(~0u, sum, 1);
   if ((i & 1) == 0) sums[(i / 2) * N + row] = sum;
+}
+
+__device__ __forceinline__ __half2 clamped_halves(float a, float b) {
+  return __floats2half2_rn(fminf(fmaxf(a, -65504.f), 65504.f), fminf(fmaxf(b, -65504.f), 65504.f));
+}
+
+// The same from floats; not `real`: zeros.
+template <int N>
+__device__ __forceinline__ void store_eight(const float (&v)[8], bool real, std::uint32_t i, __half* out,
+                                            float* sums, int row) {
+  __half2 h[4] = {};
+  if (real)
+#pragma unroll
+    for (int k = 0; k < 4; k++) h[k] = clamped_halves(v[2 * k], v[2 * k + 1]);
+  store_eight<N>(h, i, out, sums, row);
 }
 
 __device__ inline float activate(float x, bool gelu) {

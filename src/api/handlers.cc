@@ -164,6 +164,7 @@ Reply Handlers::tags() const {
                     {"model", m.name},
                     {"modified_at", rfc3339(m.modified)},
                     {"size", m.bytes},
+                    {"digest", m.digest},
                     {"details",
                      {{"format", "gguf"},
                       {"family", m.architecture},

@@ -145,6 +145,7 @@ TEST_F(ServerTest, ListsTheStore) {
   EXPECT_EQ(tags["models"][0]["name"], "plain");
   EXPECT_EQ(tags["models"][1]["name"], "tiny");
   EXPECT_EQ(tags["models"][1]["details"]["family"], "llama");
+  EXPECT_THAT(tags["models"][1]["digest"].get<std::string>(), ::testing::MatchesRegex("[0-9a-f]{64}"));
   EXPECT_EQ(Json::parse(ask("GET", "/v1/models").body)["data"][1]["id"], "tiny");
   EXPECT_EQ(Json::parse(ask("GET", "/v1/models/tiny").body)["id"], "tiny");
   EXPECT_EQ(ask("GET", "/v1/models/other").status, 404);
@@ -171,6 +172,8 @@ TEST_F(ServerTest, StreamsLinesThatAddUpToTheWholeAnswer) {
   EXPECT_EQ(whole["response"], text);  // same seed, same text
   EXPECT_EQ(whole["prompt_eval_count"], last["prompt_eval_count"]);
   EXPECT_TRUE(whole["strata"].contains("cached_tokens"));
+  request["options"]["num_predict"] = 1;
+  EXPECT_GT(Json::parse(ask("POST", "/api/generate", request.dump()).body)["eval_duration"], 0);
 }
 
 TEST_F(ServerTest, LoadsAndUnloadsOnEmptyPrompts) {

@@ -360,7 +360,10 @@ void Engine::Impl::take_token(const std::shared_ptr<State>& state, TokenId token
     return fail(state, ErrorKind::internal, fmt::format("a step sampled token {}", token));
   scheduler_.accept(*state, token);
   state->last_token = last_results_;
-  if (state->generated() == 1) state->first_token = last_results_;
+  if (state->generated() == 1) {
+    state->first_token = last_results_;
+    state->first_token_seconds = step_seconds_;
+  }
   if (text_.is_end(token)) return finish(state, DoneReason::stop);
   if (!state->push(text_.piece(token))) return finish(state, DoneReason::stop);
   if (state->tokens.size() >= state->max_tokens) finish(state, DoneReason::length);

@@ -41,7 +41,8 @@ struct Answer {
   std::uint32_t generated_tokens = 0;  // an end token counts
   std::int64_t queue_ns = 0;           // from submit() to the first step
   std::int64_t prompt_ns = 0;          // from the first step to the first token
-  std::int64_t generation_ns = 0;      // from the first token to the last
+  // From the first token to the last; of an only token, the step that gave it (which ends prompt_ns too).
+  std::int64_t generation_ns = 0;
   std::int64_t total_ns = 0;
   std::uint64_t seed = 0;         // the one used
   std::uint32_t preemptions = 0;  // times its pages were taken for an older request

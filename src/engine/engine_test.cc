@@ -73,6 +73,21 @@ TEST(Engine, StreamsTheAnswerOfOneRequest) {
   EXPECT_THAT(runner.faults, IsEmpty());
 }
 
+TEST(Engine, AnOnlyTokenTookItsStep) {
+  FakeRunner runner(small_info());
+  runner.step_time = std::chrono::milliseconds(3);
+  FakeText text;
+  Engine engine(runner, text);
+  auto generation = engine.submit(request_of(std::vector<TokenId>(40, 5), 1));  // prefill takes several steps
+  const Answer answer = generation.wait();
+  ASSERT_EQ(answer.generated_tokens, 1u);
+  ASSERT_GT(runner.info().limits.rows, 0u);
+  ASSERT_LT(runner.info().limits.rows, 40u);
+  EXPECT_GE(answer.generation_ns, 3'000'000);
+  EXPECT_LE(answer.generation_ns, answer.prompt_ns - 3'000'000);
+  EXPECT_EQ(answer.generated_tokens_per_second(), 0);
+}
+
 TEST(Engine, CallbacksEndWithExactlyOneDone) {
   FakeRunner runner(small_info());
   FakeText text;

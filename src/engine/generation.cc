@@ -68,7 +68,8 @@ void Generation::State::count(Answer& a) const {
   a.total_ns = nanoseconds(now - submitted);
   a.queue_ns = started ? nanoseconds(first_step - submitted) : a.total_ns;
   if (started) a.prompt_ns = nanoseconds((a.generated_tokens > 0 ? first_token : now) - first_step);
-  if (a.generated_tokens > 0) a.generation_ns = nanoseconds(last_token - first_token);
+  if (a.generated_tokens > 1) a.generation_ns = nanoseconds(last_token - first_token);
+  if (a.generated_tokens == 1) a.generation_ns = static_cast<std::int64_t>(first_token_seconds * 1e9);
   a.seed = sampling.seed;
   a.preemptions = preemptions;
   a.stop_string = stops.matched();

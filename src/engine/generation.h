@@ -39,6 +39,7 @@ struct Generation::State : Sequence {
   Utf8Stream utf8;
   StopMatcher stops{{}};
   EngineClock::time_point first_step, first_token, last_token;
+  double first_token_seconds = 0;  // of the step that gave it
   bool started = false;
   double limit_seconds[2] = {}, known_seconds[2] = {};  // [0] prompt, [1] generation
 

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/readable.h"
+#include "base/sha256.h"
 #include "gguf/gguf.h"
 #include "gguf/split.h"
 #include "gguf/summary.h"
@@ -92,6 +93,8 @@ StoredModel describe(const Candidate& candidate) {
   } catch (const Error& error) {
     model.error = error.what();
   }
+  model.digest = sha256_hex(
+      fmt::format("{}\n{}\n{}", model.name, model.bytes, model.modified.time_since_epoch().count()));
   return model;
 }
 

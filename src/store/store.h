@@ -17,6 +17,7 @@ struct StoredModel {
   std::filesystem::path path;
   std::uint64_t bytes = 0;  // all parts
   std::chrono::system_clock::time_point modified;
+  std::string digest;  // an id of name, size and time of change: a SHA-256 in hex, not that of the contents
   // From the metadata; empty or 0 when the file can't be read, and `error` says why.
   std::string architecture;
   std::uint64_t parameters = 0;  // weights, counted from the tensors

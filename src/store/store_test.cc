@@ -81,6 +81,18 @@ TEST_F(StoreTest, ListsModelsOfAllDirectories) {
   EXPECT_EQ(models[3].name, "SmolLM2-135M-Instruct.Q4_1");
 }
 
+TEST_F(StoreTest, ADigestIsTheFilesUntilItChanges) {
+  const fs::path file = write("own/alpha.gguf");
+  write("own/beta.gguf");
+  const auto digest = [&](std::size_t i) { return store().list().at(i).digest; };
+  const std::string before = digest(0);
+  EXPECT_EQ(before.size(), 64u);
+  EXPECT_EQ(digest(0), before);
+  EXPECT_NE(digest(1), before);
+  fs::last_write_time(file, fs::last_write_time(file) + std::chrono::seconds(1));
+  EXPECT_NE(digest(0), before);
+}
+
 TEST_F(StoreTest, ResolvesNamesWithoutCaseAndByBeginning) {
   const fs::path smol = write("cache/SmolLM2-135M-Instruct.Q4_1.gguf");
   const fs::path gemma = write("cache/gemma-3-270m-q4_k_m.gguf");

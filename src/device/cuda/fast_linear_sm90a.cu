@@ -78,9 +78,6 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
   if (lane < kSlots) barrier_init(barriers + warp * kSlots + lane);
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   __syncwarp();
-  __shared__ __align__(16) std::uint32_t nothing[4];
-  if (threadIdx.x < 4) nothing[threadIdx.x] = 0;  // seen by all after the first sync_warps()
-  const std::uint32_t zeros = shared_address(nothing);
   std::uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   Ring in{memory + warp * a.ring_bytes, barriers + warp * kSlots, a.ring_bytes}, out = in;
@@ -190,7 +187,7 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
           const std::uint32_t u = walk.unit - first_unit;
           barrier_wait(out.barriers + slot, parity);
           if constexpr (N == 1)
-            unit_one<T, false>(unit, x + u * kUnitCols, sums + u * 16, zeros, lane, chunks, acc);
+            unit_one<T, false>(unit, x + u * kUnitCols, sums + u * 16, lane, chunks, acc);
           else
             unit_many<T>(unit, x + u * kUnitCols, stride, sums + u * 16 * N, lane, column, chunks, acc);
           __syncwarp();

@@ -33,7 +33,6 @@ struct Shared {
   Flow flow;
   // By group of the phase: the partial sums [begin, end) that make it up.
   std::uint8_t begin[kPhaseGroups], end[kPhaseGroups];
-  alignas(16) std::uint32_t zeros[4];
 };
 
 // A block's dynamic shared memory. Made anew where it is used: pointers that went through memory would be
@@ -64,6 +63,60 @@ __device__ __forceinline__ Walk walk_of(const StepOp& op) {
   return Walk(a, a.epilogue == Epilogue::gate_up, 0, (blockIdx.x + op.rotation) % gridDim.x);
 }
 
+// A row group's units that one warp multiplies; none: units == 0.
+struct Run {
+  const std::uint8_t* from;
+  std::uint32_t units, unit_bytes, tail;  // tail: bytes of the last where it isn't whole, else 0
+};
+
+__device__ __forceinline__ Run take_group(const LinearArg& a, Position& at) {
+  Walk& share = at.share;
+  std::uint32_t g;
+  const Segment& s = share.locate(a, at.paired, share.group, g);
+  Run run;
+  run.unit_bytes = s.unit_bytes;
+  run.units = min(share.left, share.first_unit + share.units_now() - share.unit);
+  const std::uint32_t chunks = unit_chunks(a, share.unit + run.units - 1);
+  run.tail = chunks == 4 ? 0 : chunks * s.chunk_bytes;
+  run.from = s.w + g * s.group_bytes + static_cast<std::uint64_t>(share.unit) * s.unit_bytes;
+  share.left -= run.units;
+  share.unit = share.first_unit;
+  ++share.group;
+  return run;
+}
+
+// The warp's next one before op `end`. All lanes call. A function of its own: every type's loop calls it.
+__device__ __noinline__ Run next_run(Shared& shared, std::uint32_t end) {
+  const int warp = threadIdx.x / 32;
+  Position at = shared.feeding[warp];
+  Run run{};
+  __syncwarp();  // all have read it
+  while (at.op < end && run.units == 0) {
+    const StepOp& op = shared.ops[at.op % kOpsAhead];
+    if (!at.open && op.kind == StepKind::linear) {
+      at.paired = op.linear.linear.epilogue == Epilogue::gate_up;
+      at.share = walk_of(op);
+      at.share.left = 0;
+      if (!at.share.done()) at.share.open(warp);
+      at.open = true;
+    }
+    if (at.open && at.share.left != 0) {
+      run = take_group(op.linear.linear, at);
+      continue;
+    }
+    if (at.open && !at.share.done()) at.share.close();
+    if (at.open && !at.share.done()) {
+      at.share.open(warp);
+    } else {
+      ++at.op;
+      at.open = false;
+    }
+  }
+  if (threadIdx.x % 32 == 0) shared.feeding[warp] = at;
+  __syncwarp();
+  return run;
+}
+
 // Copies a warp's units of all ops into its ring, in the order in which the warp will multiply them.
 class Feeder {
  public:
@@ -77,68 +130,26 @@ class Feeder {
   // lanes call.
   __device__ __forceinline__ void fill(Shared& shared, std::uint32_t end, const Ring& eaten) {
     while (true) {
-      if (run_ == 0 && !find_group(shared, end)) return;
-      const std::uint32_t bytes = run_ == 1 && tail_ != 0 ? tail_ : unit_bytes_;
+      if (run_.units == 0) {
+        run_ = next_run(shared, end);
+        if (run_.units == 0) return;
+      }
+      const std::uint32_t bytes = run_.units == 1 && run_.tail != 0 ? run_.tail : run_.unit_bytes;
       const std::uint32_t pad = ring_.offset + bytes > ring_.size ? ring_.size - ring_.offset : 0;
       if (ring_.count - eaten.count >= kSlots || ring_.virt + pad + bytes - eaten.virt > ring_.size) return;
       const std::uint32_t slot = ring_.count % kSlots, at = ring_.place(bytes);
       if (threadIdx.x % 32 == 0) {
         barrier_expect(ring_.barriers + slot, bytes);
-        bulk_copy(ring_.base + at, from_, bytes, ring_.barriers + slot, policy_);
+        bulk_copy(ring_.base + at, run_.from, bytes, ring_.barriers + slot, policy_);
       }
-      from_ += unit_bytes_;
-      --run_;
+      run_.from += run_.unit_bytes;
+      --run_.units;
     }
   }
 
  private:
-  // The units of the warp's next row group; false: none before op `end`.
-  __device__ __forceinline__ bool find_group(Shared& shared, std::uint32_t end) {
-    const int warp = threadIdx.x / 32;
-    Position at = shared.feeding[warp];
-    __syncwarp();  // all have read it
-    while (at.op < end) {
-      const StepOp& op = shared.ops[at.op % kOpsAhead];
-      if (!at.open && op.kind == StepKind::linear) {
-        at.paired = op.linear.linear.epilogue == Epilogue::gate_up;
-        at.share = walk_of(op);
-        at.share.left = 0;
-        if (!at.share.done()) at.share.open(warp);
-        at.open = true;
-      }
-      if (at.open && at.share.left != 0) {
-        take_group(op.linear.linear, at);
-        break;
-      }
-      if (at.open && !at.share.done()) at.share.close();
-      if (at.open && !at.share.done()) {
-        at.share.open(warp);
-      } else {
-        ++at.op;
-        at.open = false;
-      }
-    }
-    if (threadIdx.x % 32 == 0) shared.feeding[warp] = at;
-    __syncwarp();
-    return run_ != 0;
-  }
-  __device__ __forceinline__ void take_group(const LinearArg& a, Position& at) {
-    Walk& share = at.share;
-    std::uint32_t g;
-    const Segment& s = share.locate(a, at.paired, share.group, g);
-    unit_bytes_ = s.unit_bytes;
-    run_ = min(share.left, share.first_unit + share.units_now() - share.unit);
-    const std::uint32_t chunks = unit_chunks(a, share.unit + run_ - 1);
-    tail_ = chunks == 4 ? 0 : chunks * s.chunk_bytes;
-    from_ = s.w + g * s.group_bytes + static_cast<std::uint64_t>(share.unit) * unit_bytes_;
-    share.left -= run_;
-    share.unit = share.first_unit;
-    ++share.group;
-  }
-
   Ring ring_{};
-  const std::uint8_t* from_ = nullptr;
-  std::uint32_t run_ = 0, unit_bytes_ = 0, tail_ = 0;  // of the group: units left, bytes, bytes of its last
+  Run run_{};
   std::uint64_t policy_;
 };
 
@@ -176,7 +187,6 @@ __device__ __forceinline__ void read_floats(const StepLinear& o, Flow& flow, flo
   }
   const auto* words = reinterpret_cast<const std::uint64_t*>(o.linear.x) + threadIdx.x * 8;
   const std::uint32_t tag = flow.tag(o.x_op);
-  if (threadIdx.x / 32 * 256 < cols) wait_first(words, tag, flow);
   std::uint32_t looks = 0;
   while (true) {
     bool all = true;
@@ -249,7 +259,6 @@ __device__ __forceinline__ void load_halves(const StepLinear& o, Flow& flow, std
 #pragma unroll 1
   for (std::uint32_t first = threadIdx.x; first < units * 32; first += Q * kThreads) {
     const auto* words = reinterpret_cast<const std::uint64_t*>(o.linear.x) + first * 4;
-    if (first / 32 * 256 < cols) wait_first(words, tag, flow);
     __half2 h[Q][4];
     std::uint32_t looks = 0;
     while (true) {
@@ -351,7 +360,6 @@ class Linear {
   __device__ __forceinline__ void run_units(std::uint32_t n, int last_chunks, Ring& ring, Feeder& feeder,
                                             std::uint32_t end_op, float (&acc)[2]) const {
     const int lane = threadIdx.x % 32;
-    const std::uint32_t zeros = shared_address(shared_.zeros);
     const auto next = [&](std::uint32_t bytes) {
       const std::uint32_t slot = ring.count % kSlots, parity = ring.count / kSlots & 1;
       const std::uint8_t* at = ring.base + ring.place(bytes);
@@ -363,9 +371,9 @@ class Linear {
 #pragma unroll 1
     for (; n != 0; n--, in += kUnitCols, in_sums += 16) {
       if (is_super(T) || n > 1 || last_chunks == 4)
-        unit_one<T, true>(next(unit_bytes(T)), in, in_sums, zeros, lane, 4, acc);
+        unit_one<T, true>(next(unit_bytes(T)), in, in_sums, lane, 4, acc);
       else
-        unit_one<T, false>(next(last_chunks * chunk_bytes(T)), in, in_sums, zeros, lane, last_chunks, acc);
+        unit_one<T, false>(next(last_chunks * chunk_bytes(T)), in, in_sums, lane, last_chunks, acc);
       __syncwarp();
       feeder.fill(shared_, end_op, ring);
     }
@@ -507,7 +515,6 @@ __device__ __forceinline__ void begin(const StepArg& s, Shared& shared) {
     shared.row = {static_cast<std::uint32_t>(s.step.positions[0]), h.n_outputs, s.step.block_tables,
                   h.table_stride};
     shared.flow = {(h.step + 1) * kStepTags, 0, s.step.abort};
-    for (std::uint32_t& z : shared.zeros) z = 0;
   }
   __syncthreads();
 }

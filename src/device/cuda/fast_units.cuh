@@ -5,9 +5,7 @@
 // leaves one partial sum per group it touched, and the block adds them in the warps' order, so results don't
 // depend on timing.
 //
-// One row: column s of mma's right operand holds sub-block s of the input and zeros elsewhere, so the eight
-// columns of the result are the eight sub-blocks' sums of a unit, scaled once. 2 .. 8 rows: the columns are
-// the rows.
+// One row: every column of mma's right operand is that row. 2 .. 8 rows: the columns are the rows.
 #pragma once
 
 #include "device/cuda/fast_args.h"
@@ -51,14 +49,14 @@ __device__ inline void bulk_copy(void* to, const void* from, std::uint32_t bytes
 // Sum of x * W over a unit for rows g and g + 8, this lane's share (sub-blocks 2t, 2t + 1). x: 256 halves in
 // operand order; sums: of each 16 of them. kWhole: the unit has 4 chunks.
 //
-// ldmatrix builds the right operand: row r of its 8 x 8 tiles is column r, so the lanes that name row s give
-// the address of sub-block s, the others that of 16 zero bytes (`zeros`).
+// Every column of mma's right operand is the one row of x, so that all lanes of a row hold each sub-block's
+// sum and each lane keeps those that it scales.
 template <int T, bool kWhole>
 __device__ __forceinline__ void unit_one(const std::uint8_t* unit, const __half* x, const float* sums,
-                                         std::uint32_t zeros, int lane, int chunks, float (&acc)[2]) {
-  const int g = lane / 4, t = lane % 4, row = lane % 8;
-  float c[2][4] = {};
-  const std::uint32_t mine = shared_address(x) + row * 64 + lane / 8 * 16;
+                                         int lane, int chunks, float (&acc)[2]) {
+  const int g = lane / 4, t = lane % 4;
+  const uint4* mine = reinterpret_cast<const uint4*>(x) + t;
+  float v[2][2] = {}, w[2][2] = {};  // [sub-block][row]; w: of columns 16 .. 31, where they have a scale
 #pragma unroll
   for (int chunk = 0; chunk < 4; chunk++) {
     if (!kWhole && chunk >= chunks) break;
@@ -66,12 +64,19 @@ __device__ __forceinline__ void unit_one(const std::uint8_t* unit, const __half*
     load_chunk<T>(unit + unit_header_bytes(T) + chunk * chunk_bytes(T), lane, a);
 #pragma unroll
     for (int sub = 0; sub < 2; sub++) {
-      std::uint32_t b[4];
-      asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                   : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
-                   : "r"(row == 2 * chunk + sub ? mine : zeros));
-      mma<T>(c[0], a[2 * sub], b[0], b[1]);
-      mma<T>(c[1], a[2 * sub + 1], b[2], b[3]);
+      const uint4 b = mine[(2 * chunk + sub) * 4];
+      float c[4] = {}, e[4] = {};
+      mma<T>(c, a[2 * sub], b.x, b.y);
+      if constexpr (T == kQ6_K) {
+        mma<T>(e, a[2 * sub + 1], b.z, b.w);
+      } else {
+        mma<T>(c, a[2 * sub + 1], b.z, b.w);
+      }
+#pragma unroll
+      for (int r = 0; r < 2; r++) {
+        v[sub][r] = t == chunk ? c[2 * r] : v[sub][r];
+        if constexpr (T == kQ6_K) w[sub][r] = t == chunk ? e[2 * r] : w[sub][r];
+      }
     }
   }
   if (!kWhole && t >= chunks) return;
@@ -81,10 +86,10 @@ __device__ __forceinline__ void unit_one(const std::uint8_t* unit, const __half*
   for (int r = 0; r < 2; r++) {
     const SubScale s0 = sub_scale<T>(unit, g + 8 * r, 2 * t), s1 = sub_scale<T>(unit, g + 8 * r, 2 * t + 1);
     if constexpr (T == kQ6_K) {
-      acc[r] += s0.d * (c[0][2 * r] * u0 - 32.f * s16.x) + s0.d16 * (c[1][2 * r] * u0 - 32.f * s16.y) +
-                s1.d * (c[0][2 * r + 1] * u1 - 32.f * s16.z) + s1.d16 * (c[1][2 * r + 1] * u1 - 32.f * s16.w);
+      acc[r] += s0.d * (v[0][r] * u0 - 32.f * s16.x) + s0.d16 * (w[0][r] * u0 - 32.f * s16.y) +
+                s1.d * (v[1][r] * u1 - 32.f * s16.z) + s1.d16 * (w[1][r] * u1 - 32.f * s16.w);
     } else {
-      acc[r] += s0.d * ((c[0][2 * r] + c[1][2 * r]) * u0) + s1.d * ((c[0][2 * r + 1] + c[1][2 * r + 1]) * u1);
+      acc[r] += s0.d * (v[0][r] * u0) + s1.d * (v[1][r] * u1);
       if constexpr (T != kMXFP4 && T != kF16 && T != kBF16)
         acc[r] -= s0.m * (s16.x + s16.y) + s1.m * (s16.z + s16.w);
     }
@@ -279,16 +284,10 @@ __device__ __forceinline__ void store_eight(const __half2 (&h)[4], std::uint32_t
   const std::uint32_t u = i & 3, j = u >> 1, t = u & 1;
   __half* at = out + (i / 4) * 32;
   const uint2* pairs = reinterpret_cast<const uint2*>(h);
-  if constexpr (N == 1) {
-    // ldmatrix's order: columns 16 j + 4 t + e at 16 j + 8 (e / 2) + 2 t + e % 2.
-    at += j * 16 + t * 4;
-    *reinterpret_cast<uint2*>(at) = make_uint2(pairs[0].x, pairs[1].x);
-    *reinterpret_cast<uint2*>(at + 8) = make_uint2(pairs[0].y, pairs[1].y);
-  } else {  // columns 16 j + 4 t + e at 8 t + 4 j + e
-    at += t * 16 + j * 4;
-    *reinterpret_cast<uint2*>(at) = pairs[0];
-    *reinterpret_cast<uint2*>(at + 8) = pairs[1];
-  }
+  // Columns 16 j + 4 t + e at 8 t + 4 j + e.
+  at += t * 16 + j * 4;
+  *reinterpret_cast<uint2*>(at) = pairs[0];
+  *reinterpret_cast<uint2*>(at + 8) = pairs[1];
   sum += __shfl_xor_sync(~0u, sum, 1);
   if ((i & 1) == 0) sums[(i / 2) * N + row] = sum;
 }

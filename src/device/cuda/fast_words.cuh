@@ -61,10 +61,4 @@ __device__ __forceinline__ float take_float(const std::uint64_t* word, std::uint
   return __uint_as_float(take(word, tag, flow));
 }
 
-// One lane waits before all look: a whole GPU that keeps asking takes the bandwidth that weights need.
-__device__ __forceinline__ void wait_first(const std::uint64_t* word, std::uint32_t tag, Flow& flow) {
-  if (threadIdx.x % 32 == 0) take(word, tag, flow);
-  __syncwarp();
-}
-
 }  // namespace strata::cuda::fast

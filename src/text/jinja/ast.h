@@ -1,6 +1,7 @@
 // What a template compiles to. Immutable after parsing.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>

@@ -2,6 +2,7 @@
 // keep_trailing_newline off.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>

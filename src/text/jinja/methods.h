@@ -1,6 +1,7 @@
 // Text operations that methods and filters share. Internal to jinja/.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>

@@ -244,7 +244,8 @@ class Surroundings(StrataTest):
         for mib in (48, 64, 96, 128, 192, 256, 1024):
             with self.subTest(mib=mib):
                 limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (mib << 20, mib << 20))
-                server = subprocess.Popen([BINARY, "serve", "--port", "0"], stdin=subprocess.DEVNULL,
+                # Unbuffered: communicate() doesn't see what a buffer holds beyond the first line.
+                server = subprocess.Popen([BINARY, "serve", "--port", "0"], stdin=subprocess.DEVNULL, bufsize=0,
                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=limit)
                 try:
                     first = server.stderr.readline().decode()

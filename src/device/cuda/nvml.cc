@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <type_traits>
 #include <vector>
 
 namespace strata::cuda {

@@ -168,11 +168,7 @@ class OnTheGpu(StrataTest):
     labels = "gpu"
 
     def setUp(self):
-        done = run("plan", self.synth(), "--device", "cuda0")
-        found = re.search(r"no CUDA: [^)]*", done.stderr)
-        if found:
-            raise unittest.SkipTest(found.group(0))
-        self.assertEqual(done.returncode, 0, done.stderr)
+        self.need_gpu()
 
     def test_answers_a_question(self):
         done = self.ok("run", need(SMOLLM2), QUESTION, "--temperature", "0", "--num-predict", "40", "--device", "cuda0")

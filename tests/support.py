@@ -53,6 +53,14 @@ class StrataTest(unittest.TestCase):
             assert done.returncode == 0, done.stderr
         return path
 
+    def need_gpu(self):
+        """Skips the test, saying why, where there is no GPU."""
+        done = run("plan", self.synth(), "--device", "cuda0")
+        found = re.search(r"no CUDA: [^)]*", done.stderr)
+        if found:
+            self.skipTest(found.group(0))
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def ok(self, *arguments, **options):
         done = run(*arguments, **options)
         self.assertEqual(done.returncode, 0, done.stderr)

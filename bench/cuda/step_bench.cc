@@ -4,8 +4,7 @@
 //
 //   step_bench SHAPE [READ_TB_PER_S]                 everything; SHAPE: 8b, 1b, 32b
 //   step_bench SHAPE READ_TB_PER_S op                ... and the time of each kind of op
-//   step_bench SHAPE READ_TB_PER_S 16x1@512          only steps of 16 streams with one token each at depth
-//   512
+//   step_bench SHAPE READ_TB_PER_S 16x1@512          only steps: 16 streams, one token each, at depth 512
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

@@ -110,7 +110,7 @@ Workspace lay_out(const Program& p, const StepLimits& limits, Mode mode) {
   w.last_sample = carve.take(limits.slots * sizeof(std::int32_t));
   w.sampled = carve.take(outputs * sizeof(std::int32_t));
   w.counts = carve.take(outputs * p.vocab_size * sizeof(std::uint32_t));
-  w.scratch_bytes = mode == Mode::exact ? 0 : fast_scratch_bytes(p, limits, mode);
+  w.scratch_bytes = fast_scratch_bytes(p, limits, mode);
   w.scratch = carve.take(w.scratch_bytes);
   w.bytes = carve.end();
   return w;

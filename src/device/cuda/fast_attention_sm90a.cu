@@ -10,25 +10,17 @@
 #include <cfloat>
 
 #include "device/cuda/fast_args.h"
+#include "device/cuda/fast_barrier.cuh"
 #include "device/cuda/fast_mma.cuh"
+#include "device/cuda/fast_softmax.cuh"
 #include "device/cuda/kv.cuh"
 
 namespace strata::cuda::fast {
 namespace {
 
-constexpr float kLog2e = 1.4426950408889634f;
-
-__device__ inline std::uint32_t shared_address(const void* p) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
-}
 __device__ inline void copy_async(void* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
 }
-__device__ inline std::uint32_t pack(float a, float b) {
-  const __half2 h = __floats2half2_rn(a, b);
-  return *reinterpret_cast<const std::uint32_t*>(&h);
-}
-
 // Before anything else, returning included: a grid that ended before its predecessor would let its own
 // successor start.
 __device__ inline void wait_for_predecessor() {
@@ -66,8 +58,8 @@ __device__ inline void start(Tile<D>& t, const AttentionTileArg& a, std::uint32_
         x = *reinterpret_cast<const float4*>(q + 32 * s + 8 * c);
         y = *reinterpret_cast<const float4*>(q + 32 * s + 8 * c + 4);
       }
-      t.q[2 * s][r] = pack(x.x, x.y), t.q[2 * s][2 + r] = pack(x.z, x.w);
-      t.q[2 * s + 1][r] = pack(y.x, y.y), t.q[2 * s + 1][2 + r] = pack(y.z, y.w);
+      t.q[2 * s][r] = pack_halves(x.x, x.y), t.q[2 * s][2 + r] = pack_halves(x.z, x.w);
+      t.q[2 * s + 1][r] = pack_halves(y.x, y.y), t.q[2 * s + 1][2 + r] = pack_halves(y.z, y.w);
     }
     t.most[r] = -FLT_MAX;
     t.sum[r] = 0;
@@ -118,39 +110,15 @@ __device__ inline void attend(Tile<D>& t, const AttentionTileArg& a, const __hal
       s[n][e] = x;
       most[r] = fmaxf(most[r], x);
     }
-  float keep[2], sum[2] = {};
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-    most[r] = fmaxf(most[r], __shfl_xor_sync(~0u, most[r], 1));
-    most[r] = fmaxf(most[r], __shfl_xor_sync(~0u, most[r], 2));
-    keep[r] = exp2f(t.most[r] - most[r]);
-    t.most[r] = most[r];
-  }
-#pragma unroll
-  for (int n = 0; n < 8; n++)
-#pragma unroll
-    for (int e = 0; e < 4; e++) {
-      const float p = s[n][e] == -FLT_MAX ? 0.f : exp2f(s[n][e] - most[e / 2]);
-      s[n][e] = p;
-      sum[e / 2] += p;
-    }
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-    sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
-    sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
-    t.sum[r] = t.sum[r] * keep[r] + sum[r];
-  }
-#pragma unroll
-  for (int n = 0; n < D / 8; n++)
-    t.o[n][0] *= keep[0], t.o[n][1] *= keep[0], t.o[n][2] *= keep[1], t.o[n][3] *= keep[1];
+  soften(s, most, t.most, t.sum, t.o);
   asm volatile("cp.async.wait_group 0;" ::: "memory");
   __syncwarp();
 #pragma unroll
   for (int kt = 0; kt < 4; kt++) {  // 16 tokens each
     if (first_key + kt * 16 >= end) break;
-    const std::uint32_t p[4] = {pack(s[2 * kt][0], s[2 * kt][1]), pack(s[2 * kt][2], s[2 * kt][3]),
-                                pack(s[2 * kt + 1][0], s[2 * kt + 1][1]),
-                                pack(s[2 * kt + 1][2], s[2 * kt + 1][3])};
+    const std::uint32_t p[4] = {
+        pack_halves(s[2 * kt][0], s[2 * kt][1]), pack_halves(s[2 * kt][2], s[2 * kt][3]),
+        pack_halves(s[2 * kt + 1][0], s[2 * kt + 1][1]), pack_halves(s[2 * kt + 1][2], s[2 * kt + 1][3])};
     const __half* at = shared + (kt * 16 + (lane & 7) + (lane >> 3 & 1) * 8) * kStride + (lane >> 4) * 8;
 #pragma unroll
     for (int n = 0; n < D / 16; n++) {

@@ -62,7 +62,8 @@ StepMemory step_memory(const Program& p) {
 
 std::uint64_t fast_scratch_bytes(const Program& program, const StepLimits& limits, Mode mode) {
   if (mode == Mode::exact) return 0;
-  return fast_step_offset(program, limits) + step_memory(program).bytes;
+  // Invariant mode has no step kernel.
+  return fast_step_offset(program, limits) + (mode == Mode::fast ? step_memory(program).bytes : 0);
 }
 
 }  // namespace strata::cuda

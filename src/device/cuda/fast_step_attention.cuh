@@ -4,6 +4,7 @@
 
 #include <cfloat>
 
+#include "device/cuda/fast_softmax.cuh"
 #include "device/cuda/fast_units.cuh"
 #include "device/cuda/fast_words.cuh"
 #include "device/cuda/kv.cuh"
@@ -18,13 +19,8 @@ struct StepRow {
   std::uint32_t table_stride;
 };
 
-constexpr float kLog2e = 1.4426950408889634f;
 constexpr int kTileKeys = 16;
 
-__device__ inline std::uint32_t pack_halves(float a, float b) {
-  const __half2 h = __floats2half2_rn(a, b);
-  return *reinterpret_cast<const std::uint32_t*>(&h);
-}
 __device__ inline std::uint32_t transpose(std::uint32_t tile) {  // 8 x 8 halves
   std::uint32_t out;
   asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(tile));
@@ -220,7 +216,7 @@ class Attention {
       for (int i = 0; i < kDims / 32; i++)
         w[n][i] =
             __ldcg(reinterpret_cast<const uint4*>(v + (n * 8 + g) * D + slice * kDims + 32 * i + 8 * c));
-    soften(s, x, first_key, begin, end);
+    weigh(s, x, first_key, begin, end);
     const std::uint32_t p[4] = {pack_halves(x[0][0], x[0][1]), pack_halves(x[0][2], x[0][3]),
                                 pack_halves(x[1][0], x[1][1]), pack_halves(x[1][2], x[1][3])};
 #pragma unroll
@@ -232,9 +228,9 @@ class Attention {
     }
   }
 
-  // Scores to weights under the running maximum.
-  __device__ __forceinline__ void soften(State& s, float (&x)[2][4], std::uint32_t first_key,
-                                         std::uint32_t begin, std::uint32_t end) const {
+  // Scores to weights: those of keys [begin, end) count.
+  __device__ __forceinline__ void weigh(State& s, float (&x)[2][4], std::uint32_t first_key,
+                                        std::uint32_t begin, std::uint32_t end) const {
     const int c = threadIdx.x % 4;
     float most[2] = {s.most[0], s.most[1]};
 #pragma unroll
@@ -248,30 +244,7 @@ class Attention {
         x[n][e] = y;
         most[e / 2] = fmaxf(most[e / 2], y);
       }
-    float keep[2], sum[2] = {};
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      most[r] = fmaxf(most[r], __shfl_xor_sync(~0u, most[r], 1));
-      most[r] = fmaxf(most[r], __shfl_xor_sync(~0u, most[r], 2));
-      keep[r] = exp2f(s.most[r] - most[r]);
-      s.most[r] = most[r];
-    }
-#pragma unroll
-    for (int n = 0; n < 2; n++)
-#pragma unroll
-      for (int e = 0; e < 4; e++) {
-        x[n][e] = x[n][e] == -FLT_MAX ? 0.f : exp2f(x[n][e] - most[e / 2]);
-        sum[e / 2] += x[n][e];
-      }
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
-      sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
-      s.sum[r] = s.sum[r] * keep[r] + sum[r];
-    }
-#pragma unroll
-    for (int n = 0; n < kDims / 8; n++)
-      s.o[n][0] *= keep[0], s.o[n][1] *= keep[0], s.o[n][2] *= keep[1], s.o[n][3] *= keep[1];
+    soften(x, most, s.most, s.sum, s.o);
   }
 
   // A worker's results for the real queries: per query {maximum, sum, -, -, values}.

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "device/cuda/fast_args.h"
+#include "device/cuda/fast_barrier.cuh"
 #include "device/cuda/fast_mma.cuh"
 
 namespace strata::cuda::fast {
@@ -16,26 +17,15 @@ namespace strata::cuda::fast {
 constexpr int kThreads = kLinearWarps * 32;
 constexpr int kSlots = 8;  // units in flight a warp, at most
 
-__device__ inline std::uint32_t shared_address(const void* p) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
-}
 // The 16 warps that multiply; a kernel may have others.
 __device__ inline void sync_warps() { asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory"); }
 
-__device__ inline void barrier_init(std::uint64_t* b) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(b)) : "memory");
-}
+__device__ inline void barrier_init(std::uint64_t* b) { barrier_init(shared_address(b), 1); }
 __device__ inline void barrier_expect(std::uint64_t* b, std::uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes)
-               : "memory");
+  barrier_expect(shared_address(b), bytes);
 }
 __device__ inline void barrier_wait(std::uint64_t* b, std::uint32_t parity) {
-  asm volatile(
-      "{\n .reg .pred done;\n"
-      "again:\n mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      " @!done bra again;\n}" ::"r"(shared_address(b)),
-      "r"(parity)
-      : "memory");
+  barrier_wait(shared_address(b), parity);
 }
 __device__ inline void bulk_copy(void* to, const void* from, std::uint32_t bytes, std::uint64_t* b,
                                  std::uint64_t policy) {
@@ -177,12 +167,6 @@ struct Share : Spans<kWhole> {
     }
   }
   __device__ std::uint32_t group_phases() const { return (local + kPhaseGroups - 1) / kPhaseGroups; }
-  __device__ std::uint32_t span_units() const {
-    if constexpr (kWhole)
-      return units;
-    else
-      return Of::span;
-  }
   __device__ std::uint32_t groups_now() const {
     return min(static_cast<std::uint32_t>(kPhaseGroups), local - group_phase * kPhaseGroups);
   }

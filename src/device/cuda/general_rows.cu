@@ -162,7 +162,7 @@ extern "C" __global__ void __launch_bounds__(kRopeWarps * 32)
 
 // grid: at least one block an SM; all of its dynamic shared memory becomes NaN (Gpu::poisons()).
 extern "C" __global__ void __launch_bounds__(256) general_poison(std::uint32_t bytes) {
-  extern __shared__ float heads[];
-  for (std::uint32_t i = threadIdx.x; i < bytes / 4; i += 256)
-    reinterpret_cast<volatile std::uint32_t*>(heads)[i] = 0xffffffff;
+  extern __shared__ std::uint32_t words[];
+  volatile std::uint32_t* all = words;
+  for (std::uint32_t i = threadIdx.x; i < bytes / 4; i += 256) all[i] = 0xffffffff;
 }

@@ -98,6 +98,9 @@ struct StepAttention {             // rotation and append too
   std::int32_t qkv_op;
   std::uint32_t n_heads, group, window;
   float scale, softcap;
+  std::uint32_t most_parts;        // blocks that share a KV head's keys, at most
+  std::uint32_t parts_reciprocal;  // block / most_parts == block * parts_reciprocal >> 16
+  std::uint32_t worker_bits;       // log2 of the workers (warps or groups of them) of a block
 };
 
 struct StepAddNorm {            // out = residual + norm(branch)
@@ -123,10 +126,24 @@ struct alignas(16) StepOp {
 struct StepArg {
   const StepOp* ops;
   std::uint32_t n_ops;
-  std::uint32_t ring_bytes;    // of one warp
-  std::uint32_t region_bytes;  // the input's row, or attention's
+  std::uint32_t ring_bytes;         // of one warp
+  std::uint32_t region_bytes;       // the input's row, or attention's
+  std::uint32_t blocks_reciprocal;  // n / blocks == n * blocks_reciprocal >> 32, for what a share takes
   StepView step;
 };
+
+inline constexpr std::uint32_t kStepStaticShared = 6912;  // what the step kernel declares itself, at most
+
+// Dynamic shared memory of the step kernel: partial sums of 16 rows by group of a phase and warp, a float a
+// warp, barriers; then the region (the input's row, or attention's) and the rings.
+inline constexpr std::uint32_t kStepPhaseGroups = 32,
+                               kStepSlots = 8;  // slots: units in flight a warp, at most
+inline constexpr std::uint32_t kStepScratchOffset = (kStepPhaseGroups + kLinearWarps) * 16 * 4,
+                               kStepBarrierOffset = kStepScratchOffset + kLinearWarps * 4,
+                               kStepRegionOffset =
+                                   (kStepBarrierOffset + kLinearWarps * kStepSlots * 8 + 127) / 128 * 128;
+// Floats of attention's part for the row's own key, value and scores, head_dim d.
+constexpr std::uint32_t kStepOwnFloats(std::uint32_t d) { return 2 * d + 16; }
 
 inline constexpr std::uint32_t kStepParts = 16;   // blocks that share the keys of one KV head, at most
 inline constexpr std::uint32_t kStepTags = 1024;  // tags of a step, more than its ops

@@ -7,8 +7,6 @@
 // fast_attention_*: a tile's keys stay with its warp. fast_attention_split_*: a row's pages are dealt out to
 // `workers` warps (page p to worker p mod workers, counted from the row's first page); fast_attention_combine
 // merges them in order.
-#include <cfloat>
-
 #include "device/cuda/fast_args.h"
 #include "device/cuda/fast_barrier.cuh"
 #include "device/cuda/fast_mma.cuh"
@@ -61,7 +59,7 @@ __device__ inline void start(Tile<D>& t, const AttentionTileArg& a, std::uint32_
       t.q[2 * s][r] = pack_halves(x.x, x.y), t.q[2 * s][2 + r] = pack_halves(x.z, x.w);
       t.q[2 * s + 1][r] = pack_halves(y.x, y.y), t.q[2 * s + 1][2 + r] = pack_halves(y.z, y.w);
     }
-    t.most[r] = -FLT_MAX;
+    t.most[r] = kLeastScore;
     t.sum[r] = 0;
   }
 #pragma unroll
@@ -97,20 +95,19 @@ __device__ inline void attend(Tile<D>& t, const AttentionTileArg& a, const __hal
       mma_f16(s[n], t.q[2 * i + 1], b[i].z, b[i].w);
     }
   }
-  float most[2] = {t.most[0], t.most[1]};
+  to_scores(s, a.scale, a.softcap);
 #pragma unroll
-  for (int n = 0; n < 8; n++)
+  for (int r = 0; r < 2; r++) {
+    if (first_key >= keys[r].begin && first_key + kPageTokens <= keys[r].end) continue;
 #pragma unroll
-    for (int e = 0; e < 4; e++) {
-      const int r = e / 2;
-      const std::uint32_t key = first_key + n * 8 + 2 * c + (e & 1);
-      float x = s[n][e] * a.scale;
-      if (a.softcap > 0) x = a.softcap * tanhf(x / a.softcap);
-      x = key >= keys[r].begin && key < keys[r].end ? x * kLog2e : -FLT_MAX;
-      s[n][e] = x;
-      most[r] = fmaxf(most[r], x);
-    }
-  soften(s, most, t.most, t.sum, t.o);
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+      for (int e = 0; e < 2; e++) {
+        const std::uint32_t key = first_key + n * 8 + 2 * c + e;
+        if (key < keys[r].begin || key >= keys[r].end) s[n][2 * r + e] = kNoScore;
+      }
+  }
+  soften(s, t.most, t.sum, t.o);
   asm volatile("cp.async.wait_group 0;" ::: "memory");
   __syncwarp();
 #pragma unroll
@@ -175,8 +172,8 @@ __device__ inline void whole(const AttentionTileArg& a, const StepView& step, co
       float scale = 1.f, sum = t.sum[r];
       if (a.sinks) {
         const float sink = a.sinks[head] * kLog2e, top = fmaxf(t.most[r], sink);
-        scale = exp2f(t.most[r] - top);
-        sum = sum * scale + exp2f(sink - top);
+        scale = power_of_two(t.most[r] - top);
+        sum = sum * scale + power_of_two(sink - top);
       }
       scale = sum > 0 ? scale / sum : 0.f;
       float* out = a.out + (static_cast<std::uint64_t>(first + token) * a.n_heads + head) * D + 2 * c;
@@ -233,15 +230,15 @@ __device__ inline void combine(const AttentionTileArg& a, const StepView& step) 
   const std::uint32_t pages = (keys.end - 1) / kPageTokens - keys.begin / kPageTokens + 1;
   const std::uint32_t n = min(pages, a.workers);
   const float* from = a.partials + (static_cast<std::uint64_t>(row) * a.n_heads + head) * a.workers * (D + 4);
-  float most = a.sinks ? a.sinks[head] * kLog2e : -FLT_MAX;
+  float most = a.sinks ? a.sinks[head] * kLog2e : kLeastScore;
   const float first = most;
 #pragma unroll 8
   for (std::uint32_t w = 0; w < n; w++) most = fmaxf(most, __ldcg(from + w * (D + 4)));
-  float sum = a.sinks ? exp2f(first - most) : 0.f, value = 0;
+  float sum = a.sinks ? power_of_two(first - most) : 0.f, value = 0;
 #pragma unroll 8
   for (std::uint32_t w = 0; w < n; w++) {
     const float* p = from + w * (D + 4);
-    const float f = exp2f(__ldcg(p) - most);
+    const float f = power_of_two(__ldcg(p) - most);
     sum += f * __ldcg(p + 1);
     value += f * __ldcg(p + 4 + threadIdx.x);
   }

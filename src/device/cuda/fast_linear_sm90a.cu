@@ -81,7 +81,9 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
   std::uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   Ring in{memory + warp * a.ring_bytes, barriers + warp * kSlots, a.ring_bytes}, out = in;
-  Share<kPhaseGroups> ahead(a, paired, a.unit_span, blockIdx.x), walk = ahead;
+  Share<kPhaseGroups> ahead(a, paired, a.unit_span, a.groups * blockIdx.x / gridDim.x,
+                            a.groups * (blockIdx.x + 1) / gridDim.x),
+      walk = ahead;
   if (!ahead.done()) ahead.open(warp);
   fill(a, paired, ahead, in, 0, 0, warp, lane, policy);
 

@@ -9,7 +9,6 @@ namespace strata::cuda::fast {
 namespace {
 
 constexpr const char* kKernel = "fast_step";
-constexpr std::uint32_t kStaticShared = 5120;  // what the kernel declares itself, rounded up
 constexpr std::uint32_t kBlockThreads = kLinearWarps * 32;
 constexpr std::uint32_t kMostNormed = 2 * 8 * kBlockThreads;  // columns that stay in registers
 constexpr std::uint32_t kMergeBytes = 40 << 10;  // attention's, at most: more would shorten the rings
@@ -149,13 +148,17 @@ class StepWriter {
     s.kv = kv;
     s.n_heads = o.n_heads, s.group = group, s.window = a->window;
     s.scale = a->scale, s.softcap = a->softcap;
+    s.most_parts = std::min(kStepParts, in_.gpu.sms / kv.n_kv_heads);
+    ok_ = ok_ && s.most_parts != 0;
+    if (!ok_) return;
+    s.parts_reciprocal = 65536 / s.most_parts + 1;
+    const std::uint32_t worker = group * (d + 4) * 4, most = kLinearWarps * 64 / d;
+    while ((2u << s.worker_bits) <= most && (worker << (s.worker_bits + 1)) <= kMergeBytes) ++s.worker_bits;
     push(StepKind::attention).attention = s;
     wrote(a->out, StepOut::half_words);
-    const std::uint32_t queries = 16 * (d + 8) * 2, worker = group * (d + 4) * 4,
-                        workers = kLinearWarps * 64 / d;
-    const std::uint32_t merge =
-        std::max({std::min(workers * worker, kMergeBytes), worker, kLinearWarps * d * 4u});
-    region_bytes_ = std::max(region_bytes_, queries + merge);
+    const std::uint32_t queries = 16 * d * 2,
+                        merge = std::max(worker << s.worker_bits, kLinearWarps * d * 4u);
+    region_bytes_ = std::max(region_bytes_, queries + kStepOwnFloats(d) * 4 + merge);
   }
   void add(const AttentionOp&) {}  // with its RopeAppendOp
   void add(const ResidualLinearOp& o) {
@@ -191,18 +194,20 @@ class StepWriter {
 
   // Shares the shared memory out; false: the GPU has too little.
   bool fit(StepKernel& kernel, CompileServices& services) {
-    constexpr std::uint32_t kPartial = (32 + kLinearWarps) * 16 * 4;  // as in the kernel, and its barriers:
-    constexpr std::uint32_t kBarriers = kLinearWarps * 8 * 8 + kLinearWarps * 4;
     const std::uint32_t region = (std::max(region_bytes_, 1024u) + 127) / 128 * 128;
-    const std::uint32_t fixed = region + kPartial + kBarriers,
-                        total = in_.gpu.shared_per_block - kStaticShared;
+    const std::uint32_t fixed = kStepRegionOffset + region,
+                        total = in_.gpu.shared_per_block - kStepStaticShared;
     if (!services.has_kernel(kKernel) || total < fixed) return false;
     const std::uint32_t ring = (total - fixed) / kLinearWarps / 128 * 128;
     if (ring < largest_unit_) return false;
     kernel.blocks_ = in_.gpu.sms;
     kernel.shared_bytes_ = ring * kLinearWarps + fixed;
-    kernel.arg_ = {pointer<const StepOp>(memory_ + space_.ops), static_cast<std::uint32_t>(ops_.size()), ring,
-                   region, in_.step};
+    kernel.arg_ = {pointer<const StepOp>(memory_ + space_.ops),
+                   static_cast<std::uint32_t>(ops_.size()),
+                   ring,
+                   region,
+                   static_cast<std::uint32_t>((std::uint64_t{1} << 32) / kernel.blocks_ + 1),
+                   in_.step};
     return services.blocks_per_sm(kKernel, kBlockThreads, kernel.shared_bytes_) >= 1;
   }
 

@@ -2,13 +2,9 @@
 // few rows.
 #pragma once
 
-#include <cfloat>
-
 #include "device/cuda/fast_softmax.cuh"
 #include "device/cuda/fast_units.cuh"
 #include "device/cuda/fast_words.cuh"
-#include "device/cuda/kv.cuh"
-#include "device/cuda/rope.cuh"
 
 namespace strata::cuda::fast {
 
@@ -37,8 +33,8 @@ template <int D>
 __device__ __forceinline__ void write(const StepAttention& a, std::uint32_t tag, std::uint32_t head,
                                       std::uint32_t d, Sum s) {
   if (a.sinks) {
-    const float sink = a.sinks[head] * kLog2e, top = fmaxf(s.most, sink), f = exp2f(s.most - top);
-    s.sum = s.sum * f + exp2f(sink - top);
+    const float sink = a.sinks[head] * kLog2e, top = fmaxf(s.most, sink), f = power_of_two(s.most - top);
+    s.sum = s.sum * f + power_of_two(sink - top);
     s.value *= f;
   }
   const float y = s.sum > 0 ? __fdividef(s.value, s.sum) : 0.f;
@@ -75,55 +71,95 @@ __device__ __forceinline__ void read_parts(const std::uint64_t* words, std::uint
 
 constexpr int kDims = 64;  // of the values that a warp sums: more would not fit its registers
 
-__device__ __forceinline__ std::uint32_t most_parts(const StepAttention& a) {
-  return min(kStepParts, max(1u, gridDim.x / a.kv.n_kv_heads));
-}
-
-// How a KV head's keys are shared out: in tiles, over parts (blocks) and workers (kDims of the values a
-// warp).
-template <int D>
+// How the keys before the row's own are shared out: in tiles, dealt in turn to parts (blocks) and in these to
+// workers (kDims of the values a warp).
 struct Cut {
   std::uint32_t begin, end;    // keys
   std::uint32_t first, tiles;  // of the keys
-  std::uint32_t floats;        // of a worker's result
-  std::uint32_t workers, parts;
-  __device__ __forceinline__ Cut(const StepAttention& a, const StepRow& row, std::uint32_t region_bytes,
-                                 std::uint32_t most) {
-    end = row.position + 1;
-    begin = a.window && end > a.window ? end - a.window : 0;
+  std::uint32_t parts;
+  __device__ __forceinline__ Cut(const StepAttention& a, std::uint32_t position) {
+    end = position;
+    begin = a.window && position >= a.window ? position + 1 - a.window : 0;
     first = begin / kTileKeys;
-    tiles = (end - 1) / kTileKeys - first + 1;
-    floats = a.group * (D + 4);
-    const std::uint32_t room = (region_bytes - 16 * (D + 8) * 2) / 4 / floats;
-    workers = min(static_cast<std::uint32_t>(kLinearWarps * kDims / D), room);
-    parts = min(most, (tiles + 2 * workers - 1) / (2 * workers));  // to share is worth two tiles a warp
+    tiles = end > begin ? (end - 1) / kTileKeys - first + 1 : 0;
+    const std::uint32_t two = 2u << a.worker_bits;  // to share is worth two tiles a worker
+    parts = max(1u, min(a.most_parts, (tiles + two - 1) >> (a.worker_bits + 1)));
   }
 };
 
+// Which KV head and which of its parts is this block's; false: none.
+__device__ __forceinline__ bool find_part(const StepAttention& a, std::uint32_t& kv_head,
+                                          std::uint32_t& part) {
+  kv_head = blockIdx.x * a.parts_reciprocal >> 16;
+  part = blockIdx.x - kv_head * a.most_parts;
+  return kv_head < a.kv.n_kv_heads;
+}
+
 // One block's part of the row and a KV head: queries x keys of 16 in tiles, dealt to the warps in turn. The
 // state's values go through mma as right operands: their 8 x 8 tiles are transposed in registers.
+//
+// What counts is the chain from the product before to the result, and how many instructions it has: the first
+// tile is read before the product is there, and the row's own key and value go straight to the sum, so that
+// no tile waits for them.
 template <int D>
 class Attention {
  public:
   static constexpr int kSlices = D / kDims;
-  static constexpr int kStride = D + 8;
+  static constexpr int kKeyDims = D < 128 ? D : 128;  // of keys in registers at once
+  static constexpr int kEach = D / 32;                // neighbouring dimensions of a head that a lane holds
 
-  // Op `index` of the step; region: shared memory of region_bytes.
+  // Op `index` of the step; region: shared memory.
   __device__ __forceinline__ Attention(const StepAttention& a, std::uint32_t index, const StepRow& row,
-                                       Flow& flow, std::uint8_t* region, std::uint32_t region_bytes)
+                                       Flow& flow, std::uint8_t* region)
       : a_(a),
         row_(row),
         flow_(flow),
         in_tag_(flow.tag(a.qkv_op)),
         tag_(flow.tag(index)),
-        region_bytes_(region_bytes) {
-    q_ = reinterpret_cast<__half*>(region);
-    merge_ = reinterpret_cast<float*>(region + 16 * kStride * 2);
+        cut_(a, row.position) {
+    q_ = reinterpret_cast<std::uint32_t*>(region);
+    own_ = reinterpret_cast<float*>(region + 16 * D * 2);
+    merge_ = own_ + kStepOwnFloats(D);
   }
 
   __device__ __forceinline__ void run() {
-    const std::uint32_t heads = a_.kv.n_kv_heads, parts = most_parts(a_);
-    for (std::uint32_t i = blockIdx.x; i < heads * parts; i += gridDim.x) item(i / parts, i % parts, parts);
+    std::uint32_t kv_head, part;
+    if (!find_part(a_, kv_head, part) || part >= cut_.parts) return;
+    int lane = threadIdx.x % 32;
+    const std::uint32_t warp = threadIdx.x / 32, worker = warp / kSlices, slice = warp % kSlices;
+    const std::uint32_t step = cut_.parts << a_.worker_bits;
+    // The first tile of this worker.
+    std::uint32_t t = worker >> a_.worker_bits ? cut_.tiles : worker * cut_.parts + part;
+    Keys k;
+    std::uint64_t tile = tile_of(t < cut_.tiles ? t : 0, kv_head);
+    // Also where there is none: registers without a value would be kept from the kernel's start.
+    k.read(tile, 0, lane);
+#pragma unroll 1
+    for (std::uint32_t r = warp; r < a_.group + (part == 0 ? 2 : 0); r += kLinearWarps) prepare(r, kv_head);
+    sync_warps();
+    if (part == 0 && warp < a_.group) score(warp);
+    State s;
+#pragma unroll
+    for (auto& o : s.o) o[0] = o[1] = o[2] = o[3] = 0;
+    s.most[0] = s.most[1] = kLeastScore, s.sum[0] = s.sum[1] = 0;
+#pragma unroll 1
+    while (t < cut_.tiles) {
+      asm volatile("" : "+r"(lane)::"memory");  // or queries and addresses would be kept in registers
+      float x[2][4] = {};
+#pragma unroll
+      for (int piece = 0; piece < D / kKeyDims; piece++) {
+        if (piece != 0) k.read(tile, piece, lane);
+        multiply(x, k, piece, lane);
+      }
+      Values v;  // not before: the keys were in their registers
+      v.read(tile + a_.kv.v_offset, slice, lane);
+      weigh(s, x, (cut_.first + t) * kTileKeys, lane);
+      add(s, x, v);
+      if ((t += step) < cut_.tiles) k.read(tile = tile_of(t, kv_head), 0, lane);
+    }
+    if (worker >> a_.worker_bits == 0) store(s, merge_ + worker * a_.group * (D + 4), slice);
+    sync_warps();
+    join(kv_head, part);
     sync_warps();  // the region was read
   }
 
@@ -131,54 +167,146 @@ class Attention {
   __device__ __forceinline__ std::int32_t page_of(std::uint32_t index) const {
     return row_.tables[static_cast<std::uint64_t>(a_.kv.group) * row_.table_stride + index];
   }
+  // Address of token `at`'s key in its page.
+  __device__ __forceinline__ std::uint64_t address(std::int32_t page, std::uint32_t kv_head,
+                                                   std::uint32_t at) const {
+    return a_.kv.base + page * a_.kv.page_bytes + (kv_head * kPageTokens + at % kPageTokens) * (D * 2u);
+  }
+  __device__ __forceinline__ std::uint64_t tile_of(std::uint32_t t, std::uint32_t kv_head) const {
+    const std::uint32_t key = (cut_.first + t) * kTileKeys;
+    return address(max(page_of(key / kPageTokens), 0), kv_head, key);
+  }
 
-  // A head of the product before, by one warp.
-  __device__ __forceinline__ void read_head(const std::uint64_t* words, float* head) const {
-    const std::uint32_t lane = threadIdx.x % 32;
-    ulonglong2 w[D / 64];
+  // kKeyDims dimensions of a tile's 16 keys: what the lane needs as right operands.
+  struct Keys {
+    uint4 b[2][kKeyDims / 32];
+    __device__ __forceinline__ void read(std::uint64_t tile, int piece, int lane) {
+      const int g = lane / 4, c = lane % 4;
+      const auto* k = reinterpret_cast<const uint4*>(tile) + g * (D / 8) + c + piece * (kKeyDims / 8);
+#pragma unroll
+      for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int i = 0; i < kKeyDims / 32; i++) b[n][i] = __ldcg(k + n * D + 4 * i);
+    }
+  };
+  struct Values {
+    uint4 w[2][kDims / 32];
+    __device__ __forceinline__ void read(std::uint64_t tile, std::uint32_t slice, int lane) {
+      const int g = lane / 4, c = lane % 4;
+      const auto* v = reinterpret_cast<const uint4*>(tile) + slice * (kDims / 8) + g * (D / 8) + c;
+#pragma unroll
+      for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int i = 0; i < kDims / 32; i++) w[n][i] = __ldcg(v + n * D + 4 * i);
+    }
+  };
+
+  // Cosine and sine of the lane's dimensions, and where each one's partner in the rotation stands.
+  __device__ __forceinline__ void read_rotation(float2 (&turn)[kEach], int& partner) const {
+    const RopeArg& rope = a_.rope;
+    const std::uint32_t half = rope.n_rot / 2, d = threadIdx.x % 32 * kEach;
+    const bool low = d < half;
+    partner = !rope.halves ? 0 : low ? static_cast<int>(half) : -static_cast<int>(half);
+#pragma unroll
+    for (int e = 0; e < kEach; e++) {
+      turn[e] = make_float2(1.f, 0.f);
+      if (rope.cos_sin && d + e < rope.n_rot)
+        turn[e] = reinterpret_cast<const float2*>(
+            rope.cos_sin)[rope.halves ? d + e - (low ? 0 : half) : (d + e) / 2];
+    }
+  }
+
+  // Head `r` of the product before, by one warp: normed and rotated, a query to halves, the row's own key and
+  // value (r = group, group + 1) to their page too.
+  __device__ __forceinline__ void prepare(std::uint32_t r, std::uint32_t kv_head) const {
+    const std::uint32_t d = threadIdx.x % 32 * kEach;
+    const bool query = r < a_.group, value = r == a_.group + 1;
+    const std::uint64_t* words =
+        query ? a_.q + (kv_head * a_.group + r) * D : (value ? a_.v : a_.k) + kv_head * D;
+    const float* norm = query ? a_.q_norm : value ? nullptr : a_.k_norm;
+    float2 turn[kEach];
+    int partner;
+    float x[kEach], w[kEach];
+    read_rotation(turn, partner);
+#pragma unroll
+    for (int e = 0; e < kEach; e++) w[e] = norm ? __ldg(norm + d + e) : 1.f;
+    const std::int32_t page = query ? -1 : page_of(row_.position / kPageTokens);
+    read_words(words + d, x);
+    if (norm) {
+      float squares = 0;
+#pragma unroll
+      for (int e = 0; e < kEach; e++) squares += x[e] * x[e];
+      for (int i = 16; i; i /= 2) squares += __shfl_xor_sync(~0u, squares, i);
+      const float scale = rsqrtf(squares * (1.f / D) + (query ? a_.q_eps : a_.k_eps));
+#pragma unroll
+      for (int e = 0; e < kEach; e++) x[e] *= scale * w[e];
+    }
+    if (!value) {
+      float* head = merge_ + threadIdx.x / 32 * D;
+#pragma unroll
+      for (int e = 0; e < kEach; e++) head[d + e] = x[e];
+      __syncwarp();
+#pragma unroll
+      for (int e = 0; e < kEach; e++) {
+        const float y = head[partner ? d + e + partner : (d + e) ^ 1];
+        const bool first = partner ? partner > 0 : (e & 1) == 0;
+        x[e] = x[e] * turn[e].x + (first ? -y : y) * turn[e].y;
+      }
+      __syncwarp();
+    }
+    std::uint32_t h[kEach / 2];
+#pragma unroll
+    for (int e = 0; e < kEach; e += 2) h[e / 2] = pack_halves(x[e], x[e + 1]);
+    if (query) {
+#pragma unroll
+      for (int e = 0; e < kEach / 2; e++) q_[word_of(r, d + 2 * e)] = h[e];
+      return;
+    }
+    float* own = own_ + (value ? D : 0) + d;
+    const std::uint64_t to = address(page, kv_head, row_.position) + (value ? a_.kv.v_offset : 0) + d * 2;
+#pragma unroll
+    for (int e = 0; e < kEach / 2; e++) {
+      *reinterpret_cast<float2*>(own + 2 * e) = __half22float2(*reinterpret_cast<const __half2*>(&h[e]));
+      if (page >= 0) reinterpret_cast<std::uint32_t*>(to)[e] = h[e];
+    }
+  }
+
+  // A lane's words of a head, once they are there.
+  __device__ __forceinline__ void read_words(const std::uint64_t* words, float (&x)[kEach]) const {
     std::uint32_t looks = 0;
     while (true) {
       bool all = true;
 #pragma unroll
-      for (int i = 0; i < D / 64; i++) {
-        w[i] = look(words + (i * 32 + lane) * 2);
-        all = all && has(w[i], in_tag_);
+      for (int i = 0; i < kEach / 2; i++) {
+        const ulonglong2 w = look(words + 2 * i);
+        all = all && has(w, in_tag_);
+        x[2 * i] = __uint_as_float(static_cast<std::uint32_t>(w.x));
+        x[2 * i + 1] = __uint_as_float(static_cast<std::uint32_t>(w.y));
       }
       if (all || hopeless(flow_, looks)) break;
     }
-#pragma unroll
-    for (int i = 0; i < D / 64; i++)
-      reinterpret_cast<float2*>(head)[i * 32 + lane] =
-          make_float2(__uint_as_float(static_cast<std::uint32_t>(w[i].x)),
-                      __uint_as_float(static_cast<std::uint32_t>(w[i].y)));
     __syncwarp();
   }
 
-  __device__ __forceinline__ void append(std::uint32_t kv_head, bool key, bool value) const {
-    const std::uint32_t position = row_.position;
-    const std::int32_t page = page_of(position / kPageTokens);
-    if (page < 0) return;
-    float* head = merge_ + threadIdx.x / 32 * D;
-    const std::uint64_t at = std::uint64_t{kv_head} * D;
-    if (key) {
-      read_head(a_.k + at, head);
-      norm_and_rotate(head, D, a_.k_norm, a_.k_eps, a_.rope, 0);
-      kv_store(a_.kv, page, false, kv_head, position % kPageTokens, head);
-      __syncwarp();
-    }
-    if (value) {
-      read_head(a_.v + at, head);
-      kv_store(a_.kv, page, true, kv_head, position % kPageTokens, head);
-    }
+  // Where dimensions d and d + 1 of query r are: in the order in which lanes take them as left operands (a
+  // lane has columns 8 c .. 8 c + 7 of every 32).
+  __device__ __forceinline__ static std::uint32_t word_of(std::uint32_t r, std::uint32_t d) {
+    return ((d / 32 * 2 + d % 8 / 4) * 32 + r % 8 * 4 + d % 32 / 8) * 4 + d % 4 / 2 * 2 + r / 8;
   }
 
-  __device__ __forceinline__ void load_query(std::uint32_t kv_head) const {
-    const std::uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    if (warp >= a_.group) return;
-    float* head = merge_ + warp * D;
-    read_head(a_.q + (kv_head * a_.group + warp) * D, head);
-    norm_and_rotate(head, D, a_.q_norm, a_.q_eps, a_.rope, 0);
-    for (int i = lane; i < D; i += 32) q_[warp * kStride + i] = __float2half_rn(head[i]);
+  // Of query i and the row's own key.
+  __device__ __forceinline__ void score(std::uint32_t i) const {
+    const std::uint32_t d = threadIdx.x % 32 * kEach;
+    float sum = 0;
+#pragma unroll
+    for (int e = 0; e < kEach; e += 2) {
+      const float2 q = __half22float2(*reinterpret_cast<const __half2*>(q_ + word_of(i, d + e)));
+      sum += q.x * own_[d + e] + q.y * own_[d + e + 1];
+    }
+    for (int n = 16; n; n /= 2) sum += __shfl_xor_sync(~0u, sum, n);
+    float x[1][4] = {{sum, sum, sum, sum}};
+    to_scores(x, a_.scale, a_.softcap);
+    if (d == 0) own_[2 * D + i] = x[0][0];
   }
 
   struct State {
@@ -186,65 +314,48 @@ class Attention {
     float most[2], sum[2];  // of queries g and g + 8; the maximum in powers of two
   };
 
-  // Adds the keys of one tile.
-  __device__ __forceinline__ void attend(State& s, const __half* k, const __half* v, std::uint32_t first_key,
-                                         std::uint32_t begin, std::uint32_t end, int slice) const {
-    const int lane = threadIdx.x % 32, g = lane / 4, c = lane % 4;
-    float x[2][4] = {};
-    uint4 b[2][D / 32];
+  // Adds to the scores of a tile's keys what kKeyDims dimensions give.
+  __device__ __forceinline__ void multiply(float (&x)[2][4], const Keys& k, int piece, int lane) const {
 #pragma unroll
-    for (int n = 0; n < 2; n++)
+    for (int i = 0; i < kKeyDims / 32; i++)
 #pragma unroll
-      for (int i = 0; i < D / 32; i++)
-        b[n][i] = __ldcg(reinterpret_cast<const uint4*>(k + (n * 8 + g) * D + 32 * i + 8 * c));
+      for (int half = 0; half < 2; half++) {
+        std::uint32_t q[4];  // volatile: or all would be kept in registers from tile to tile
+        asm volatile("ld.volatile.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(q[0]), "=r"(q[1]), "=r"(q[2]), "=r"(q[3])
+                     : "r"(shared_address(q_ + ((piece * (kKeyDims / 16) + 2 * i + half) * 32 + lane) * 4)));
 #pragma unroll
-    for (int i = 0; i < D / 32; i++) {
-      const uint4 lo = *reinterpret_cast<const uint4*>(q_ + g * kStride + 32 * i + 8 * c);
-      const uint4 hi = *reinterpret_cast<const uint4*>(q_ + (g + 8) * kStride + 32 * i + 8 * c);
-      const std::uint32_t q0[4] = {lo.x, hi.x, lo.y, hi.y}, q1[4] = {lo.z, hi.z, lo.w, hi.w};
-#pragma unroll
-      for (int n = 0; n < 2; n++) {
-        mma_f16(x[n], q0, b[n][i].x, b[n][i].y);
-        mma_f16(x[n], q1, b[n][i].z, b[n][i].w);
+        for (int n = 0; n < 2; n++)
+          half ? mma_f16(x[n], q, k.b[n][i].z, k.b[n][i].w) : mma_f16(x[n], q, k.b[n][i].x, k.b[n][i].y);
       }
+  }
+
+  // Scores to weights.
+  __device__ __forceinline__ void weigh(State& s, float (&x)[2][4], std::uint32_t first_key, int lane) const {
+    to_scores(x, a_.scale, a_.softcap);
+    if (first_key < cut_.begin || first_key + kTileKeys > cut_.end) {
+#pragma unroll
+      for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+          const std::uint32_t key = first_key + n * 8 + lane % 4 * 2 + (e & 1);
+          if (key < cut_.begin || key >= cut_.end) x[n][e] = kNoScore;
+        }
     }
-    // Not before: the keys were in their registers.
-    uint4 w[2][kDims / 32];
-#pragma unroll
-    for (int n = 0; n < 2; n++)
-#pragma unroll
-      for (int i = 0; i < kDims / 32; i++)
-        w[n][i] =
-            __ldcg(reinterpret_cast<const uint4*>(v + (n * 8 + g) * D + slice * kDims + 32 * i + 8 * c));
-    weigh(s, x, first_key, begin, end);
+    soften(x, s.most, s.sum, s.o);
+  }
+
+  // The values of a tile under their weights.
+  __device__ __forceinline__ void add(State& s, const float (&x)[2][4], const Values& v) const {
     const std::uint32_t p[4] = {pack_halves(x[0][0], x[0][1]), pack_halves(x[0][2], x[0][3]),
                                 pack_halves(x[1][0], x[1][1]), pack_halves(x[1][2], x[1][3])};
 #pragma unroll
     for (int i = 0; i < kDims / 32; i++) {
-      const std::uint32_t lo[4] = {w[0][i].x, w[0][i].y, w[0][i].z, w[0][i].w},
-                          hi[4] = {w[1][i].x, w[1][i].y, w[1][i].z, w[1][i].w};
+      const uint4 &a = v.w[0][i], &b = v.w[1][i];
+      const std::uint32_t lo[4] = {a.x, a.y, a.z, a.w}, hi[4] = {b.x, b.y, b.z, b.w};
 #pragma unroll
       for (int q = 0; q < 4; q++) mma_f16(s.o[4 * i + q], p, transpose(lo[q]), transpose(hi[q]));
     }
-  }
-
-  // Scores to weights: those of keys [begin, end) count.
-  __device__ __forceinline__ void weigh(State& s, float (&x)[2][4], std::uint32_t first_key,
-                                        std::uint32_t begin, std::uint32_t end) const {
-    const int c = threadIdx.x % 4;
-    float most[2] = {s.most[0], s.most[1]};
-#pragma unroll
-    for (int n = 0; n < 2; n++)
-#pragma unroll
-      for (int e = 0; e < 4; e++) {
-        const std::uint32_t key = first_key + n * 8 + 2 * c + (e & 1);
-        float y = x[n][e] * a_.scale;
-        if (a_.softcap > 0) y = a_.softcap * tanhf(__fdividef(y, a_.softcap));
-        y = key >= begin && key < end ? y * kLog2e : -FLT_MAX;
-        x[n][e] = y;
-        most[e / 2] = fmaxf(most[e / 2], y);
-      }
-    soften(x, most, s.most, s.sum, s.o);
   }
 
   // A worker's results for the real queries: per query {maximum, sum, -, -, values}.
@@ -266,69 +377,40 @@ class Attention {
     }
   }
 
-  // The workers' results for query i's dimension d, in order; `from`: the first worker's of the query.
-  __device__ __forceinline__ Sum add(const float* from, std::uint32_t n, std::uint32_t stride,
-                                     std::uint32_t d) const {
-    Sum r{-FLT_MAX, 0, 0};
+  // Dimension d of query i: the workers' results in order, after the row's own key where `own`.
+  __device__ __forceinline__ Sum gather(std::uint32_t i, std::uint32_t d, bool own) const {
+    const std::uint32_t stride = a_.group * (D + 4), workers = 1u << a_.worker_bits;
+    const float* from = merge_ + i * (D + 4);
+    Sum r{own ? own_[2 * D + i] : kLeastScore, 0, 0};
+    const float mine = r.most;
 #pragma unroll 4
-    for (std::uint32_t w = 0; w < n; w++) r.most = fmaxf(r.most, from[w * stride]);
+    for (std::uint32_t w = 0; w < workers; w++) r.most = fmaxf(r.most, from[w * stride]);
+    if (own) {
+      r.sum = power_of_two(mine - r.most);
+      r.value = r.sum * own_[D + d];
+    }
 #pragma unroll 4
-    for (std::uint32_t w = 0; w < n; w++) {
+    for (std::uint32_t w = 0; w < workers; w++) {
       const float* p = from + w * stride;
-      const float f = exp2f(p[0] - r.most);
+      const float f = power_of_two(p[0] - r.most);
       r.sum += f * p[1];
       r.value += f * p[4 + d];
     }
     return r;
   }
 
-  __device__ __forceinline__ void item(std::uint32_t kv_head, std::uint32_t part, std::uint32_t parts) {
-    const Cut<D> cut(a_, row_, region_bytes_, parts);
-    const std::uint32_t begin = cut.begin, end = cut.end, first = cut.first, floats = cut.floats,
-                        workers = cut.workers;
-    parts = cut.parts;
-    if (part >= parts) return;
-    const std::uint32_t from = cut.tiles * part / parts, to = cut.tiles * (part + 1) / parts;
-    sync_warps();  // shared memory is free again
-    load_query(kv_head);
-    const std::uint32_t warp = threadIdx.x / 32;
-    if (part + 1 == parts && warp >= kLinearWarps - 2) {
-      __syncwarp();
-      append(kv_head, warp == kLinearWarps - 2, warp == kLinearWarps - 1);
-    }
-    sync_warps();
-    const std::uint32_t worker = warp / kSlices, slice = warp % kSlices;
-    State s;
-#pragma unroll
-    for (auto& o : s.o) o[0] = o[1] = o[2] = o[3] = 0;
-    s.most[0] = s.most[1] = -FLT_MAX, s.sum[0] = s.sum[1] = 0;
-    if (worker < workers)
-      for (std::uint32_t t = from + worker; t < to; t += workers) {
-        const std::uint32_t key = (first + t) * kTileKeys;
-        const std::int32_t page = page_of(key / kPageTokens);
-        if (page < 0) continue;
-        const std::uint64_t at = (static_cast<std::uint64_t>(kv_head) * kPageTokens + key % kPageTokens) * D;
-        const auto* base = reinterpret_cast<const __half*>(a_.kv.base + page * a_.kv.page_bytes);
-        attend(s, base + at, base + a_.kv.v_offset / 2 + at, key, begin, end, slice);
-      }
-    const std::uint32_t active = min(workers, to - from);
-    if (worker < active) store(s, merge_ + worker * floats, slice);
-    sync_warps();
-    join(kv_head, part, parts, active, floats);
-  }
-
-  // The workers' results; with several parts, add_parts() goes on.
-  __device__ __forceinline__ void join(std::uint32_t kv_head, std::uint32_t part, std::uint32_t parts,
-                                       std::uint32_t active, std::uint32_t floats) const {
+  // With several parts, add_parts() goes on.
+  __device__ __forceinline__ void join(std::uint32_t kv_head, std::uint32_t part) const {
+#pragma unroll 1
     for (std::uint32_t e = threadIdx.x; e < a_.group * D; e += kThreads) {
       const std::uint32_t i = e / D, d = e % D, head = kv_head * a_.group + i;
-      const Sum r = add(merge_ + i * (D + 4), active, floats, d);
-      if (parts == 1) {
+      const Sum r = gather(i, d, part == 0);
+      if (cut_.parts == 1) {
         write<D>(a_, tag_, head, d, r);
         continue;
       }
       std::uint64_t* to = part_words<D>(a_, head, part);
-      if (d == 0) put(to, r.sum > 0 ? r.most + log2f(r.sum) : -FLT_MAX, tag_);
+      if (d == 0) put(to, r.sum > 0 ? r.most + log2f(r.sum) : kLeastScore, tag_);
       put(to + 1 + d, r.sum > 0 ? __fdividef(r.value, r.sum) : 0.f, tag_);
     }
   }
@@ -336,21 +418,21 @@ class Attention {
   const StepAttention& a_;
   const StepRow& row_;
   Flow& flow_;
-  const std::uint32_t in_tag_, tag_, region_bytes_;
-  __half* q_;     // [16 queries][kStride]
-  float* merge_;  // heads on their way to halves or pages, then the workers' results
+  const std::uint32_t in_tag_, tag_;
+  const Cut cut_;
+  std::uint32_t* q_;  // 16 queries, by word_of()
+  float* own_;        // the row's own key and value, rounded as in their page, and its score with each query
+  float* merge_;      // heads on their way to halves or pages, then the workers' results
 };
 
-// Where keys were shared out over parts, the block of the first adds them. A function of its own: inside
-// attention the compiler would take its registers from the tiles.
+// Where keys were shared out over parts, the block of the first adds them.
 template <int D>
-__device__ __noinline__ void add_parts(const StepAttention& a, std::uint32_t index, const StepRow& row,
-                                       Flow& flow, std::uint8_t* region, std::uint32_t region_bytes) {
+__device__ __forceinline__ void add_parts(const StepAttention& a, std::uint32_t index, const StepRow& row,
+                                          Flow& flow, std::uint8_t* region) {
   constexpr int kAtOnce = 8;
-  const std::uint32_t most = most_parts(a), kv_head = blockIdx.x / most, tag = flow.tag(index);
-  if (blockIdx.x % most != 0 || kv_head >= a.kv.n_kv_heads) return;
-  const std::uint32_t parts = Cut<D>(a, row, region_bytes, most).parts;
-  if (parts == 1) return;
+  std::uint32_t kv_head, part;
+  const std::uint32_t parts = Cut(a, row.position).parts, tag = flow.tag(index);
+  if (parts == 1 || !find_part(a, kv_head, part) || part != 0) return;
   float* shares = reinterpret_cast<float*>(region);  // [queries][parts]
   for (std::uint32_t n = threadIdx.x; n < a.group * parts; n += kThreads)
     shares[n] = take_float(part_words<D>(a, kv_head * a.group + n / parts, n % parts), tag, flow);
@@ -359,17 +441,17 @@ __device__ __noinline__ void add_parts(const StepAttention& a, std::uint32_t ind
     const std::uint32_t i = e / D, d = e % D, head = kv_head * a.group + i;
     const float* share = shares + i * parts;
     const std::uint64_t* words = part_words<D>(a, head, 0) + 1 + d;
-    Sum r{-FLT_MAX, 0, 0};
+    Sum r{kLeastScore, 0, 0};
 #pragma unroll 1
     for (std::uint32_t p = 0; p < parts; p++) r.most = fmaxf(r.most, share[p]);
 #pragma unroll 1
     for (std::uint32_t first = 0; first < parts; first += kAtOnce, words += kAtOnce * (D + 1)) {
-      float value[kAtOnce];
+      float value[kAtOnce] = {};  // what may be uninitialised is live, here in the whole kernel
       read_parts<D>(words, parts - first, tag, flow, value);
 #pragma unroll
       for (int p = 0; p < kAtOnce; p++)
         if (first + p < parts) {
-          const float f = exp2f(share[first + p] - r.most);
+          const float f = power_of_two(share[first + p] - r.most);
           r.sum += f;
           r.value += f * value[p];
         }

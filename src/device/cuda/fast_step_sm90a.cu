@@ -1,296 +1,25 @@
 // A whole step of one row as one kernel: every block walks the ops in order and waits only for the values it
-// needs (fast_words.cuh). Weights never depend on the step, so each warp's ring (fast_units.cuh) runs ahead
-// over op boundaries: memory keeps streaming while blocks wait, norm and attend.
-//
-// What was measured to count here: nothing may live in local memory (the rings leave the L1 cache so little
-// that each access goes to L2), and code that runs once an op costs about five cycles an instruction
-// (fetching it).
+// needs (fast_words.cuh). Weights never depend on the step, so each warp's ring (fast_step_stream.cuh) runs
+// ahead over op boundaries: memory keeps streaming while blocks wait, norm and attend.
 //
 // All blocks must be resident (cooperative launch); every spin ends when the abort word is set.
-#include "device/cuda/fast_step_attention.cuh"
-#include "device/cuda/fast_units.cuh"
-#include "device/cuda/fast_words.cuh"
+#include "device/cuda/fast_step_input.cuh"
+#include "device/cuda/fast_step_stream.cuh"
 
 namespace strata::cuda::fast {
 namespace {
 
-constexpr int kOpsAhead = 8;  // descriptors in shared memory
-
-constexpr int kPhaseGroups = 32;
-using Walk = Share<kPhaseGroups, true>;
-
-// Where a warp's feeder is among the ops: needed once a group, so it takes no registers.
-struct Position {
-  Walk share;
-  std::uint32_t op;
-  bool paired, open;
-};
-
-struct Shared {
-  Position feeding[kLinearWarps];
-  StepOp ops[kOpsAhead];  // op i at i mod kOpsAhead
-  StepRow row;
-  Flow flow;
-  // By group of the phase: the partial sums [begin, end) that make it up.
-  std::uint8_t begin[kPhaseGroups], end[kPhaseGroups];
-};
-
-// A block's dynamic shared memory. Made anew where it is used: pointers that went through memory would be
-// generic.
-struct Memory {
-  std::uint8_t* rings;
-  std::uint8_t* region;  // input rows and their sums, or attention's
-  float* partial;        // [phase groups + warps][16 rows]
-  float* scratch;        // [warps]
-  std::uint64_t* barriers;
-};
-
-__device__ __forceinline__ Memory carve(const StepArg& s) {
-  extern __shared__ __align__(128) std::uint8_t memory[];
-  Memory m;
-  m.rings = memory;
-  m.region = memory + kLinearWarps * s.ring_bytes;
-  m.partial = reinterpret_cast<float*>(m.region + s.region_bytes);
-  m.scratch = m.partial + (kPhaseGroups + kLinearWarps) * 16;
-  m.barriers = reinterpret_cast<std::uint64_t*>(m.scratch + kLinearWarps);
-  return m;
-}
-
-// ---- Weights ahead ----
-
-__device__ __forceinline__ Walk walk_of(const StepOp& op) {
-  const LinearArg& a = op.linear.linear;
-  return Walk(a, a.epilogue == Epilogue::gate_up, 0, (blockIdx.x + op.rotation) % gridDim.x);
-}
-
-// A row group's units that one warp multiplies; none: units == 0.
-struct Run {
-  const std::uint8_t* from;
-  std::uint32_t units, unit_bytes, tail;  // tail: bytes of the last where it isn't whole, else 0
-};
-
-__device__ __forceinline__ Run take_group(const LinearArg& a, Position& at) {
-  Walk& share = at.share;
-  std::uint32_t g;
-  const Segment& s = share.locate(a, at.paired, share.group, g);
-  Run run;
-  run.unit_bytes = s.unit_bytes;
-  run.units = min(share.left, share.first_unit + share.units_now() - share.unit);
-  const std::uint32_t chunks = unit_chunks(a, share.unit + run.units - 1);
-  run.tail = chunks == 4 ? 0 : chunks * s.chunk_bytes;
-  run.from = s.w + g * s.group_bytes + static_cast<std::uint64_t>(share.unit) * s.unit_bytes;
-  share.left -= run.units;
-  share.unit = share.first_unit;
-  ++share.group;
-  return run;
-}
-
-// The warp's next one before op `end`. All lanes call. A function of its own: every type's loop calls it.
-__device__ __noinline__ Run next_run(Shared& shared, std::uint32_t end) {
-  const int warp = threadIdx.x / 32;
-  Position at = shared.feeding[warp];
-  Run run{};
-  __syncwarp();  // all have read it
-  while (at.op < end && run.units == 0) {
-    const StepOp& op = shared.ops[at.op % kOpsAhead];
-    if (!at.open && op.kind == StepKind::linear) {
-      at.paired = op.linear.linear.epilogue == Epilogue::gate_up;
-      at.share = walk_of(op);
-      at.share.left = 0;
-      if (!at.share.done()) at.share.open(warp);
-      at.open = true;
-    }
-    if (at.open && at.share.left != 0) {
-      run = take_group(op.linear.linear, at);
-      continue;
-    }
-    if (at.open && !at.share.done()) at.share.close();
-    if (at.open && !at.share.done()) {
-      at.share.open(warp);
-    } else {
-      ++at.op;
-      at.open = false;
-    }
-  }
-  if (threadIdx.x % 32 == 0) shared.feeding[warp] = at;
-  __syncwarp();
-  return run;
-}
-
-// Copies a warp's units of all ops into its ring, in the order in which the warp will multiply them.
-class Feeder {
- public:
-  __device__ __forceinline__ Feeder(const StepArg& s, int warp) {
-    const Memory m = carve(s);
-    ring_ = {m.rings + warp * s.ring_bytes, m.barriers + warp * kSlots, s.ring_bytes};
-    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy_));
-  }
-
-  // Until the ring is full or op `end`, whose descriptor isn't there. `eaten`: the ring's reading side. All
-  // lanes call.
-  __device__ __forceinline__ void fill(Shared& shared, std::uint32_t end, const Ring& eaten) {
-    while (true) {
-      if (run_.units == 0) {
-        run_ = next_run(shared, end);
-        if (run_.units == 0) return;
-      }
-      const std::uint32_t bytes = run_.units == 1 && run_.tail != 0 ? run_.tail : run_.unit_bytes;
-      const std::uint32_t pad = ring_.offset + bytes > ring_.size ? ring_.size - ring_.offset : 0;
-      if (ring_.count - eaten.count >= kSlots || ring_.virt + pad + bytes - eaten.virt > ring_.size) return;
-      const std::uint32_t slot = ring_.count % kSlots, at = ring_.place(bytes);
-      if (threadIdx.x % 32 == 0) {
-        barrier_expect(ring_.barriers + slot, bytes);
-        bulk_copy(ring_.base + at, run_.from, bytes, ring_.barriers + slot, policy_);
-      }
-      run_.from += run_.unit_bytes;
-      --run_.units;
-    }
-  }
-
- private:
-  Ring ring_{};
-  Run run_{};
-  std::uint64_t policy_;
-};
-
-// ---- Input of a product ----
-
-// The same bits in every multiplying thread. `scratch` is free again after the next sync_warps().
-__device__ __forceinline__ float sum_of_block(float v, float* scratch) {
-  for (int i = 16; i; i /= 2) v += __shfl_xor_sync(~0u, v, i);
-  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
-  sync_warps();
-  float s = 0;
-#pragma unroll
-  for (int i = 0; i < kLinearWarps / 4; i++) {
-    const float4 f = reinterpret_cast<const float4*>(scratch)[i];
-    s += (f.x + f.y) + (f.z + f.w);
-  }
-  return s;
-}
-
-// Eight floats of each of Q pieces of the input, from words or from before the kernel; zeros beyond its end.
-template <int Q>
-__device__ __forceinline__ void read_floats(const StepLinear& o, Flow& flow, float (&v)[Q][8]) {
-  const std::uint32_t cols = o.linear.cols;
-  if (o.x_op == kBeforeStep) {
-#pragma unroll
-    for (int q = 0; q < Q; q++)
-#pragma unroll
-      for (int k = 0; k < 2; k++) {
-        const std::uint32_t col = (threadIdx.x + q * kThreads) * 8;
-        const float4 f =
-            col < cols ? __ldcg(reinterpret_cast<const float4*>(o.linear.x + col) + k) : float4{};
-        v[q][4 * k] = f.x, v[q][4 * k + 1] = f.y, v[q][4 * k + 2] = f.z, v[q][4 * k + 3] = f.w;
-      }
-    return;
-  }
-  const auto* words = reinterpret_cast<const std::uint64_t*>(o.linear.x) + threadIdx.x * 8;
-  const std::uint32_t tag = flow.tag(o.x_op);
-  std::uint32_t looks = 0;
-  while (true) {
-    bool all = true;
-#pragma unroll
-    for (int q = 0; q < Q; q++)
-#pragma unroll
-      for (int k = 0; k < 4; k++) {
-        const bool real = (threadIdx.x + q * kThreads) * 8 < cols;
-        const ulonglong2 w = real ? look(words + q * kThreads * 8 + 2 * k) : ulonglong2{};
-        all = all && (!real || has(w, tag));
-        v[q][2 * k] = __uint_as_float(static_cast<std::uint32_t>(w.x));
-        v[q][2 * k + 1] = __uint_as_float(static_cast<std::uint32_t>(w.y));
-      }
-    if (all || hopeless(flow, looks)) return;
-  }
-}
-
-__device__ __forceinline__ void read_norm(const float* norm, std::uint32_t col, float (&w)[8]) {
-#pragma unroll
-  for (int k = 0; k < 2; k++) {
-    const float4 f = __ldg(reinterpret_cast<const float4*>(norm + col) + k);
-    w[4 * k] = f.x, w[4 * k + 1] = f.y, w[4 * k + 2] = f.z, w[4 * k + 3] = f.w;
-  }
-}
-
-// Brings an op's norm into L2 before it is its turn.
-__device__ __forceinline__ void prefetch_norm(const StepOp& op) {
-  if (op.kind != StepKind::linear || !op.linear.linear.norm || blockIdx.x != 0) return;
-  for (std::uint32_t i = threadIdx.x; i < op.linear.linear.cols / 32; i += kThreads)
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(op.linear.linear.norm + i * 32));
-}
-
-// A row of up to Q x 4096 normed columns: read once, it stays in registers between norm and conversion.
-template <int Q>
-__device__ __forceinline__ void load_normed(const StepLinear& o, Flow& flow, std::uint32_t units,
-                                            float* scratch, __half* x, float* sums) {
-  const LinearArg& a = o.linear;
-  float v[Q][8], w[Q][8] = {}, squares = 0;
-#pragma unroll
-  for (int q = 0; q < Q; q++) {
-    const std::uint32_t col = (threadIdx.x + q * kThreads) * 8;
-    if (col < a.cols) read_norm(a.norm, col, w[q]);
-  }
-  read_floats<Q>(o, flow, v);
-#pragma unroll
-  for (int q = 0; q < Q; q++)
-#pragma unroll
-    for (int k = 0; k < 8; k++) squares += v[q][k] * v[q][k];
-  const float scale = rsqrtf(__fdividef(sum_of_block(squares, scratch), a.cols) + a.eps);
-#pragma unroll
-  for (int q = 0; q < Q; q++) {
-    const std::uint32_t i = threadIdx.x + q * kThreads, col = i * 8;
-    if (i >= units * 32) continue;  // whole warps
-#pragma unroll
-    for (int k = 0; k < 8; k++) v[q][k] *= scale * w[q][k];
-    if (o.normed && blockIdx.x == 0 && col < a.cols) {
-      float4* to = reinterpret_cast<float4*>(o.normed + col);
-      to[0] = make_float4(v[q][0], v[q][1], v[q][2], v[q][3]);
-      to[1] = make_float4(v[q][4], v[q][5], v[q][6], v[q][7]);
-    }
-    store_eight<1>(v[q], col < a.cols, i, x, sums, 0);
-  }
-}
-
-// A row of half words, four pieces of each thread at a time.
-__device__ __forceinline__ void load_halves(const StepLinear& o, Flow& flow, std::uint32_t units, __half* x,
-                                            float* sums) {
-  constexpr int Q = 4;
-  const std::uint32_t tag = flow.tag(o.x_op), cols = o.linear.cols;
-#pragma unroll 1
-  for (std::uint32_t first = threadIdx.x; first < units * 32; first += Q * kThreads) {
-    const auto* words = reinterpret_cast<const std::uint64_t*>(o.linear.x) + first * 4;
-    __half2 h[Q][4];
-    std::uint32_t looks = 0;
-    while (true) {
-      bool all = true;
-#pragma unroll
-      for (int q = 0; q < Q; q++)
-#pragma unroll
-        for (int k = 0; k < 2; k++) {
-          const bool real = (first + q * kThreads) * 8 < cols;
-          const ulonglong2 w = real ? look(words + q * kThreads * 4 + 2 * k) : ulonglong2{};
-          all = all && (!real || has(w, tag));
-          const std::uint32_t pairs[2] = {static_cast<std::uint32_t>(w.x), static_cast<std::uint32_t>(w.y)};
-          h[q][2 * k] = *reinterpret_cast<const __half2*>(&pairs[0]);
-          h[q][2 * k + 1] = *reinterpret_cast<const __half2*>(&pairs[1]);
-        }
-      if (all || hopeless(flow, looks)) break;
-    }
-#pragma unroll
-    for (int q = 0; q < Q; q++)
-      if (first + q * kThreads < units * 32) store_eight<1>(h[q], first + q * kThreads, x, sums, 0);
-  }
-}
-
-// ---- A product ----
-
-// Op `i` into its place in shared memory, if there is one. All multiplying threads call.
+// Op `i` into its place in shared memory, by one warp. It is there after wait_for_ops() and a barrier.
 __device__ __forceinline__ void load_op(const StepArg& s, Shared& shared, std::uint32_t i) {
-  constexpr std::uint32_t kWords = sizeof(StepOp) / 16;
-  if (i < s.n_ops && threadIdx.x < kWords)
-    reinterpret_cast<uint4*>(shared.ops + i % kOpsAhead)[threadIdx.x] =
-        __ldg(reinterpret_cast<const uint4*>(s.ops + i) + threadIdx.x);
+  const std::uint32_t lane = threadIdx.x % 32;
+  static_assert(sizeof(StepOp) <= 32 * 16);
+  if (lane < sizeof(StepOp) / 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                     shared_address(reinterpret_cast<uint4*>(shared.ops + i % kOpsAhead) + lane)),
+                 "l"(reinterpret_cast<const uint4*>(s.ops + i) + lane)
+                 : "memory");
 }
+__device__ __forceinline__ void wait_for_ops() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 __device__ __forceinline__ float residual(const void* from, std::int32_t written_by, std::uint32_t i,
                                           Flow& flow) {
@@ -298,192 +27,255 @@ __device__ __forceinline__ float residual(const void* from, std::int32_t written
   return take_float(static_cast<const std::uint64_t*>(from) + i, flow.tag(written_by), flow);
 }
 
-class Linear {
- public:
-  // Op `index` of the step. `real`: whether the row is wanted (a head's is not in a prompt's inner chunk);
-  // its units pass all the same.
-  __device__ __forceinline__ Linear(const StepArg& s, Shared& shared, const StepOp& op, std::uint32_t index,
-                                    bool real)
-      : arg_(s),
-        shared_(shared),
-        op_(op.linear),
-        a_(op.linear.linear),
-        index_(index),
-        real_(real),
-        paired_(a_.epilogue == Epilogue::gate_up),
-        walk_(walk_of(op)) {}
-
-  // Has descriptors up to `end_op` brought; returns the new end.
-  __device__ __forceinline__ std::uint32_t run(Ring& ring, Feeder& feeder, std::uint32_t end_op) {
-    const bool share = !walk_.done();
-    Result r{false};
-    if (share) {
-      load();
-      walk_.open(threadIdx.x / 32);
-      r = place();
-    }
-    sync_warps();  // all have left the ops before this one
-    const std::uint32_t end = min(arg_.n_ops, index_ + kOpsAhead);
-    for (std::uint32_t i = end_op; i < end; i++) load_op(arg_, shared_, i);
-    while (share) {
-      multiply(ring, feeder, end_op);
-      sync_warps();
-      finish(r);
-      walk_.close();
-      if (walk_.done()) return end;
-      sync_warps();  // partial sums were read
-      walk_.open(threadIdx.x / 32);
-      r = place();
-    }
-    sync_warps();
-    return end;
-  }
-
- private:
-  __device__ __forceinline__ __half* x() const { return reinterpret_cast<__half*>(carve(arg_).region); }
-  __device__ __forceinline__ float* sums() const {
-    return reinterpret_cast<float*>(x() + walk_.units * kUnitCols + 32);
-  }
-
-  __device__ __forceinline__ void load() const {
-    float* scratch = carve(arg_).scratch;
-    if (!a_.norm)
-      load_halves(op_, shared_.flow, walk_.units, x(), sums());
-    else if (a_.cols <= kThreads * 8)
-      load_normed<1>(op_, shared_.flow, walk_.units, scratch, x(), sums());
-    else
-      load_normed<2>(op_, shared_.flow, walk_.units, scratch, x(), sums());
-  }
-
-  // `n` units of one group, all whole but perhaps the last.
-  template <int T>
-  __device__ __forceinline__ void run_units(std::uint32_t n, int last_chunks, Ring& ring, Feeder& feeder,
-                                            std::uint32_t end_op, float (&acc)[2]) const {
-    const int lane = threadIdx.x % 32;
-    const auto next = [&](std::uint32_t bytes) {
-      const std::uint32_t slot = ring.count % kSlots, parity = ring.count / kSlots & 1;
-      const std::uint8_t* at = ring.base + ring.place(bytes);
-      barrier_wait(ring.barriers + slot, parity);
-      return at;
-    };
-    const __half* in = x() + walk_.unit * kUnitCols;
-    const float* in_sums = sums() + walk_.unit * 16;
-#pragma unroll 1
-    for (; n != 0; n--, in += kUnitCols, in_sums += 16) {
-      if (is_super(T) || n > 1 || last_chunks == 4)
-        unit_one<T, true>(next(unit_bytes(T)), in, in_sums, lane, 4, acc);
-      else
-        unit_one<T, false>(next(last_chunks * chunk_bytes(T)), in, in_sums, lane, last_chunks, acc);
-      __syncwarp();
-      feeder.fill(shared_, end_op, ring);
-    }
-  }
-
-  __device__ __forceinline__ void multiply(Ring& ring, Feeder& feeder, std::uint32_t end_op) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    // A warp without a unit may stand between two that share a group.
-    if (walk_.left == 0 && lane < 16) carve(arg_).partial[(walk_.group + warp) * 16 + lane] = 0;
-    while (walk_.left != 0) {  // the units of one group under one choice of type
-      std::uint32_t unused;
-      const Segment& s = walk_.locate(a_, paired_, walk_.group, unused);
-      const std::uint32_t group = walk_.group, n = min(walk_.left, walk_.units - walk_.unit);
-      const int last_chunks = unit_chunks(a_, walk_.unit + n - 1);
-      float acc[2] = {};
-      switch (s.type) {
-#define STRATA_CASE(T)                                       \
-  case T:                                                    \
-    run_units<T>(n, last_chunks, ring, feeder, end_op, acc); \
-    break;
-        STRATA_FAST_TYPES(STRATA_CASE)
-#undef STRATA_CASE
-      }
-      if (lane == 0 && walk_.unit == 0) shared_.begin[group] = static_cast<std::uint8_t>(group + warp);
-      if (lane == 0 && walk_.unit + n == walk_.units)
-        shared_.end[group] = static_cast<std::uint8_t>(group + warp + 1);
-      walk_.left -= n;
-      walk_.unit = 0;
-      ++walk_.group;
-      float* p = carve(arg_).partial + (group + warp) * 16;
-#pragma unroll
-      for (int r = 0; r < 2; r++) {
-        acc[r] += __shfl_xor_sync(~0u, acc[r], 1);
-        acc[r] += __shfl_xor_sync(~0u, acc[r], 2);
-        if (t == 0) p[g + 8 * r] = acc[r];
-      }
-    }
-  }
-
-  // What this thread writes in the phase, if anything, found and fetched before the product.
-  struct Result {
-    bool any;
-    float* out;         // of the segment
-    std::uint32_t row;  // in it
-    float add;          // bias and residual
-  };
-  __device__ __forceinline__ Result place() const {
-    const std::uint32_t group = threadIdx.x / 16;
-    if (group >= walk_.groups_now() || !real_ || (paired_ && (group & 1))) return {false};
-    std::uint32_t in_segment;
-    const Segment& s = walk_.locate(a_, paired_, group, in_segment);
-    const std::uint32_t o = in_segment * 16 + threadIdx.x % 16;
-    if (o >= s.rows) return {false};
-    Result r{true, s.out, o, 0.f};
-    if (s.bias) r.add = s.bias[o];
-    if (a_.epilogue == Epilogue::residual) r.add += residual(a_.residual, op_.residual_op, o, shared_.flow);
-    return r;
-  }
-
-  // A group's row: the warps' partial sums in their order.
-  __device__ __forceinline__ float gather(std::uint32_t group) const {
-    const float* partial = carve(arg_).partial + threadIdx.x % 16;
-    float sum = 0;
-    for (std::uint32_t i = shared_.begin[group], end = shared_.end[group]; i < end; i++)
-      sum += partial[i * 16];
-    return sum;
-  }
-
-  __device__ __forceinline__ void finish(const Result& r) const {
-    if (threadIdx.x / 32 * 2 >= walk_.groups_now()) return;  // whole warps
-    float y = 0;
-    if (r.any) {
-      y = gather(threadIdx.x / 16);
-      if (paired_) y = activate(y, a_.gelu) * gather(threadIdx.x / 16 + 1);
-      y += r.add;
-      if (a_.softcap > 0) y = a_.softcap * tanhf(__fdividef(y, a_.softcap));
-    }
-    const std::uint32_t tag = shared_.flow.tag(index_);
-    if (op_.out == StepOut::half_words) {
-      const __half2 pair = clamped_halves(y, __shfl_down_sync(~0u, y, 1));
-      if (r.any && threadIdx.x % 2 == 0)
-        put(reinterpret_cast<std::uint64_t*>(r.out) + r.row / 2,
-            *reinterpret_cast<const std::uint32_t*>(&pair), tag);
-    } else if (r.any && op_.out == StepOut::words) {
-      put(reinterpret_cast<std::uint64_t*>(r.out) + r.row, y, tag);
-    } else if (r.any) {
-      r.out[r.row] = y;
-    }
-  }
-
-  const StepArg& arg_;
-  Shared& shared_;
-  const StepLinear& op_;
-  const LinearArg& a_;
-  const std::uint32_t index_;
-  const bool real_, paired_;
-  Walk walk_;
+// The product under way, found again in each of its parts: between them its fields would lie in local memory.
+struct Product {
+  Shared& shared;
+  std::uint32_t index;
+  const StepLinear& op;
+  const LinearArg& a;
+  bool paired;
+  __device__ __forceinline__ Product()
+      : shared(the_shared()),
+        index(progress().op),
+        op(shared.ops[index % kOpsAhead].linear),
+        a(op.linear),
+        paired(a.epilogue == Epilogue::gate_up) {}
 };
 
-// ---- The step ----
+__device__ __forceinline__ __half* input() { return reinterpret_cast<__half*>(region()); }
+__device__ __forceinline__ float* input_sums(std::uint32_t units) {
+  return reinterpret_cast<float*>(input() + units * kUnitCols + 32);
+}
 
-__device__ __forceinline__ void add_norm(const StepAddNorm& o, std::uint32_t index, Flow& flow,
-                                         float* scratch) {
+__device__ __forceinline__ void load_input(const Walk& walk) {
+  const Product p;
+  Flow& flow = p.shared.flow;
+  float* sums = input_sums(walk.units);
+  if (!p.a.norm)
+    load_halves(p.op, flow, walk.units, input(), sums);
+  else if (p.a.cols <= kThreads * 8)
+    load_normed<1>(p.op, flow, walk.units, input(), sums);
+  else
+    load_normed<2>(p.op, flow, walk.units, input(), sums);
+}
+
+// `n` units of one group, all whole but perhaps the last; in: their columns, sums: of each sixteen.
+template <int T>
+__device__ __forceinline__ void run_units(std::uint32_t n, int last_chunks, const __half* in,
+                                          const float* sums, Stream& stream, float (&acc)[2]) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll 1
+  for (; n != 0; n--, in += kUnitCols, sums += 16) {
+    if (is_super(T) || n > 1 || last_chunks == 4)
+      unit_one<T, true>(stream.next(unit_bytes(T)), in, sums, lane, 4, acc);
+    else
+      unit_one<T, false>(stream.next(last_chunks * chunk_bytes(T)), in, sums, lane, last_chunks, acc);
+    __syncwarp();
+    stream.fill();
+  }
+}
+
+// The warp's sums of a group it has multiplied to the end of its own share.
+__device__ __forceinline__ void leave_group(float (&acc)[2]) {
+  const int warp = threadIdx.x / 32;
+  int lane;  // read anew: kept over the units it would lie in local memory
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  float* to = partial_sums() + (progress().walk.group - 1 + warp) * 16 + lane / 4;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    acc[r] += __shfl_xor_sync(~0u, acc[r], 1);
+    acc[r] += __shfl_xor_sync(~0u, acc[r], 2);
+    if (lane % 4 == 0) to[8 * r] = acc[r];
+  }
+}
+
+// The units of the warp's next group, and the warp's walk behind them.
+struct GroupUnits {
+  std::uint32_t n, type;
+  int last_chunks;
+  const __half* in;
+  const float* sums;
+  __device__ __forceinline__ GroupUnits() {
+    const Product p;
+    const Walk walk = progress().walk;
+    const int warp = threadIdx.x / 32;
+    std::uint32_t unused;
+    type = walk.locate(p.a, p.paired, walk.group, unused).type;
+    n = min(walk.left, walk.units - walk.unit);
+    last_chunks = unit_chunks(p.a, walk.unit + n - 1);
+    in = input() + walk.unit * kUnitCols;
+    sums = input_sums(walk.units) + walk.unit * 16;
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) {
+      if (walk.unit == 0) p.shared.begin[walk.group] = static_cast<std::uint8_t>(walk.group + warp);
+      if (walk.unit + n == walk.units)
+        p.shared.end[walk.group] = static_cast<std::uint8_t>(walk.group + warp + 1);
+      Walk& next = progress().walk;
+      next.left = walk.left - n;
+      next.unit = 0;
+      next.group = walk.group + 1;
+    }
+    __syncwarp();
+  }
+};
+
+// The warp's share of a phase, to partial sums.
+__device__ __forceinline__ void multiply(Stream& stream) {
+  // A warp without a unit may stand between two that share a group.
+  if (progress().walk.left == 0 && threadIdx.x % 32 < 16)
+    partial_sums()[(progress().walk.group + threadIdx.x / 32) * 16 + threadIdx.x % 32] = 0;
+  while (progress().walk.left != 0) {  // the units of one group under one choice of type
+    const GroupUnits u;
+    float acc[2] = {};
+    switch (u.type) {
+#define STRATA_CASE(T)                                           \
+  case T:                                                        \
+    run_units<T>(u.n, u.last_chunks, u.in, u.sums, stream, acc); \
+    break;
+      STRATA_FAST_TYPES(STRATA_CASE)
+#undef STRATA_CASE
+    }
+    leave_group(acc);
+  }
+}
+
+// What this thread writes in the phase: row threadIdx.x % 16 of group threadIdx.x / 16.
+struct Result {
+  bool any;
+  float* out;         // of the segment
+  const float* bias;  // the same
+  std::uint32_t row;  // in it
+  __device__ __forceinline__ Result(const Product& p, const Walk& walk)
+      : any(false), out(nullptr), bias(nullptr), row(0) {
+    const std::uint32_t group = threadIdx.x / 16;
+    if (group >= walk.groups_now() || (p.paired && (group & 1))) return;
+    if (p.op.wanted && p.shared.row.n_outputs == 0) return;  // a head, in a prompt's inner chunk
+    std::uint32_t in_segment;
+    const Segment& s = walk.locate(p.a, p.paired, group, in_segment);
+    row = in_segment * 16 + threadIdx.x % 16;
+    out = s.out, bias = s.bias;
+    any = row < s.rows;
+  }
+};
+
+// Before the product: what is added to its results.
+__device__ __forceinline__ void fetch_added(const Walk& walk) {
+  if (threadIdx.x / 32 * 2 >= walk.groups_now()) return;  // whole warps
+  const Product p;
+  const Result r(p, walk);
+  if (!r.any) return;
+  float add = r.bias ? r.bias[r.row] : 0.f;
+  if (p.a.epilogue == Epilogue::residual)
+    add += residual(p.a.residual, p.op.residual_op, r.row, p.shared.flow);
+  p.shared.add[threadIdx.x] = add;
+}
+
+// A group's row: the warps' partial sums in their order.
+__device__ __forceinline__ float gather(const Shared& shared, std::uint32_t group) {
+  const std::uint32_t end = shared.end[group];
+  std::uint32_t i = shared.begin[group];
+  const float* partial = partial_sums() + i * 16 + threadIdx.x % 16;
+  float sum = 0;
+#pragma unroll 1
+  for (; i + 4 <= end; i += 4, partial += 64)
+    sum = (((sum + partial[0]) + partial[16]) + partial[32]) + partial[48];
+#pragma unroll 1
+  for (; i < end; i++, partial += 16) sum += *partial;
+  return sum;
+}
+
+// The phase's results, from all warps' sums.
+__device__ __forceinline__ void finish() {
+  const Product p;
+  const Walk walk = progress().walk;
+  const Result r(p, walk);
+  sync_warps();
+  if (threadIdx.x / 32 * 2 >= walk.groups_now()) return;  // whole warps
+  float y = 0;
+  if (r.any) {
+    y = gather(p.shared, threadIdx.x / 16);
+    if (p.paired) y = activate(y, p.a.gelu) * gather(p.shared, threadIdx.x / 16 + 1);
+    y += p.shared.add[threadIdx.x];
+    if (p.a.softcap > 0) y = p.a.softcap * tanhf(__fdividef(y, p.a.softcap));
+  }
+  const std::uint32_t tag = p.shared.flow.tag(p.index);
+  if (p.op.out == StepOut::half_words) {
+    const __half2 pair = clamped_halves(y, __shfl_down_sync(~0u, y, 1));
+    if (r.any && threadIdx.x % 2 == 0)
+      put(reinterpret_cast<std::uint64_t*>(r.out) + r.row / 2, *reinterpret_cast<const std::uint32_t*>(&pair),
+          tag);
+  } else if (r.any && p.op.out == StepOut::words) {
+    put(reinterpret_cast<std::uint64_t*>(r.out) + r.row, y, tag);
+  } else if (r.any) {
+    r.out[r.row] = y;
+  }
+}
+
+// Once all have left the ops before this one: the last warp brings the descriptors that there is room for.
+__device__ __forceinline__ void bring_ops() {
+  const Product p;
+  const std::uint32_t from = progress().brought, to = min(p.shared.arg.n_ops, p.index + kOpsAhead);
+  if (threadIdx.x / 32 == kLinearWarps - 1)
+    for (std::uint32_t i = from; i < to; i++) load_op(p.shared.arg, p.shared, i);
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) progress().brought = to;
+}
+
+// The warp's walk goes on to the next phase, or starts; false: there is none.
+__device__ __forceinline__ bool next_phase(bool start) {
+  Walk walk = progress().walk;
+  if (start)
+    walk = walk_of(the_shared().ops[progress().op % kOpsAhead]);
+  else
+    walk.close();
+  const bool more = !walk.done();
+  if (more) walk.open(threadIdx.x / 32);
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) progress().walk = walk;
+  __syncwarp();
+  return more;
+}
+
+// A function of its own, so that neither it nor attention takes the other's registers.
+//
+// Nothing is between the end of an op and the start of the next that could wait: this block may be the one
+// whose results all others look for.
+__device__ __noinline__ void product() {
+  bool more = next_phase(true);
+  if (more) {
+    fetch_added(progress().walk);
+    load_input(progress().walk);
+  }
+  wait_for_ops();
+  sync_warps();  // the input is there, and all have left the ops before
+  if (threadIdx.x % 32 == 0) progress().end_op = progress().brought;
+  __syncwarp();
+  bring_ops();
+  const bool idle = !more || progress().walk.left == 0;
+  Stream stream;
+  while (more) {
+    multiply(stream);
+    finish();
+    more = next_phase(false);
+    if (!more) break;
+    sync_warps();  // partial sums were read
+    fetch_added(progress().walk);
+  }
+  if (idle) stream.fill();  // leaves the op behind
+  stream.save();
+}
+
+__device__ __noinline__ void add_norm() {
+  const std::uint32_t index = progress().op;
+  Flow& flow = the_shared().flow;
+  const StepAddNorm& o = the_shared().ops[index % kOpsAhead].add;
   if (blockIdx.x != 0) return;
   float squares = 0;
   for (std::uint32_t i = threadIdx.x; i < o.width; i += kThreads) {
     const float v = take_float(o.branch + i, flow.tag(index - 1), flow);
     squares += v * v;
   }
-  const float scale = rsqrtf(__fdividef(sum_of_block(squares, scratch), o.width) + o.eps);
+  const float scale = rsqrtf(__fdividef(sum_of_block(squares), o.width) + o.eps);
   for (std::uint32_t i = threadIdx.x; i < o.width; i += kThreads) {
     const float v = take_float(o.branch + i, flow.tag(index - 1), flow);
     put(o.out + i, residual(o.residual, o.residual_op, i, flow) + v * scale * o.norm[i], flow.tag(index));
@@ -491,25 +283,34 @@ __device__ __forceinline__ void add_norm(const StepAddNorm& o, std::uint32_t ind
   sync_warps();  // scratch was read
 }
 
-// A function of its own: it needs most registers, the products none of what it keeps.
 template <int D>
-__device__ __noinline__ void attend(const StepArg& s, Shared& shared, const StepAttention& op,
-                                    std::uint32_t index) {
-  Attention<D>(op, index, shared.row, shared.flow, carve(s).region, s.region_bytes).run();
+__device__ __noinline__ void attend() {
+  Shared& shared = the_shared();
+  const std::uint32_t index = progress().op;
+  Attention<D>(shared.ops[index % kOpsAhead].attention, index, shared.row, shared.flow, region()).run();
 }
 template <int D>
-__device__ __forceinline__ void attention(const StepArg& s, Shared& shared, const StepAttention& op,
-                                          std::uint32_t index) {
-  attend<D>(s, shared, op, index);
-  add_parts<D>(op, index, shared.row, shared.flow, carve(s).region, s.region_bytes);
+__device__ __noinline__ void merge() {
+  Shared& shared = the_shared();
+  const std::uint32_t index = progress().op;
+  add_parts<D>(shared.ops[index % kOpsAhead].attention, index, shared.row, shared.flow, region());
+}
+template <int D>
+__device__ __forceinline__ void attention() {
+  attend<D>();
+  merge<D>();
 }
 
 __device__ __forceinline__ void begin(const StepArg& s, Shared& shared) {
-  for (std::uint32_t i = 0; i + 1 < kOpsAhead; i++) load_op(s, shared, i);
+  if (threadIdx.x == kThreads - 1) shared.arg = s;
+  if (threadIdx.x < 32)
+    for (std::uint32_t i = 0; i < min(s.n_ops, kOpsAhead - 1u); i++) load_op(s, shared, i);
   if (threadIdx.x < kLinearWarps)
-    shared.feeding[threadIdx.x].op = 0, shared.feeding[threadIdx.x].open = false;
-  if (threadIdx.x < kLinearWarps * kSlots) barrier_init(carve(s).barriers + threadIdx.x);
+    shared.feeding[threadIdx.x].op = 0, shared.feeding[threadIdx.x].open = false,
+    shared.progress[threadIdx.x] = {0, min(s.n_ops, kOpsAhead - 1u), min(s.n_ops, kOpsAhead - 1u)};
+  if (threadIdx.x < kLinearWarps * kSlots) barrier_init(barriers() + threadIdx.x);
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  wait_for_ops();
   if (threadIdx.x == kThreads - 1) {
     const StepHeader& h = *s.step.header;
     shared.row = {static_cast<std::uint32_t>(s.step.positions[0]), h.n_outputs, s.step.block_tables,
@@ -519,32 +320,43 @@ __device__ __forceinline__ void begin(const StepArg& s, Shared& shared) {
   __syncthreads();
 }
 
+enum class Code : std::uint32_t { end, product, add_norm, attend64, attend128, attend256 };
+
+// What the warp's op needs. This and what follows are functions of their own, so that the loop keeps nothing
+// in registers, which would go to local memory.
+__device__ __noinline__ Code next_code() {
+  Shared& shared = the_shared();
+  const std::uint32_t index = progress().op;
+  if (index >= shared.arg.n_ops) return Code::end;
+  const StepOp& op = shared.ops[index % kOpsAhead];
+  if (index + 2 < progress().end_op) prefetch_norm(shared.ops[(index + 2) % kOpsAhead]);
+  if (op.kind == StepKind::linear) return Code::product;
+  if (op.kind == StepKind::add_norm) return Code::add_norm;
+  const std::uint32_t dim = op.attention.kv.head_dim_k;
+  return dim == 64 ? Code::attend64 : dim == 128 ? Code::attend128 : Code::attend256;
+}
+__device__ __noinline__ void leave_op() {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) ++progress().op;
+  __syncwarp();
+}
+
 __device__ __forceinline__ void step(const StepArg& s) {
-  __shared__ __align__(16) Shared shared;
-  begin(s, shared);
-  const int warp = threadIdx.x / 32;
-  Ring ring{carve(s).rings + warp * s.ring_bytes, carve(s).barriers + warp * kSlots, s.ring_bytes};
-  std::uint32_t end_op = min(s.n_ops, static_cast<std::uint32_t>(kOpsAhead - 1));
-  Feeder feeder(s, warp);
-  feeder.fill(shared, end_op, ring);
-  for (std::uint32_t i = 0; i < s.n_ops; i++) {
-    const StepOp& op = shared.ops[i % kOpsAhead];
-    if (op.kind == StepKind::linear) {
-      if (i + 2 < end_op) prefetch_norm(shared.ops[(i + 2) % kOpsAhead]);
-      Linear product(s, shared, op, i, !op.linear.wanted || shared.row.n_outputs != 0);
-      end_op = product.run(ring, feeder, end_op);
-    } else if (op.kind == StepKind::add_norm) {
-      add_norm(op.add, i, shared.flow, carve(s).scratch);
-    } else {
-      const std::uint32_t dim = op.attention.kv.head_dim_k;
-      if (dim == 64)
-        attention<64>(s, shared, op.attention, i);
-      else if (dim == 128)
-        attention<128>(s, shared, op.attention, i);
-      else
-        attention<256>(s, shared, op.attention, i);
-    }
-    feeder.fill(shared, end_op, ring);  // leaves op i behind, also where the warp had no share of it
+  begin(s, the_shared());
+  fill();
+#pragma unroll 1
+  for (Code code = next_code(); code != Code::end; code = next_code()) {
+    if (code == Code::product)
+      product();
+    else if (code == Code::add_norm)
+      add_norm();
+    else if (code == Code::attend64)
+      attention<64>();
+    else if (code == Code::attend128)
+      attention<128>();
+    else
+      attention<256>();
+    leave_op();
   }
 }
 

@@ -157,9 +157,11 @@ struct Share : Spans<kWhole> {
                 unit = 0;  // units left in the warp's run; where it is (local group, unit)
 
   Share() = default;
-  __device__ Share(const LinearArg& a, bool paired, std::uint32_t unit_span, std::uint32_t block) {
-    first = a.groups * block / gridDim.x;
-    local = (a.groups * (block + 1) / gridDim.x - first) * (paired ? 2 : 1);
+  // Row groups [begin, end) of the matrix, of gate and up each where they are paired.
+  __device__ Share(const LinearArg& a, bool paired, std::uint32_t unit_span, std::uint32_t begin,
+                   std::uint32_t end) {
+    first = begin;
+    local = (end - begin) * (paired ? 2 : 1);
     units = (a.cols + kUnitCols - 1) / kUnitCols;
     if constexpr (!kWhole) {
       Of::span = min(unit_span, units);

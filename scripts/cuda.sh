@@ -2,7 +2,7 @@
 # that supports CUDA 13 and a compiler, which comes from the Python package registry where none is installed.
 cuda_dir=${XDG_CACHE_HOME:-$HOME/.cache}/strata/cuda-13.0
 # One whole CUDA 13.0 compiler: nvcc with its assembler, the optimiser, and the headers that kernels include.
-cuda_wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96)
+cuda_wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85)
 cuda_least_driver=580
 
 # driver_version [FILE]: of the NVIDIA driver, "580.65.06"; nothing where there is none.

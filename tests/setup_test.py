@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The scripts' choice of a CUDA compiler, on machines that aren't here."""
+import os
 import pathlib
 import stat
 import subprocess
@@ -59,6 +60,26 @@ class CudaCompiler(unittest.TestCase):
         fetched = self.tool(self.dir / "cache/strata/cuda-13.0/nvidia/cu13/bin/nvcc", "")
         self.assertEqual(self.shell("cuda_arguments", [self.dir / "bin"]),
                          f"-DSTRATA_NVCC={fetched}\n-DSTRATA_CUDA_ARCHITECTURES=86;90a")
+
+
+class FetchedCompiler(unittest.TestCase):
+    labels = "slow"
+
+    def test_compiles_a_kernel_with_nothing_of_cuda_installed(self):
+        with tempfile.TemporaryDirectory(prefix="strata-test-") as directory:
+            path = [p for p in os.environ["PATH"].split(":") if not pathlib.Path(p, "nvcc").exists()]
+            environment = {**os.environ, "XDG_CACHE_HOME": directory, "CUDA_HOME": f"{directory}/none", "PATH": ":".join(path)}
+            done = subprocess.run(["bash", "-c", f'set -euo pipefail; . "{ROOT}/scripts/common.sh"; fetch_nvcc; fetched_nvcc'],
+                                  capture_output=True, text=True, env=environment, timeout=900)
+            if "couldn't download" in done.stderr:
+                self.skipTest("the package registry can't be reached, or there is no pip")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            # This machine may have what is missing: every header must be the compiler's own or the host compiler's.
+            kernel = pathlib.Path(directory, "k.cu")
+            kernel.write_text("#include <cuda_bf16.h>\n#include <cuda_fp16.h>\n")
+            headers = subprocess.run([done.stdout.strip(), "-std=c++20", "-arch=sm_90a", "-M", kernel], capture_output=True, text=True,
+                                     check=True, env=environment).stdout.replace("\\\n", " ").split()
+            self.assertEqual([h for h in headers if h.startswith("/") and not h.startswith((directory, "/usr/include/", "/usr/lib/"))], [])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <string>
@@ -151,6 +152,8 @@ void compare_with_reference(Device& device, const Shape& shape, DType type, DTyp
   const StepLimits limits{.rows = 80, .outputs = 80, .slots = 3, .context = 300};
   Harness harness(device, model.program(), weights, limits, mode);
   Harness unwatched(device, model.program(), weights, limits, mode);
+  if (const std::string report = unwatched.executable().report(); !report.empty())
+    std::printf("[   runs   ] %s\n", report.c_str());  // the output tells which kernels were tested
   Reference reference(model.program(), weights.floats);
   std::mt19937 random(5);
   const std::vector<std::vector<std::pair<std::uint32_t, std::uint32_t>>> steps = {{{0, 70}},

@@ -1,12 +1,9 @@
 #!/usr/bin/env python3
 """--device: choosing, refusing, planning on paper; and, where there is a GPU, the commands on it."""
 import json
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import threading
 import unittest
 import urllib.error
 import urllib.request
@@ -113,31 +110,18 @@ class OnAFakeGpu(StrataTest):
         models = self.dir / "models"
         models.mkdir(exist_ok=True)
         shutil.copy(self.synth(), models / "tiny.gguf")
-        env = {**os.environ, **self.with_failure("event_query 20 719"), "STRATA_MODELS": str(models)}
-        server = subprocess.Popen([BINARY, "serve", "--port", "0"], env=env, stderr=subprocess.PIPE, text=True)
-        try:
-            address = None
-            while address is None:
-                line = server.stderr.readline()
-                self.assertTrue(line, "the server ended")
-                found = re.search(r"listening on (http://\S+);", line)
-                address = found and found.group(1)
-            threading.Thread(target=server.stderr.read, daemon=True).start()
+        address = self.serve(env={**self.with_failure("event_query 20 719"), "STRATA_MODELS": str(models)})
 
-            def ask():
-                body = json.dumps({"model": "tiny", "prompt": "hello", "stream": False, "options": {"num_predict": 60}})
-                request = urllib.request.Request(address + "/api/generate", body.encode(), {"Content-Type": "application/json"})
-                with urllib.request.urlopen(request, timeout=60) as answer:
-                    return json.load(answer)
+        def ask():
+            body = json.dumps({"model": "tiny", "prompt": "hello", "stream": False, "options": {"num_predict": 60}})
+            request = urllib.request.Request(address + "/api/generate", body.encode(), {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)
 
-            with self.assertRaises(urllib.error.HTTPError) as lost:
-                ask()
-            self.assertIn("CUDA0 is lost", lost.exception.read().decode())
-            self.assertTrue(ask()["done"])  # on the CPU
-        finally:
-            server.terminate()
-            server.wait(timeout=30)
-            server.stderr.close()
+        with self.assertRaises(urllib.error.HTTPError) as lost:
+            ask()
+        self.assertIn("CUDA0 is lost", lost.exception.read().decode())
+        self.assertTrue(ask()["done"])  # on the CPU
 
 
 class OnPaper(StrataTest):

@@ -3,14 +3,13 @@
 import functools
 import pathlib
 import re
-import signal
 import subprocess
 import sys
 import unittest
 import urllib.error
 import urllib.request
 
-from support import BINARY, PATIENCE, ROOT, StrataTest, run
+from support import PATIENCE, ROOT, StrataTest, run
 
 sys.path.insert(0, str(ROOT / "tools"))
 import check_rooms  # noqa: E402
@@ -88,15 +87,7 @@ class Documents(StrataTest):
 
 class Endpoints(StrataTest):
     def setUp(self):
-        self.server = subprocess.Popen([BINARY, "serve", "--port", "0", "--quiet"], stdout=subprocess.DEVNULL,
-                                       stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-        self.addCleanup(self.stop)
-        self.base = re.search(r"http://[\d.:]+", self.server.stderr.readline())[0]
-
-    def stop(self):
-        self.server.send_signal(signal.SIGTERM)
-        self.server.wait(PATIENCE)
-        self.server.stderr.close()
+        self.base = self.serve("--quiet")
 
     def status(self, method, path):
         request = urllib.request.Request(self.base + path, data=b"{}" if method == "POST" else None, method=method)

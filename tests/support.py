@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -60,6 +61,24 @@ class StrataTest(unittest.TestCase):
         if found:
             self.skipTest(found.group(0))
         self.assertEqual(done.returncode, 0, done.stderr)
+
+    def serve(self, *flags, env=None):
+        """Starts `strata serve` until the test ends; its address."""
+        server = subprocess.Popen([BINARY, "serve", "--port", "0", *flags], env={**os.environ, **(env or {})},
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+        def stop():
+            server.terminate()
+            server.wait(PATIENCE)
+            server.stderr.close()
+
+        self.addCleanup(stop)
+        for line in server.stderr:
+            found = re.search(r"listening on (http://[^;\s]+)", line)
+            if found:
+                threading.Thread(target=server.stderr.read, daemon=True).start()  # or it would stop at a full pipe
+                return found.group(1)
+        self.fail("the server ended")
 
     def ok(self, *arguments, **options):
         done = run(*arguments, **options)

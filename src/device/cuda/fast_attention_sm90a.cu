@@ -8,17 +8,14 @@
 // `workers` warps (page p to worker p mod workers, counted from the row's first page); fast_attention_combine
 // merges them in order.
 #include "device/cuda/fast_args.h"
-#include "device/cuda/fast_barrier.cuh"
 #include "device/cuda/fast_mma.cuh"
 #include "device/cuda/fast_softmax.cuh"
 #include "device/cuda/kv.cuh"
+#include "device/cuda/ptx.cuh"
 
 namespace strata::cuda::fast {
 namespace {
 
-__device__ inline void copy_async(void* to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
-}
 // Before anything else, returning included: a grid that ended before its predecessor would let its own
 // successor start.
 __device__ inline void wait_for_predecessor() {

@@ -76,10 +76,10 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
   std::uint64_t* barriers = reinterpret_cast<std::uint64_t*>(scratch + kLinearWarps);
 
   if (lane < kSlots) barrier_init(barriers + warp * kSlots + lane);
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  fence_async_shared();
   __syncwarp();
   std::uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  policy = evict_first();
   Ring in{memory + warp * a.ring_bytes, barriers + warp * kSlots, a.ring_bytes}, out = in;
   Share<kPhaseGroups> ahead(a, paired, a.unit_span, a.groups * blockIdx.x / gridDim.x,
                             a.groups * (blockIdx.x + 1) / gridDim.x),

@@ -321,7 +321,7 @@ __device__ void rows_kernel(const LinearArg& a, const ManyArg& m) {
     barrier_init(r.full + threadIdx.x * 8, r.kProducers);
     barrier_init(r.empty + threadIdx.x * 8, r.kWarps);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    fence_async_shared();
   }
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
   __syncthreads();

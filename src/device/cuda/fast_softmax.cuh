@@ -6,6 +6,8 @@
 #include <cfloat>
 #include <cstdint>
 
+#include "device/cuda/ptx.cuh"
+
 namespace strata::cuda::fast {
 
 constexpr float kLog2e = 1.4426950408889634f;
@@ -18,12 +20,6 @@ __device__ inline std::uint32_t pack_halves(float a, float b) {
 // Scores stay in powers of two. One that doesn't count is kNoScore; a running maximum starts at kLeastScore,
 // far enough above it for the difference to have no weight.
 constexpr float kNoScore = -FLT_MAX, kLeastScore = -1e30f;
-
-__device__ inline float power_of_two(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 
 // Products of queries and keys to scores.
 template <int N>

@@ -17,12 +17,6 @@ struct StepRow {
 
 constexpr int kTileKeys = 16;
 
-__device__ inline std::uint32_t transpose(std::uint32_t tile) {  // 8 x 8 halves
-  std::uint32_t out;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(tile));
-  return out;
-}
-
 // Softmax's sums of a query: the maximum is in powers of two.
 struct Sum {
   float most, sum, value;
@@ -59,9 +53,8 @@ __device__ __forceinline__ void read_parts(const std::uint64_t* words, std::uint
     bool all = true;
 #pragma unroll
     for (int p = 0; p < N; p++)
-      if (p < n) {
-        std::uint64_t w;
-        asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(w) : "l"(words + p * (D + 1)) : "memory");
+      if (static_cast<std::uint32_t>(p) < n) {
+        const std::uint64_t w = load_word(words + p * (D + 1));
         all = all && static_cast<std::uint32_t>(w >> 32) == tag;
         to[p] = __uint_as_float(static_cast<std::uint32_t>(w));
       }
@@ -144,7 +137,7 @@ class Attention {
     s.most[0] = s.most[1] = kLeastScore, s.sum[0] = s.sum[1] = 0;
 #pragma unroll 1
     while (t < cut_.tiles) {
-      asm volatile("" : "+r"(lane)::"memory");  // or queries and addresses would be kept in registers
+      renew(lane);  // or queries and addresses would be kept in registers
       float x[2][4] = {};
 #pragma unroll
       for (int piece = 0; piece < D / kKeyDims; piece++) {
@@ -267,7 +260,7 @@ class Attention {
 #pragma unroll
     for (int e = 0; e < kEach / 2; e++) {
       *reinterpret_cast<float2*>(own + 2 * e) = __half22float2(*reinterpret_cast<const __half2*>(&h[e]));
-      if (page >= 0) reinterpret_cast<std::uint32_t*>(to)[e] = h[e];
+      if (page >= 0) store_unseen(reinterpret_cast<std::uint32_t*>(to) + e, h[e]);
     }
   }
 
@@ -321,9 +314,7 @@ class Attention {
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         std::uint32_t q[4];  // volatile: or all would be kept in registers from tile to tile
-        asm volatile("ld.volatile.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(q[0]), "=r"(q[1]), "=r"(q[2]), "=r"(q[3])
-                     : "r"(shared_address(q_ + ((piece * (kKeyDims / 16) + 2 * i + half) * 32 + lane) * 4)));
+        load_volatile(q, q_ + ((piece * (kKeyDims / 16) + 2 * i + half) * 32 + lane) * 4);
 #pragma unroll
         for (int n = 0; n < 2; n++)
           half ? mma_f16(x[n], q, k.b[n][i].z, k.b[n][i].w) : mma_f16(x[n], q, k.b[n][i].x, k.b[n][i].y);

@@ -66,7 +66,7 @@ __device__ __forceinline__ void read_norm(const float* norm, std::uint32_t col, 
 __device__ __forceinline__ void prefetch_norm(const StepOp& op) {
   if (op.kind != StepKind::linear || !op.linear.linear.norm || blockIdx.x != 0) return;
   for (std::uint32_t i = threadIdx.x; i < op.linear.linear.cols / 32; i += kThreads)
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(op.linear.linear.norm + i * 32));
+    prefetch_l2(op.linear.linear.norm + i * 32);
 }
 
 // A row of up to Q x 4096 normed columns: read once, it stays in registers between norm and conversion.

@@ -9,17 +9,14 @@
 namespace strata::cuda::fast {
 namespace {
 
-// Op `i` into its place in shared memory, by one warp. It is there after wait_for_ops() and a barrier.
+// Op `i` into its place in shared memory, by one warp. It is there after wait_for_copies() and a barrier.
 __device__ __forceinline__ void load_op(const StepArg& s, Shared& shared, std::uint32_t i) {
   const std::uint32_t lane = threadIdx.x % 32;
   static_assert(sizeof(StepOp) <= 32 * 16);
   if (lane < sizeof(StepOp) / 16)
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                     shared_address(reinterpret_cast<uint4*>(shared.ops + i % kOpsAhead) + lane)),
-                 "l"(reinterpret_cast<const uint4*>(s.ops + i) + lane)
-                 : "memory");
+    copy_async(reinterpret_cast<uint4*>(shared.ops + i % kOpsAhead) + lane,
+               reinterpret_cast<const uint4*>(s.ops + i) + lane);
 }
-__device__ __forceinline__ void wait_for_ops() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 __device__ __forceinline__ float residual(const void* from, std::int32_t written_by, std::uint32_t i,
                                           Flow& flow) {
@@ -78,8 +75,7 @@ __device__ __forceinline__ void run_units(std::uint32_t n, int last_chunks, cons
 // The warp's sums of a group it has multiplied to the end of its own share.
 __device__ __forceinline__ void leave_group(float (&acc)[2]) {
   const int warp = threadIdx.x / 32;
-  int lane;  // read anew: kept over the units it would lie in local memory
-  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  const int lane = lane_anew();  // kept over the units it would lie in local memory
   float* to = partial_sums() + (progress().walk.group - 1 + warp) * 16 + lane / 4;
 #pragma unroll
   for (int r = 0; r < 2; r++) {
@@ -246,7 +242,7 @@ __device__ __noinline__ void product() {
     fetch_added(progress().walk);
     load_input(progress().walk);
   }
-  wait_for_ops();
+  wait_for_copies();
   sync_warps();  // the input is there, and all have left the ops before
   if (threadIdx.x % 32 == 0) progress().end_op = progress().brought;
   __syncwarp();
@@ -305,12 +301,15 @@ __device__ __forceinline__ void begin(const StepArg& s, Shared& shared) {
   if (threadIdx.x == kThreads - 1) shared.arg = s;
   if (threadIdx.x < 32)
     for (std::uint32_t i = 0; i < min(s.n_ops, kOpsAhead - 1u); i++) load_op(s, shared, i);
-  if (threadIdx.x < kLinearWarps)
-    shared.feeding[threadIdx.x].op = 0, shared.feeding[threadIdx.x].open = false,
-    shared.progress[threadIdx.x] = {0, min(s.n_ops, kOpsAhead - 1u), min(s.n_ops, kOpsAhead - 1u)};
+  if (threadIdx.x < kLinearWarps) {
+    shared.feeding[threadIdx.x].op = 0, shared.feeding[threadIdx.x].open = false;
+    Progress& p = shared.progress[threadIdx.x];
+    p = {};
+    p.end_op = p.brought = min(s.n_ops, kOpsAhead - 1u);
+  }
   if (threadIdx.x < kLinearWarps * kSlots) barrier_init(barriers() + threadIdx.x);
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-  wait_for_ops();
+  fence_async_shared();
+  wait_for_copies();
   if (threadIdx.x == kThreads - 1) {
     const StepHeader& h = *s.step.header;
     shared.row = {static_cast<std::uint32_t>(s.step.positions[0]), h.n_outputs, s.step.block_tables,

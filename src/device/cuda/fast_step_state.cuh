@@ -55,23 +55,20 @@ struct Shared {
   std::uint8_t begin[kPhaseGroups], end[kPhaseGroups];
 };
 static_assert(sizeof(Shared) <= kStepStaticShared && kSlots == kStepSlots);
-static __shared__ __align__(16) std::uint8_t shared_memory[sizeof(Shared)];
-__device__ __forceinline__ Shared& the_shared() { return *reinterpret_cast<Shared*>(shared_memory); }
+__device__ __forceinline__ Shared& the_shared() {
+  return *reinterpret_cast<Shared*>(static_shared<sizeof(Shared)>());
+}
 
 __device__ __forceinline__ Progress& progress() { return the_shared().progress[threadIdx.x / 32]; }
 
 // Dynamic shared memory, by kStep...Offset.
-__device__ __forceinline__ std::uint8_t* dynamic() {
-  extern __shared__ __align__(128) std::uint8_t memory[];
-  return memory;
-}
-__device__ __forceinline__ float* partial_sums() { return reinterpret_cast<float*>(dynamic()); }
+__device__ __forceinline__ float* partial_sums() { return reinterpret_cast<float*>(dynamic_shared()); }
 __device__ __forceinline__ float* scratch() {
-  return reinterpret_cast<float*>(dynamic() + kStepScratchOffset);
+  return reinterpret_cast<float*>(dynamic_shared() + kStepScratchOffset);
 }
 __device__ __forceinline__ std::uint64_t* barriers() {
-  return reinterpret_cast<std::uint64_t*>(dynamic() + kStepBarrierOffset);
+  return reinterpret_cast<std::uint64_t*>(dynamic_shared() + kStepBarrierOffset);
 }
-__device__ __forceinline__ std::uint8_t* region() { return dynamic() + kStepRegionOffset; }
+__device__ __forceinline__ std::uint8_t* region() { return dynamic_shared() + kStepRegionOffset; }
 
 }  // namespace strata::cuda::fast

@@ -81,7 +81,7 @@ class Stream {
     eaten_ = filled_;
     eaten_.offset = p.eaten.offset, eaten_.virt = p.eaten.virt, eaten_.count = p.eaten.count;
     run_ = p.run;
-    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy_));
+    policy_ = evict_first();
     __syncwarp();  // all have read it
   }
   // Until the next one is made.

@@ -9,8 +9,8 @@
 #pragma once
 
 #include "device/cuda/fast_args.h"
-#include "device/cuda/fast_barrier.cuh"
 #include "device/cuda/fast_mma.cuh"
+#include "device/cuda/ptx.cuh"
 
 namespace strata::cuda::fast {
 
@@ -18,7 +18,7 @@ constexpr int kThreads = kLinearWarps * 32;
 constexpr int kSlots = 8;  // units in flight a warp, at most
 
 // The 16 warps that multiply; a kernel may have others.
-__device__ inline void sync_warps() { asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory"); }
+__device__ inline void sync_warps() { sync_threads<kThreads>(); }
 
 __device__ inline void barrier_init(std::uint64_t* b) { barrier_init(shared_address(b), 1); }
 __device__ inline void barrier_expect(std::uint64_t* b, std::uint32_t bytes) {
@@ -27,15 +27,6 @@ __device__ inline void barrier_expect(std::uint64_t* b, std::uint32_t bytes) {
 __device__ inline void barrier_wait(std::uint64_t* b, std::uint32_t parity) {
   barrier_wait(shared_address(b), parity);
 }
-__device__ inline void bulk_copy(void* to, const void* from, std::uint32_t bytes, std::uint64_t* b,
-                                 std::uint64_t policy) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, "
-      "[%3], %4;" ::"r"(shared_address(to)),
-      "l"(from), "r"(bytes), "r"(shared_address(b)), "l"(policy)
-      : "memory");
-}
-
 // Sum of x * W over a unit for rows g and g + 8, this lane's share (sub-blocks 2t, 2t + 1). x: 256 halves in
 // operand order; sums: of each 16 of them. kWhole: the unit has 4 chunks.
 //

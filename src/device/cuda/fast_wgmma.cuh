@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "device/cuda/fast_barrier.cuh"
+#include "device/cuda/ptx.cuh"
 
 namespace strata::cuda::fast {
 

@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "device/cuda/ptx.cuh"
+
 namespace strata::cuda::fast {
 
 // Of a step, in shared memory.
@@ -30,20 +32,14 @@ __device__ __forceinline__ bool hopeless(Flow& flow, std::uint32_t& looks) {
 }
 
 __device__ __forceinline__ void put(std::uint64_t* word, std::uint32_t value, std::uint32_t tag) {
-  asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(word),
-               "l"(static_cast<std::uint64_t>(tag) << 32 | value)
-               : "memory");
+  store_word(word, static_cast<std::uint64_t>(tag) << 32 | value);
 }
 __device__ __forceinline__ void put(std::uint64_t* word, float value, std::uint32_t tag) {
   put(word, __float_as_uint(value), tag);
 }
 
 // Two words, or their values once both have the tag.
-__device__ __forceinline__ ulonglong2 look(const std::uint64_t* words) {
-  ulonglong2 w;
-  asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];" : "=l"(w.x), "=l"(w.y) : "l"(words) : "memory");
-  return w;
-}
+__device__ __forceinline__ ulonglong2 look(const std::uint64_t* words) { return load_words(words); }
 __device__ __forceinline__ bool has(const ulonglong2& w, std::uint32_t tag) {
   return static_cast<std::uint32_t>(w.x >> 32) == tag && static_cast<std::uint32_t>(w.y >> 32) == tag;
 }
@@ -51,8 +47,7 @@ __device__ __forceinline__ bool has(const ulonglong2& w, std::uint32_t tag) {
 __device__ __forceinline__ std::uint32_t take(const std::uint64_t* word, std::uint32_t tag, Flow& flow) {
   std::uint32_t looks = 0;
   while (true) {
-    std::uint64_t w;
-    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(w) : "l"(word) : "memory");
+    const std::uint64_t w = load_word(word);
     if (static_cast<std::uint32_t>(w >> 32) == tag || hopeless(flow, looks))
       return static_cast<std::uint32_t>(w);
   }

@@ -1,0 +1,153 @@
+// Runs CUDA kernels on the CPU, for tests: a thread of the kernel is a thread here, so that a thread or
+// address sanitizer watches it, and a warp's instruction that not all its lanes reach hangs as it would
+// there. Put this directory before the others on the include path: it has CUDA's headers and ptx.cuh as
+// kernels use them.
+//
+// Not emulated: time, caches, and what is asynchronous: copies are done when they are asked for.
+#pragma once
+
+#include <algorithm>
+#include <barrier>
+#include <bit>
+#include <cfloat>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#define __device__
+#define __global__
+#define __shared__
+#define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
+#define __align__(n) alignas(n)
+#define __launch_bounds__(...)
+#define __grid_constant__
+
+namespace emulation {
+
+struct Index {
+  unsigned x, y, z;
+};
+
+struct Warp {
+  std::barrier<> barrier{32};
+  std::uint64_t exchanged[32];  // a value of each lane, between two barriers
+  std::uint32_t operands[32][6];
+};
+
+struct Block {
+  Block(unsigned threads, std::size_t shared_bytes)
+      : barrier(threads), warps(threads / 32), memory(shared_bytes + 128, 0xff) {
+    for (auto& warp : warps) warp = std::make_unique<Warp>();
+    const auto at = reinterpret_cast<std::uintptr_t>(memory.data());
+    shared = memory.data() + ((at + 127) / 128 * 128 - at);
+  }
+  std::barrier<> barrier;
+  std::vector<std::unique_ptr<Warp>> warps;
+  std::vector<std::uint8_t> memory;  // all NaN at first
+  std::uint8_t* shared;              // static, then dynamic: kStaticBytes of the first
+};
+constexpr std::size_t kStaticBytes = 16384;
+
+inline thread_local Block* block;
+inline thread_local Warp* warp;
+
+// One launch: grid.x * grid.y blocks of `threads`, all at once.
+inline void launch(Index grid, unsigned threads, std::size_t dynamic_bytes,
+                   const std::function<void()>& kernel);
+
+}  // namespace emulation
+
+inline thread_local emulation::Index threadIdx, blockIdx, gridDim;
+
+inline void emulation::launch(Index grid, unsigned threads, std::size_t dynamic_bytes,
+                              const std::function<void()>& kernel) {
+  std::vector<std::unique_ptr<Block>> blocks;
+  std::vector<std::thread> running;
+  for (unsigned y = 0; y < grid.y; y++)
+    for (unsigned x = 0; x < grid.x; x++) {
+      Block* b = blocks.emplace_back(std::make_unique<Block>(threads, kStaticBytes + dynamic_bytes)).get();
+      for (unsigned t = 0; t < threads; t++)
+        running.emplace_back([=, &kernel] {
+          threadIdx = {t, 0, 0}, blockIdx = {x, y, 0}, gridDim = grid;
+          block = b, warp = b->warps[t / 32].get();
+          kernel();
+        });
+    }
+  for (auto& thread : running) thread.join();
+}
+
+// ---- CUDA's types and functions, as far as the kernels under test use them ----
+
+struct uint2 {
+  unsigned x, y;
+};
+struct float2 {
+  float x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) ulonglong2 {
+  unsigned long long x, y;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+using std::max;
+using std::min;
+
+inline void __syncthreads() { emulation::block->barrier.arrive_and_wait(); }
+inline void __syncwarp() { emulation::warp->barrier.arrive_and_wait(); }
+
+namespace emulation {
+inline unsigned lane() { return threadIdx.x % 32; }
+template <typename T>
+T exchange(T value, unsigned from) {
+  std::uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  warp->exchanged[lane()] = bits;
+  __syncwarp();
+  bits = warp->exchanged[from];
+  __syncwarp();
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+}  // namespace emulation
+
+template <typename T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  return emulation::exchange(value, emulation::lane() ^ mask);
+}
+template <typename T>
+T __shfl_down_sync(unsigned, T value, int by) {
+  return emulation::exchange(value, emulation::lane() + by < 32 ? emulation::lane() + by : emulation::lane());
+}
+
+template <typename T>
+T __ldg(const T* p) {
+  return *p;
+}
+template <typename T>
+T __ldcg(const T* p) {  // what others may write meanwhile, a word at a time
+  static_assert(sizeof(T) % 4 == 0);
+  std::uint32_t words[sizeof(T) / 4];
+  for (std::size_t i = 0; i < sizeof(T) / 4; i++)
+    words[i] = __atomic_load_n(reinterpret_cast<const std::uint32_t*>(p) + i, __ATOMIC_RELAXED);
+  return std::bit_cast<T>(words);
+}
+inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
+inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
+inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned long long>(a) * b >> 32; }
+inline float __fdividef(float a, float b) { return a / b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __expf(float x) { return std::exp(x); }
+inline float rsqrtf(float x) { return 1 / std::sqrt(x); }

@@ -1,0 +1,310 @@
+// The step kernel on the CPU (emulation/), against a plain forward pass: what it computes, and in a build
+// with a sanitizer how its warps and blocks share memory.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "device/cuda/emulation/emulation.h"
+// The kernel itself; its headers find CUDA's and ptx.cuh in emulation/.
+#include "device/cuda/fast_step_sm90a.cu"
+
+namespace {
+
+using namespace strata::cuda;
+using namespace strata::cuda::fast;
+
+using Vector = std::vector<double>;
+
+struct Case {
+  const char* name;
+  std::uint32_t head_dim, blocks, position, window = 0;
+  bool post_norms = false;
+  std::uint32_t vocab = 300;
+};
+
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+
+constexpr std::uint32_t kWidth = 320, kHeads = 4, kKvHeads = 2, kInner = 512, kLayers = 2;
+
+std::mt19937 random_bits(3);
+float normal() { return std::normal_distribution<float>()(random_bits); }
+float rounded(float x) { return static_cast<float>(static_cast<_Float16>(x)); }
+
+// Zeros that start at a multiple of 128 bytes.
+template <typename T>
+class Aligned {
+ public:
+  explicit Aligned(std::size_t n) : memory_(n * sizeof(T) + 128) {
+    const auto at = reinterpret_cast<std::uintptr_t>(memory_.data());
+    data_ = reinterpret_cast<T*>(memory_.data() + ((at + 127) / 128 * 128 - at));
+  }
+  Aligned(Aligned&&) = default;
+  T* data() const { return data_; }
+  T& operator[](std::size_t i) const { return data_[i]; }
+
+ private:
+  std::vector<std::uint8_t> memory_;
+  T* data_;
+};
+
+// Weights in f16, as floats and as the kernel reads them (fast_format.h, fast_mma.cuh).
+struct Matrix {
+  std::uint32_t rows, cols;
+  std::vector<float> values;
+  Aligned<std::uint8_t> packed;
+
+  Matrix(std::uint32_t r, std::uint32_t c)
+      : rows(r), cols(c), values(r * c), packed((r + 15) / 16 * group_bytes(kF16, c)) {
+    for (float& v : values) v = rounded(normal() / std::sqrt(static_cast<float>(c)));
+    for (std::uint32_t row = 0; row < r; row++)
+      for (std::uint32_t col = 0; col < c; col++)
+        *place(row, col) = static_cast<_Float16>(values[row * c + col]);
+  }
+  _Float16* place(std::uint32_t row, std::uint32_t col) const {
+    const std::uint32_t g = row % 8, high = row % 16 / 8, t = col % 16 / 4, pair = col % 4 / 2;
+    std::uint8_t* chunk = packed.data() + row / 16 * group_bytes(kF16, cols) + col / 256 * unit_bytes(kF16) +
+                          unit_header_bytes(kF16) + col % 256 / 64 * chunk_bytes(kF16);
+    const std::uint32_t lane = 4 * g + t, word = (col % 64 / 16 * 32 + lane) * 4 + high + 2 * pair;
+    return reinterpret_cast<_Float16*>(chunk) + word * 2 + col % 2;
+  }
+  Segment segment(void* out) const {
+    return {packed.data(), nullptr,          static_cast<float*>(out), group_bytes(kF16, cols),
+            rows,          (rows + 15) / 16, unit_bytes(kF16),         chunk_bytes(kF16),
+            kF16};
+  }
+  Vector operator*(const Vector& x) const {
+    Vector y(rows);
+    for (std::uint32_t r = 0; r < rows; r++)
+      for (std::uint32_t c = 0; c < cols; c++) y[r] += double{values[r * cols + c]} * x[c];
+    return y;
+  }
+};
+
+struct Norm {
+  Aligned<float> weights{kWidth};
+  Norm() {
+    for (std::uint32_t i = 0; i < kWidth; i++) weights[i] = 1 + 0.1f * normal();
+  }
+  Vector operator()(Vector x) const {
+    double squares = 0;
+    for (double v : x) squares += v * v;
+    for (std::uint32_t i = 0; i < kWidth; i++) x[i] *= weights[i] / std::sqrt(squares / kWidth + 1e-5);
+    return x;
+  }
+};
+
+struct Layer {
+  Matrix q, k, v, out, gate, up, down;
+  Norm before, after, inner;  // of attention's input and output, of the products' input
+  Aligned<_Float16> pages;
+  Layer(std::uint32_t dim, std::size_t halves)
+      : q(kHeads * dim, kWidth),
+        k(kKvHeads * dim, kWidth),
+        v(kKvHeads * dim, kWidth),
+        out(kWidth, kHeads * dim),
+        gate(kInner, kWidth),
+        up(kInner, kWidth),
+        down(kWidth, kInner),
+        pages(halves) {
+    for (std::size_t i = 0; i < halves; i++) pages[i] = static_cast<_Float16>(normal());
+  }
+};
+
+class StepModel {
+ public:
+  explicit StepModel(const Case& c) : c_(c), n_pages_(c.position / kPageTokens + 2), head_(c.vocab, kWidth) {
+    kv_.type = 1, kv_.n_kv_heads = kKvHeads, kv_.head_dim_k = kv_.head_dim_v = c.head_dim;
+    kv_.v_offset = kKvHeads * kPageTokens * c.head_dim * 2, kv_.page_bytes = 2 * kv_.v_offset;
+    for (std::uint32_t i = 0; i < kLayers; i++)
+      layers_.emplace_back(c.head_dim, n_pages_ * kv_.page_bytes / 2);
+    for (std::uint32_t i = 0; i < n_pages_; i++)
+      table_.push_back(static_cast<std::int32_t>(n_pages_ - 1 - i));
+    std::int32_t written = kBeforeStep;
+    for (Layer& layer : layers_) written = add(layer, written);
+    StepLinear& s =
+        product({head_.segment(logits.data())}, words_.data(), written, &last_, StepOut::floats, kWidth);
+    s.wanted = 1, s.normed = normed_.data();
+    header_ = {1, 1, 1, n_pages_, 0, {}};
+  }
+
+  // Logits of the row at this position; the state grows by it.
+  void run(std::uint32_t position) {
+    header_.step++, position_ = static_cast<std::int32_t>(position);
+    for (std::uint32_t i = 0; i < kWidth; i++) x[i] = normal();
+    for (std::uint32_t i = 0; i < c_.head_dim / 2; i++) {
+      const double angle = position * std::pow(1e4, -2.0 * i / c_.head_dim);
+      rotation_[2 * i] = static_cast<float>(std::cos(angle)),
+                    rotation_[2 * i + 1] = static_cast<float>(std::sin(angle));
+    }
+    StepArg arg{};
+    arg.ops = ops_.data(), arg.n_ops = static_cast<std::uint32_t>(ops_.size());
+    arg.ring_bytes = unit_bytes(kF16) * 5 / 2, arg.region_bytes = 32768;
+    arg.blocks_reciprocal = static_cast<std::uint32_t>((std::uint64_t{1} << 32) / c_.blocks + 1);
+    arg.step.header = &header_, arg.step.positions = &position_, arg.step.block_tables = table_.data();
+    arg.step.abort = &abort_;
+    emulation::launch({c_.blocks, 1, 1}, kThreads,
+                      kStepRegionOffset + arg.region_bytes + kLinearWarps * arg.ring_bytes,
+                      [&] { fast_step(arg); });
+  }
+
+  // The same, after run(): it reads the own key and value from their page.
+  Vector reference() const {
+    Vector h(x.data(), x.data() + kWidth);
+    const auto add = [&](const Vector& y) {
+      for (std::uint32_t i = 0; i < kWidth; i++) h[i] += y[i];
+    };
+    for (const Layer& layer : layers_) {
+      Vector mixed = layer.out * attend(layer, layer.before(h));
+      add(c_.post_norms ? layer.after(mixed) : mixed);
+      const Vector in = layer.inner(h), up = layer.up * in;
+      Vector gate = layer.gate * in;
+      for (std::uint32_t i = 0; i < kInner; i++) gate[i] *= up[i] / (1 + std::exp(-gate[i]));
+      add(layer.down * gate);
+    }
+    return head_ * last_(h);
+  }
+
+  Aligned<float> x{kWidth}, logits{2048};
+
+ private:
+  StepOp& push(StepKind kind) {
+    StepOp op{};
+    op.kind = kind, op.rotation = static_cast<std::uint32_t>(ops_.size() * 29 % c_.blocks);
+    ops_.push_back(op);
+    return ops_.back();
+  }
+  std::int32_t last_op() const { return static_cast<std::int32_t>(ops_.size()) - 1; }
+
+  StepLinear& product(std::initializer_list<Segment> segments, void* in, std::int32_t written,
+                      const Norm* norm, StepOut out, std::uint32_t cols) {
+    StepLinear& s = push(StepKind::linear).linear;
+    s = {};
+    for (const Segment& segment : segments) {
+      s.linear.segments[s.linear.n_segments++] = segment;
+      s.linear.groups += segment.groups;
+    }
+    s.linear.x = static_cast<float*>(in), s.linear.cols = cols, s.linear.eps = 1e-5f;
+    s.linear.norm = norm ? norm->weights.data() : nullptr;
+    s.out = out, s.x_op = written, s.residual_op = kBeforeStep;
+    return s;
+  }
+
+  // A layer's ops; returns the one that writes its result.
+  std::int32_t add(Layer& layer, std::int32_t written) {
+    void* in = written == kBeforeStep ? static_cast<void*>(x.data()) : words_.data();
+    product({layer.q.segment(q_.data()), layer.k.segment(k_.data()), layer.v.segment(v_.data())}, in, written,
+            &layer.before, StepOut::words, kWidth);
+    add_attention(layer);
+    StepLinear& out = product({layer.out.segment(c_.post_norms ? branch_.data() : words_.data())},
+                              mixed_.data(), last_op(), nullptr, StepOut::words, kHeads * c_.head_dim);
+    if (c_.post_norms) {
+      push(StepKind::add_norm).add = {
+          branch_.data(), layer.after.weights.data(), in, words_.data(), 1e-5f, kWidth, written};
+    } else {
+      add_residual(out, in, written);
+    }
+    const std::int32_t middle = last_op();
+    StepLinear& up = product({layer.gate.segment(inner_.data()), layer.up.segment(nullptr)}, words_.data(),
+                             middle, &layer.inner, StepOut::half_words, kWidth);
+    up.linear.epilogue = Epilogue::gate_up, up.linear.groups /= 2;
+    add_residual(product({layer.down.segment(words_.data())}, inner_.data(), last_op(), nullptr,
+                         StepOut::words, kInner),
+                 words_.data(), middle);
+    return last_op();
+  }
+  static void add_residual(StepLinear& s, void* from, std::int32_t written) {
+    s.linear.epilogue = Epilogue::residual, s.linear.residual = static_cast<float*>(from),
+    s.residual_op = written;
+  }
+  void add_attention(Layer& layer) {
+    const std::int32_t qkv = last_op();
+    StepAttention& s = push(StepKind::attention).attention;
+    s = {};
+    s.q = q_.data(), s.k = k_.data(), s.v = v_.data(), s.out = mixed_.data(), s.partials = partials_.data();
+    s.qkv_op = qkv, s.kv = kv_, s.kv.base = reinterpret_cast<std::uint64_t>(layer.pages.data());
+    s.rope = {rotation_.data(), 0, c_.head_dim};
+    s.n_heads = kHeads, s.group = kHeads / kKvHeads, s.window = c_.window, s.scale = 0.125f;
+    s.most_parts = c_.blocks / kKvHeads, s.parts_reciprocal = 65536 / s.most_parts + 1;
+    s.worker_bits = static_cast<std::uint32_t>(std::countr_zero(kLinearWarps * 64u / c_.head_dim));
+  }
+
+  double key_or_value(const Layer& layer, bool value, std::uint32_t token, std::uint32_t head,
+                      std::uint32_t d) const {
+    const std::size_t page =
+        table_[token / kPageTokens] * (kv_.page_bytes / 2) + (value ? kv_.v_offset / 2 : 0);
+    return static_cast<double>(
+        layer.pages[page + (head * kPageTokens + token % kPageTokens) * c_.head_dim + d]);
+  }
+  Vector attend(const Layer& layer, const Vector& in) const {
+    const std::uint32_t dim = c_.head_dim, position = static_cast<std::uint32_t>(position_);
+    Vector q = layer.q * in, mixed(kHeads * dim);
+    for (std::size_t i = 0; i < q.size(); i += 2) {
+      const double c = rotation_[i % dim], s = rotation_[i % dim + 1], a = q[i], b = q[i + 1];
+      q[i] = a * c - b * s, q[i + 1] = a * s + b * c;
+    }
+    const std::uint32_t begin = c_.window && position + 1 > c_.window ? position + 1 - c_.window : 0;
+    for (std::uint32_t h = 0; h < kHeads; h++) {
+      double sum = 0;
+      for (std::uint32_t t = begin; t <= position; t++) {
+        double score = 0;
+        for (std::uint32_t d = 0; d < dim; d++)
+          score += q[h * dim + d] * key_or_value(layer, false, t, h / 2, d);
+        const double weight = std::exp(score * 0.125);
+        sum += weight;
+        for (std::uint32_t d = 0; d < dim; d++)
+          mixed[h * dim + d] += weight * key_or_value(layer, true, t, h / 2, d);
+      }
+      for (std::uint32_t d = 0; d < dim; d++) mixed[h * dim + d] /= sum;
+    }
+    return mixed;
+  }
+
+  const Case c_;
+  const std::uint32_t n_pages_;
+  KvView kv_{};
+  std::vector<Layer> layers_;
+  Matrix head_;
+  Norm last_;
+  std::vector<std::int32_t> table_;
+  std::vector<StepOp> ops_;
+  StepHeader header_{};
+  std::int32_t position_ = 0;
+  std::uint32_t abort_ = 0;
+  Aligned<float> rotation_{256}, normed_{kWidth};
+  Aligned<std::uint64_t> words_{kWidth}, branch_{kWidth}, q_{kHeads * 256}, k_{kKvHeads * 256},
+      v_{kKvHeads * 256}, mixed_{kHeads * 128}, inner_{kInner / 2}, partials_{kHeads * kStepParts * 257};
+};
+
+class FastStep : public ::testing::TestWithParam<Case> {};
+
+TEST_P(FastStep, IsTheModel) {
+  StepModel model(GetParam());
+#ifdef __SANITIZE_THREAD__
+  constexpr std::uint32_t kSteps = 1;  // slow
+#else
+  constexpr std::uint32_t kSteps = 2;  // the second reads what the first left
+#endif
+  for (std::uint32_t i = 0; i < kSteps; i++) {
+    model.run(GetParam().position + i);
+    const Vector want = model.reference();
+    double error = 0, norm = 0;
+    for (std::uint32_t r = 0; r < GetParam().vocab; r++) {
+      error += (model.logits[r] - want[r]) * (model.logits[r] - want[r]);
+      norm += want[r] * want[r];
+    }
+    EXPECT_LT(std::sqrt(error / norm), 3e-3) << "step " << i;  // activations in halves
+  }
+}
+
+// Two blocks have products in which one has no share; 1200 rows of a head are more than a block holds at
+// once.
+INSTANTIATE_TEST_SUITE_P(Emulated, FastStep,
+                         ::testing::Values(Case{"heads_of_64", 64, 2, 70, 0, false, 1200},
+                                           Case{"first_token", 64, 2, 0},
+                                           Case{"heads_of_128_window_post_norms", 128, 3, 100, 40, true},
+                                           Case{"heads_of_256", 256, 2, 130},
+                                           Case{"keys_shared_by_blocks", 64, 4, 600}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+}  // namespace

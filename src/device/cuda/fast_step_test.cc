@@ -279,6 +279,8 @@ class StepModel {
 class FastStep : public ::testing::TestWithParam<Case> {};
 
 TEST_P(FastStep, IsTheModel) {
+  if (!emulation::has_threads(GetParam().blocks * kThreads))
+    GTEST_SKIP() << "needs " << GetParam().blocks * kThreads << " threads, more than the system gives";
   StepModel model(GetParam());
 #ifdef __SANITIZE_THREAD__
   constexpr std::uint32_t kSteps = 1;  // slow

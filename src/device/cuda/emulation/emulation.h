@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <barrier>
 #include <bit>
 #include <cfloat>
@@ -15,6 +16,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -55,6 +57,20 @@ constexpr std::size_t kStaticBytes = 16384;
 
 inline thread_local Block* block;
 inline thread_local Warp* warp;
+
+// Whether the system gives a process so many threads: those of a launch wait for each other.
+inline bool has_threads(unsigned n) {
+  std::atomic_flag enough{};
+  std::vector<std::thread> waiting;
+  try {
+    while (waiting.size() < n) waiting.emplace_back([&] { enough.wait(false); });
+  } catch (const std::system_error&) {
+  }
+  enough.test_and_set();
+  enough.notify_all();
+  for (auto& thread : waiting) thread.join();
+  return waiting.size() == n;
+}
 
 // One launch: grid.x * grid.y blocks of `threads`, all at once.
 inline void launch(Index grid, unsigned threads, std::size_t dynamic_bytes,

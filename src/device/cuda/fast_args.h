@@ -41,6 +41,7 @@ struct LinearArg {
 };
 
 inline constexpr int kLinearWarps = 16;
+inline constexpr int kSlots = 8;  // units in flight a warp, at most
 
 inline constexpr std::uint32_t kTileRows = 128;  // rows of the largest kernel for many rows
 
@@ -136,12 +137,11 @@ inline constexpr std::uint32_t kStepStaticShared = 6912;  // what the step kerne
 
 // Dynamic shared memory of the step kernel: partial sums of 16 rows by group of a phase and warp, a float a
 // warp, barriers; then the region (the input's row, or attention's) and the rings.
-inline constexpr std::uint32_t kStepPhaseGroups = 32,
-                               kStepSlots = 8;  // slots: units in flight a warp, at most
+inline constexpr std::uint32_t kStepPhaseGroups = 32;
 inline constexpr std::uint32_t kStepScratchOffset = (kStepPhaseGroups + kLinearWarps) * 16 * 4,
                                kStepBarrierOffset = kStepScratchOffset + kLinearWarps * 4,
                                kStepRegionOffset =
-                                   (kStepBarrierOffset + kLinearWarps * kStepSlots * 8 + 127) / 128 * 128;
+                                   (kStepBarrierOffset + kLinearWarps * kSlots * 8 + 127) / 128 * 128;
 // Floats of attention's part for the row's own key, value and scores, head_dim d.
 constexpr std::uint32_t kStepOwnFloats(std::uint32_t d) { return 2 * d + 16; }
 

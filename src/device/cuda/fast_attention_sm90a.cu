@@ -16,12 +16,6 @@
 namespace strata::cuda::fast {
 namespace {
 
-// Before anything else, returning included: a grid that ended before its predecessor would let its own
-// successor start.
-__device__ inline void wait_for_predecessor() {
-  asm volatile("griddepcontrol.launch_dependents;\n griddepcontrol.wait;" ::: "memory");
-}
-
 template <int D>
 struct Tile {
   std::uint32_t q[D / 16][4];

@@ -78,8 +78,7 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
   if (lane < kSlots) barrier_init(barriers + warp * kSlots + lane);
   fence_async_shared();
   __syncwarp();
-  std::uint64_t policy;
-  policy = evict_first();
+  const std::uint64_t policy = evict_first();
   Ring in{memory + warp * a.ring_bytes, barriers + warp * kSlots, a.ring_bytes}, out = in;
   Share<kPhaseGroups> ahead(a, paired, a.unit_span, a.groups * blockIdx.x / gridDim.x,
                             a.groups * (blockIdx.x + 1) / gridDim.x),

@@ -262,7 +262,7 @@ __device__ void Rows<N, MW, KW>::gather(const Place& p, const float (&c)[N / 2])
       asm volatile("barrier.cluster.arrive.release.aligned;\n barrier.cluster.wait.acquire.aligned;" ::
                        : "memory");
     else
-      asm volatile("bar.sync 1, %0;" ::"n"(kWarps * 32) : "memory");
+      sync_threads<kWarps * 32>();
   };
   meet();
   const Segment& s = a.segments[p.segment];

@@ -37,7 +37,7 @@ extern "C" __global__ void __launch_bounds__(512)
     fast_convert(const __grid_constant__ strata::cuda::fast::LinearArg a, __half* x16, std::uint32_t tile) {
   using namespace strata::cuda::fast;
   __shared__ float scales[kConvertRows];
-  asm volatile("griddepcontrol.launch_dependents;\n griddepcontrol.wait;" ::: "memory");
+  wait_for_predecessor();
   const std::uint32_t rows = a.outputs ? a.header->n_outputs : a.header->n_rows, first = blockIdx.x * 8;
   if (first >= rows) return;
   if (a.norm) row_scales(a, first, rows, scales);

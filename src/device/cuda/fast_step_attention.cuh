@@ -271,7 +271,7 @@ class Attention {
       bool all = true;
 #pragma unroll
       for (int i = 0; i < kEach / 2; i++) {
-        const ulonglong2 w = look(words + 2 * i);
+        const ulonglong2 w = load_words(words + 2 * i);
         all = all && has(w, in_tag_);
         x[2 * i] = __uint_as_float(static_cast<std::uint32_t>(w.x));
         x[2 * i + 1] = __uint_as_float(static_cast<std::uint32_t>(w.y));

@@ -45,7 +45,7 @@ __device__ __forceinline__ void read_floats(const StepLinear& o, Flow& flow, flo
 #pragma unroll
       for (int k = 0; k < 4; k++) {
         const bool real = (threadIdx.x + q * kThreads) * 8 < cols;
-        const ulonglong2 w = real ? look(words + q * kThreads * 8 + 2 * k) : ulonglong2{};
+        const ulonglong2 w = real ? load_words(words + q * kThreads * 8 + 2 * k) : ulonglong2{};
         all = all && (!real || has(w, tag));
         v[q][2 * k] = __uint_as_float(static_cast<std::uint32_t>(w.x));
         v[q][2 * k + 1] = __uint_as_float(static_cast<std::uint32_t>(w.y));
@@ -118,7 +118,7 @@ __device__ __forceinline__ void load_halves(const StepLinear& o, Flow& flow, std
 #pragma unroll
         for (int k = 0; k < 2; k++) {
           const bool real = (first + q * kThreads) * 8 < cols;
-          const ulonglong2 w = real ? look(words + q * kThreads * 4 + 2 * k) : ulonglong2{};
+          const ulonglong2 w = real ? load_words(words + q * kThreads * 4 + 2 * k) : ulonglong2{};
           all = all && (!real || has(w, tag));
           const std::uint32_t pairs[2] = {static_cast<std::uint32_t>(w.x), static_cast<std::uint32_t>(w.y)};
           h[q][2 * k] = *reinterpret_cast<const __half2*>(&pairs[0]);

@@ -54,7 +54,7 @@ struct Shared {
   // By group of the phase: the partial sums [begin, end) that make it up.
   std::uint8_t begin[kPhaseGroups], end[kPhaseGroups];
 };
-static_assert(sizeof(Shared) <= kStepStaticShared && kSlots == kStepSlots);
+static_assert(sizeof(Shared) <= kStepStaticShared);
 __device__ __forceinline__ Shared& the_shared() {
   return *reinterpret_cast<Shared*>(static_shared<sizeof(Shared)>());
 }

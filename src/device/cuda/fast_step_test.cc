@@ -35,17 +35,12 @@ float rounded(float x) { return static_cast<float>(static_cast<_Float16>(x)); }
 template <typename T>
 class Aligned {
  public:
-  explicit Aligned(std::size_t n) : memory_(n * sizeof(T) + 128) {
-    const auto at = reinterpret_cast<std::uintptr_t>(memory_.data());
-    data_ = reinterpret_cast<T*>(memory_.data() + ((at + 127) / 128 * 128 - at));
-  }
-  Aligned(Aligned&&) = default;
-  T* data() const { return data_; }
-  T& operator[](std::size_t i) const { return data_[i]; }
+  explicit Aligned(std::size_t n) : lines_((n * sizeof(T) + 127) / 128) {}
+  T* data() const { return reinterpret_cast<T*>(const_cast<emulation::Line*>(lines_.data())); }
+  T& operator[](std::size_t i) const { return data()[i]; }
 
  private:
-  std::vector<std::uint8_t> memory_;
-  T* data_;
+  std::vector<emulation::Line> lines_;
 };
 
 // Weights in f16, as floats and as the kernel reads them (fast_format.h, fast_mma.cuh).

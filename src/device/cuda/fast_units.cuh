@@ -15,7 +15,6 @@
 namespace strata::cuda::fast {
 
 constexpr int kThreads = kLinearWarps * 32;
-constexpr int kSlots = 8;  // units in flight a warp, at most
 
 // The 16 warps that multiply; a kernel may have others.
 __device__ inline void sync_warps() { sync_threads<kThreads>(); }

@@ -38,8 +38,7 @@ __device__ __forceinline__ void put(std::uint64_t* word, float value, std::uint3
   put(word, __float_as_uint(value), tag);
 }
 
-// Two words, or their values once both have the tag.
-__device__ __forceinline__ ulonglong2 look(const std::uint64_t* words) { return load_words(words); }
+// Whether both words of a look have the tag.
 __device__ __forceinline__ bool has(const ulonglong2& w, std::uint32_t tag) {
   return static_cast<std::uint32_t>(w.x >> 32) == tag && static_cast<std::uint32_t>(w.y >> 32) == tag;
 }

@@ -125,6 +125,14 @@ __device__ inline std::uint32_t transpose(std::uint32_t tile) {  // 8 x 8 halves
   return out;
 }
 
+// ---- Kernels that start early ----
+
+// Before anything else, returning included: a grid that ended before its predecessor would let its own
+// successor start.
+__device__ inline void wait_for_predecessor() {
+  asm volatile("griddepcontrol.launch_dependents;\n griddepcontrol.wait;" ::: "memory");
+}
+
 // ---- Registers and numbers ----
 
 // The lane, read anew; and a value that the compiler takes for a new one, so that nothing made of it before

@@ -41,17 +41,24 @@ struct Warp {
   std::uint32_t operands[32][6];
 };
 
+// Memory that starts at a multiple of 128.
+struct alignas(128) Line {
+  std::uint8_t bytes[128];
+};
+
 struct Block {
   Block(unsigned threads, std::size_t shared_bytes)
-      : barrier(threads), warps(threads / 32), memory(shared_bytes + 128, 0xff) {
+      : barrier(threads),
+        warps(threads / 32),
+        memory((shared_bytes + 127) / 128),
+        shared(memory.front().bytes) {
     for (auto& warp : warps) warp = std::make_unique<Warp>();
-    const auto at = reinterpret_cast<std::uintptr_t>(memory.data());
-    shared = memory.data() + ((at + 127) / 128 * 128 - at);
+    std::memset(shared, 0xff, shared_bytes);  // NaN
   }
   std::barrier<> barrier;
   std::vector<std::unique_ptr<Warp>> warps;
-  std::vector<std::uint8_t> memory;  // all NaN at first
-  std::uint8_t* shared;              // static, then dynamic: kStaticBytes of the first
+  std::vector<Line> memory;
+  std::uint8_t* shared;  // static, then dynamic: kStaticBytes of the first
 };
 constexpr std::size_t kStaticBytes = 16384;
 
@@ -72,16 +79,17 @@ inline bool has_threads(unsigned n) {
   return waiting.size() == n;
 }
 
-// One launch: grid.x * grid.y blocks of `threads`, all at once.
-inline void launch(Index grid, unsigned threads, std::size_t dynamic_bytes,
-                   const std::function<void()>& kernel);
-
 }  // namespace emulation
 
 inline thread_local emulation::Index threadIdx, blockIdx, gridDim;
 
-inline void emulation::launch(Index grid, unsigned threads, std::size_t dynamic_bytes,
-                              const std::function<void()>& kernel) {
+namespace emulation {
+
+inline unsigned lane() { return threadIdx.x % 32; }
+
+// One launch: grid.x * grid.y blocks of `threads`, all at once.
+inline void launch(Index grid, unsigned threads, std::size_t dynamic_bytes,
+                   const std::function<void()>& kernel) {
   std::vector<std::unique_ptr<Block>> blocks;
   std::vector<std::thread> running;
   for (unsigned y = 0; y < grid.y; y++)
@@ -96,6 +104,8 @@ inline void emulation::launch(Index grid, unsigned threads, std::size_t dynamic_
     }
   for (auto& thread : running) thread.join();
 }
+
+}  // namespace emulation
 
 // ---- CUDA's types and functions, as far as the kernels under test use them ----
 
@@ -124,7 +134,6 @@ inline void __syncthreads() { emulation::block->barrier.arrive_and_wait(); }
 inline void __syncwarp() { emulation::warp->barrier.arrive_and_wait(); }
 
 namespace emulation {
-inline unsigned lane() { return threadIdx.x % 32; }
 template <typename T>
 T exchange(T value, unsigned from) {
   std::uint64_t bits = 0;

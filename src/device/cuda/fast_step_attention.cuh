@@ -48,8 +48,7 @@ __device__ __forceinline__ std::uint64_t* part_words(const StepAttention& a, std
 template <int D, int N>
 __device__ __forceinline__ void read_parts(const std::uint64_t* words, std::uint32_t n, std::uint32_t tag,
                                            Flow& flow, float (&to)[N]) {
-  std::uint32_t looks = 0;
-  while (true) {
+  look_until(flow, [&] {
     bool all = true;
 #pragma unroll
     for (int p = 0; p < N; p++)
@@ -58,8 +57,8 @@ __device__ __forceinline__ void read_parts(const std::uint64_t* words, std::uint
         all = all && static_cast<std::uint32_t>(w >> 32) == tag;
         to[p] = __uint_as_float(static_cast<std::uint32_t>(w));
       }
-    if (all || hopeless(flow, looks)) return;
-  }
+    return all;
+  });
 }
 
 constexpr int kDims = 64;  // of the values that a warp sums: more would not fit its registers
@@ -266,8 +265,7 @@ class Attention {
 
   // A lane's words of a head, once they are there.
   __device__ __forceinline__ void read_words(const std::uint64_t* words, float (&x)[kEach]) const {
-    std::uint32_t looks = 0;
-    while (true) {
+    look_until(flow_, [&] {
       bool all = true;
 #pragma unroll
       for (int i = 0; i < kEach / 2; i++) {
@@ -276,8 +274,8 @@ class Attention {
         x[2 * i] = __uint_as_float(static_cast<std::uint32_t>(w.x));
         x[2 * i + 1] = __uint_as_float(static_cast<std::uint32_t>(w.y));
       }
-      if (all || hopeless(flow_, looks)) break;
-    }
+      return all;
+    });
     __syncwarp();
   }
 

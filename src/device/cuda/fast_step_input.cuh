@@ -37,8 +37,7 @@ __device__ __forceinline__ void read_floats(const StepLinear& o, Flow& flow, flo
   }
   const auto* words = reinterpret_cast<const std::uint64_t*>(o.linear.x) + threadIdx.x * 8;
   const std::uint32_t tag = flow.tag(o.x_op);
-  std::uint32_t looks = 0;
-  while (true) {
+  look_until(flow, [&] {
     bool all = true;
 #pragma unroll
     for (int q = 0; q < Q; q++)
@@ -50,8 +49,8 @@ __device__ __forceinline__ void read_floats(const StepLinear& o, Flow& flow, flo
         v[q][2 * k] = __uint_as_float(static_cast<std::uint32_t>(w.x));
         v[q][2 * k + 1] = __uint_as_float(static_cast<std::uint32_t>(w.y));
       }
-    if (all || hopeless(flow, looks)) return;
-  }
+    return all;
+  });
 }
 
 __device__ __forceinline__ void read_norm(const float* norm, std::uint32_t col, float (&w)[8]) {
@@ -110,8 +109,7 @@ __device__ __forceinline__ void load_halves(const StepLinear& o, Flow& flow, std
   for (std::uint32_t first = threadIdx.x; first < units * 32; first += Q * kThreads) {
     const auto* words = reinterpret_cast<const std::uint64_t*>(o.linear.x) + first * 4;
     __half2 h[Q][4];
-    std::uint32_t looks = 0;
-    while (true) {
+    look_until(flow, [&] {
       bool all = true;
 #pragma unroll
       for (int q = 0; q < Q; q++)
@@ -124,8 +122,8 @@ __device__ __forceinline__ void load_halves(const StepLinear& o, Flow& flow, std
           h[q][2 * k] = *reinterpret_cast<const __half2*>(&pairs[0]);
           h[q][2 * k + 1] = *reinterpret_cast<const __half2*>(&pairs[1]);
         }
-      if (all || hopeless(flow, looks)) break;
-    }
+      return all;
+    });
 #pragma unroll
     for (int q = 0; q < Q; q++)
       if (first + q * kThreads < units * 32) store_eight<1>(h[q], first + q * kThreads, x, sums, 0);

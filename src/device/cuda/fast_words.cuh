@@ -31,6 +31,14 @@ __device__ __forceinline__ bool hopeless(Flow& flow, std::uint32_t& looks) {
   return true;
 }
 
+// Looks until all it looks for is there.
+template <typename Look>
+__device__ __forceinline__ void look_until(Flow& flow, Look look) {
+  std::uint32_t looks = 0;
+  while (!look() && !hopeless(flow, looks)) {
+  }
+}
+
 __device__ __forceinline__ void put(std::uint64_t* word, std::uint32_t value, std::uint32_t tag) {
   store_word(word, static_cast<std::uint64_t>(tag) << 32 | value);
 }
@@ -44,12 +52,12 @@ __device__ __forceinline__ bool has(const ulonglong2& w, std::uint32_t tag) {
 }
 
 __device__ __forceinline__ std::uint32_t take(const std::uint64_t* word, std::uint32_t tag, Flow& flow) {
-  std::uint32_t looks = 0;
-  while (true) {
-    const std::uint64_t w = load_word(word);
-    if (static_cast<std::uint32_t>(w >> 32) == tag || hopeless(flow, looks))
-      return static_cast<std::uint32_t>(w);
-  }
+  std::uint64_t w;
+  look_until(flow, [&] {
+    w = load_word(word);
+    return static_cast<std::uint32_t>(w >> 32) == tag;
+  });
+  return static_cast<std::uint32_t>(w);
 }
 __device__ __forceinline__ float take_float(const std::uint64_t* word, std::uint32_t tag, Flow& flow) {
   return __uint_as_float(take(word, tag, flow));

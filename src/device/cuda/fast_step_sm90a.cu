@@ -34,7 +34,7 @@ struct Product {
   __device__ __forceinline__ Product()
       : shared(the_shared()),
         index(progress().op),
-        op(shared.ops[index % kOpsAhead].linear),
+        op(op_now().linear),
         a(op.linear),
         paired(a.epilogue == Epilogue::gate_up) {}
 };
@@ -221,7 +221,7 @@ __device__ __forceinline__ void bring_ops() {
 __device__ __forceinline__ bool next_phase(bool start) {
   Walk walk = progress().walk;
   if (start)
-    walk = walk_of(the_shared().ops[progress().op % kOpsAhead]);
+    walk = walk_of(op_now());
   else
     walk.close();
   const bool more = !walk.done();
@@ -264,7 +264,7 @@ __device__ __noinline__ void product() {
 __device__ __noinline__ void add_norm() {
   const std::uint32_t index = progress().op;
   Flow& flow = the_shared().flow;
-  const StepAddNorm& o = the_shared().ops[index % kOpsAhead].add;
+  const StepAddNorm& o = op_now().add;
   if (blockIdx.x != 0) return;
   float squares = 0;
   for (std::uint32_t i = threadIdx.x; i < o.width; i += kThreads) {
@@ -282,14 +282,12 @@ __device__ __noinline__ void add_norm() {
 template <int D>
 __device__ __noinline__ void attend() {
   Shared& shared = the_shared();
-  const std::uint32_t index = progress().op;
-  Attention<D>(shared.ops[index % kOpsAhead].attention, index, shared.row, shared.flow, region()).run();
+  Attention<D>(op_now().attention, progress().op, shared.row, shared.flow, region()).run();
 }
 template <int D>
 __device__ __noinline__ void merge() {
   Shared& shared = the_shared();
-  const std::uint32_t index = progress().op;
-  add_parts<D>(shared.ops[index % kOpsAhead].attention, index, shared.row, shared.flow, region());
+  add_parts<D>(op_now().attention, progress().op, shared.row, shared.flow, region());
 }
 template <int D>
 __device__ __forceinline__ void attention() {
@@ -327,7 +325,7 @@ __device__ __noinline__ Code next_code() {
   Shared& shared = the_shared();
   const std::uint32_t index = progress().op;
   if (index >= shared.arg.n_ops) return Code::end;
-  const StepOp& op = shared.ops[index % kOpsAhead];
+  const StepOp& op = op_now();
   if (index + 2 < progress().end_op) prefetch_norm(shared.ops[(index + 2) % kOpsAhead]);
   if (op.kind == StepKind::linear) return Code::product;
   if (op.kind == StepKind::add_norm) return Code::add_norm;

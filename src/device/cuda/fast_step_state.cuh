@@ -61,6 +61,9 @@ __device__ __forceinline__ Shared& the_shared() {
 
 __device__ __forceinline__ Progress& progress() { return the_shared().progress[threadIdx.x / 32]; }
 
+// The warp's op.
+__device__ __forceinline__ const StepOp& op_now() { return the_shared().ops[progress().op % kOpsAhead]; }
+
 // Dynamic shared memory, by kStep...Offset.
 __device__ __forceinline__ float* partial_sums() { return reinterpret_cast<float*>(dynamic_shared()); }
 __device__ __forceinline__ float* scratch() {

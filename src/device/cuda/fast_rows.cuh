@@ -176,7 +176,7 @@ __device__ __forceinline__ void Rows<N, MW, KW>::multiply(const Segment& s, floa
       const Source source{ring + at + own, paired ? ring + at + up : nullptr, ring + row_head + head,
                           ring + at + row_part, row};
       expand_any(type, source, chunk % 4, lane, a16);
-      if (i > begin && lane == 0) barrier_arrive(before);
+      if (i > begin) barrier_arrive(before);
       const std::uint32_t b = operand<N>(inputs + (at >> 4));
       wgmma_fence();
 #pragma unroll
@@ -184,7 +184,7 @@ __device__ __forceinline__ void Rows<N, MW, KW>::multiply(const Segment& s, floa
       wgmma_commit();
     } else {
       wgmma_wait<0>();
-      if (i > begin && lane == 0) barrier_arrive(before);
+      if (i > begin) barrier_arrive(before);
     }
     before = bar + m.stages * 8;
     bar += 8;
@@ -193,7 +193,7 @@ __device__ __forceinline__ void Rows<N, MW, KW>::multiply(const Segment& s, floa
   }
   wgmma_wait<0>();
   pin(c);
-  if (end > begin && lane == 0) barrier_arrive(before);
+  if (end > begin) barrier_arrive(before);
 }
 
 template <int N, int MW, int KW>
@@ -319,7 +319,7 @@ __device__ void rows_kernel(const LinearArg& a, const ManyArg& m) {
   Rows<N, MW, KW> r(a, m, memory);
   if (threadIdx.x < m.stages) {
     barrier_init(r.full + threadIdx.x * 8, r.kProducers);
-    barrier_init(r.empty + threadIdx.x * 8, r.kWarps);
+    barrier_init(r.empty + threadIdx.x * 8, r.kWarps * 32);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     fence_async_shared();
   }

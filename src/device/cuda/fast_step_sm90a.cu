@@ -297,8 +297,6 @@ __device__ __forceinline__ void attention() {
 
 __device__ __forceinline__ void begin(const StepArg& s, Shared& shared) {
   if (threadIdx.x == kThreads - 1) shared.arg = s;
-  if (threadIdx.x < 32)
-    for (std::uint32_t i = 0; i < min(s.n_ops, kOpsAhead - 1u); i++) load_op(s, shared, i);
   if (threadIdx.x < kLinearWarps) {
     shared.feeding[threadIdx.x].op = 0, shared.feeding[threadIdx.x].open = false;
     Progress& p = shared.progress[threadIdx.x];
@@ -307,6 +305,9 @@ __device__ __forceinline__ void begin(const StepArg& s, Shared& shared) {
   }
   if (threadIdx.x < kLinearWarps * kSlots) barrier_init(barriers() + threadIdx.x);
   fence_async_shared();
+  __syncthreads();
+  if (threadIdx.x < 32)
+    for (std::uint32_t i = 0; i < min(s.n_ops, kOpsAhead - 1u); i++) load_op(s, shared, i);
   wait_for_copies();
   if (threadIdx.x == kThreads - 1) {
     const StepHeader& h = *s.step.header;

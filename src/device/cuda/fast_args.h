@@ -64,7 +64,16 @@ struct AttentionTileArg {
   std::uint32_t n_heads, group;  // group: heads that share a KV head, at most 16
   std::uint32_t window, workers;
   float scale, softcap;
+  std::uint32_t prompt_rows;  // tiles of so many rows of one sequence are fast_prompt_*'s; 0: it doesn't run
 };
+
+// fast_prompt_sm90a.cu, head_dim d: warpgroups of a block, 64 queries each; KV pages in its shared memory.
+constexpr std::uint32_t kPromptGroups(std::uint32_t d) { return d > 128 ? 2 : 3; }
+constexpr std::uint32_t kPromptStages(std::uint32_t d) { return d > 128 ? 2 : 4; }
+constexpr std::uint32_t kPromptSharedBytes(std::uint32_t d) {
+  return (kPromptStages(d) * 2 * kPageTokens + kPromptGroups(d) * 64) * d * 2 +
+         1024;  // pages, queries; aligned
+}
 
 inline constexpr std::uint32_t kSplitRows =
     64;  // steps of up to so many rows split a row's keys over workers

@@ -7,10 +7,8 @@
 // fast_attention_*: a tile's keys stay with its warp. fast_attention_split_*: a row's pages are dealt out to
 // `workers` warps (page p to worker p mod workers, counted from the row's first page); fast_attention_combine
 // merges them in order.
-#include "device/cuda/fast_args.h"
+#include "device/cuda/fast_attention.cuh"
 #include "device/cuda/fast_mma.cuh"
-#include "device/cuda/fast_softmax.cuh"
-#include "device/cuda/kv.cuh"
 #include "device/cuda/ptx.cuh"
 
 namespace strata::cuda::fast {
@@ -22,13 +20,6 @@ struct Tile {
   float o[D / 8][4];
   float most[2], sum[2];  // of rows g and g + 8; the maximum in powers of two
 };
-
-struct Keys {
-  std::uint32_t begin, end;
-};
-__device__ inline Keys keys_of(std::uint32_t position, std::uint32_t window) {
-  return {window && position + 1 > window ? position + 1 - window : 0, position + 1};
-}
 
 // Queries (row, head) of tile row r: row = first + r / group, head = r % group; nothing beyond `count` rows.
 template <int D>
@@ -71,7 +62,7 @@ __device__ inline void attend(Tile<D>& t, const AttentionTileArg& a, const __hal
     const int e = i * 32 + lane, token = e / (D / 8), column = e % (D / 8) * 8;
     copy_async(shared + token * kStride + column, v + token * D + column);
   }
-  asm volatile("cp.async.commit_group;" ::: "memory");
+  commit_copies();
   float s[8][4];
 #pragma unroll
   for (int n = 0; n < 8; n++) {
@@ -87,26 +78,15 @@ __device__ inline void attend(Tile<D>& t, const AttentionTileArg& a, const __hal
     }
   }
   to_scores(s, a.scale, a.softcap);
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-    if (first_key >= keys[r].begin && first_key + kPageTokens <= keys[r].end) continue;
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-      for (int e = 0; e < 2; e++) {
-        const std::uint32_t key = first_key + n * 8 + 2 * c + e;
-        if (key < keys[r].begin || key >= keys[r].end) s[n][2 * r + e] = kNoScore;
-      }
-  }
+  hide_keys(s, first_key, keys);
   soften(s, t.most, t.sum, t.o);
-  asm volatile("cp.async.wait_group 0;" ::: "memory");
+  wait_for_copies<0>();
   __syncwarp();
 #pragma unroll
   for (int kt = 0; kt < 4; kt++) {  // 16 tokens each
     if (first_key + kt * 16 >= end) break;
-    const std::uint32_t p[4] = {
-        pack_halves(s[2 * kt][0], s[2 * kt][1]), pack_halves(s[2 * kt][2], s[2 * kt][3]),
-        pack_halves(s[2 * kt + 1][0], s[2 * kt + 1][1]), pack_halves(s[2 * kt + 1][2], s[2 * kt + 1][3])};
+    std::uint32_t p[4];
+    weights_of(s, kt, p);
     const __half* at = shared + (kt * 16 + (lane & 7) + (lane >> 3 & 1) * 8) * kStride + (lane >> 4) * 8;
 #pragma unroll
     for (int n = 0; n < D / 16; n++) {
@@ -120,12 +100,6 @@ __device__ inline void attend(Tile<D>& t, const AttentionTileArg& a, const __hal
   }
 }
 
-template <int D>
-__device__ inline const __half* head_of(const KvView& kv, std::int32_t page, bool is_v, std::uint32_t head) {
-  return reinterpret_cast<const __half*>(kv.base + page * kv.page_bytes + (is_v ? kv.v_offset : 0)) +
-         static_cast<std::uint64_t>(head) * kPageTokens * D;
-}
-
 // grid: (ceil(tiles / warps of a block), KV heads)
 template <int D>
 __device__ inline void whole(const AttentionTileArg& a, const StepView& step, const KvView& kv) {
@@ -134,12 +108,21 @@ __device__ inline void whole(const AttentionTileArg& a, const StepView& step, co
   const std::uint32_t tokens = 16 / a.group, tiles = gridDim.x * (blockDim.x / 32);
   // Late tiles see the most keys: start them first.
   const std::uint32_t tile = tiles - 1 - (blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32);
-  const std::uint32_t kv_head = blockIdx.y, lane = threadIdx.x % 32, g = lane / 4, c = lane % 4;
+  const std::uint32_t kv_head = blockIdx.y, g = threadIdx.x % 32 / 4;
   const std::uint32_t last = min((tile + 1) * tokens, step.header->n_rows);
   for (std::uint32_t first = tile * tokens; first < last;) {
     const std::uint32_t sequence = step.row_sequence[first];
     std::uint32_t count = 1;
-    while (first + count < last && step.row_sequence[first + count] == sequence) ++count;
+    std::uint32_t stop = last;
+    if (a.prompt_rows) {  // some tiles are fast_prompt_*'s
+      const std::uint32_t begin = first / a.prompt_rows * a.prompt_rows;
+      stop = min(stop, begin + a.prompt_rows);
+      if (is_prompt_tile(step, begin, a.prompt_rows)) {
+        first = stop;
+        continue;
+      }
+    }
+    while (first + count < stop && step.row_sequence[first + count] == sequence) ++count;
     Tile<D> t;
     start(t, a, first, count, kv_head);
     const std::uint32_t position = step.positions[first];
@@ -156,23 +139,7 @@ __device__ inline void whole(const AttentionTileArg& a, const StepView& step, co
       attend<D>(t, a, head_of<D>(kv, page, false, kv_head), head_of<D>(kv, page, true, kv_head),
                 p * kPageTokens, keys, end, shared);
     }
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      const std::uint32_t i = g + 8 * r, token = i / a.group, head = kv_head * a.group + i % a.group;
-      if (token >= count) continue;
-      float scale = 1.f, sum = t.sum[r];
-      if (a.sinks) {
-        const float sink = a.sinks[head] * kLog2e, top = fmaxf(t.most[r], sink);
-        scale = power_of_two(t.most[r] - top);
-        sum = sum * scale + power_of_two(sink - top);
-      }
-      scale = sum > 0 ? scale / sum : 0.f;
-      float* out = a.out + (static_cast<std::uint64_t>(first + token) * a.n_heads + head) * D + 2 * c;
-#pragma unroll
-      for (int n = 0; n < D / 8; n++)
-        *reinterpret_cast<float2*>(out + n * 8) =
-            make_float2(t.o[n][2 * r] * scale, t.o[n][2 * r + 1] * scale);
-    }
+    finish<D>(a, first, count, kv_head, {g, g + 8}, t.o, t.most, t.sum);
     first += count;
   }
 }

@@ -28,6 +28,15 @@ T* pointer(DevicePtr address) {
 
 constexpr std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) { return (a + b - 1) / b; }
 
+struct AttentionKernels {
+  std::uint32_t head_dim;
+  const char *whole, *split, *combine, *prompt;
+};
+#define STRATA_KERNELS(D) \
+  { D, "fast_attention_" #D, "fast_attention_split_" #D, "fast_attention_combine_" #D, "fast_prompt_" #D }
+constexpr AttentionKernels kAttention[] = {STRATA_KERNELS(64), STRATA_KERNELS(128), STRATA_KERNELS(256)};
+#undef STRATA_KERNELS
+
 class Plan final : public FastPlan {
  public:
   Plan(const FastInput& input, CompileServices& services)
@@ -79,6 +88,10 @@ class Plan final : public FastPlan {
   // A row's bits may not depend on how many there are: one kernel and one cut of the columns for any number,
   // and keys in one order.
   bool invariant() const { return in_.mode == Mode::invariant; }
+  void attend_whole(const AttentionKernels& kernels, fast::AttentionTileArg a, const KvView& kv,
+                    std::uint32_t rows, Launcher& launcher) const;
+  void attend_split(const AttentionKernels& kernels, fast::AttentionTileArg a, const KvView& kv,
+                    std::uint32_t rows, Launcher& launcher) const;
   RowsArg all_rows() const { return {in_.step.header, 0}; }
 
   FastInput in_;
@@ -303,19 +316,11 @@ bool Plan::run(const RopeAppendOp& op, std::uint32_t rows, std::uint32_t, Launch
 }
 
 bool Plan::run(const AttentionOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
-  struct Kernels {
-    std::uint32_t dim;
-    const char *whole, *split, *combine;
-  };
-  static constexpr Kernels kKernels[] = {
-      {64, "fast_attention_64", "fast_attention_split_64", "fast_attention_combine_64"},
-      {128, "fast_attention_128", "fast_attention_split_128", "fast_attention_combine_128"},
-      {256, "fast_attention_256", "fast_attention_split_256", "fast_attention_combine_256"}};
   const KvView& kv = in_.states[op.state];
-  const auto* kernels = std::find_if(std::begin(kKernels), std::end(kKernels),
-                                     [&](const Kernels& k) { return k.dim == kv.head_dim_k; });
+  const auto* kernels = std::find_if(std::begin(kAttention), std::end(kAttention),
+                                     [&](const AttentionKernels& k) { return k.head_dim == kv.head_dim_k; });
   const std::uint32_t group = op.n_heads / kv.n_kv_heads;
-  if (kernels == std::end(kKernels) || kv.head_dim_v != kv.head_dim_k || group > 16 ||
+  if (kernels == std::end(kAttention) || kv.head_dim_v != kv.head_dim_k || group > 16 ||
       kv.type != static_cast<int>(DType::F16))
     return false;
   fast::AttentionTileArg a{};
@@ -328,29 +333,57 @@ bool Plan::run(const AttentionOp& op, std::uint32_t rows, std::uint32_t, Launche
   a.window = op.window;
   a.scale = op.scale;
   a.softcap = op.softcap;
-  constexpr std::uint32_t kWarps = 4;
-  KernelLaunch l{kernels->whole};
-  l.block[0] = kWarps * 32;
-  l.grid[1] = kv.n_kv_heads;
-  l.shared_bytes = kWarps * kPageTokens * (kernels->dim + 8) * 2;
+  if (rows > fast::kSplitRows || invariant())
+    attend_whole(*kernels, a, kv, rows, launcher);
+  else
+    attend_split(*kernels, a, kv, rows, launcher);
+  return true;
+}
+
+constexpr std::uint32_t kAttentionWarps = 4;
+KernelLaunch attention_launch(const char* kernel, std::uint32_t head_dim) {
+  KernelLaunch l{kernel};
+  l.block[0] = kAttentionWarps * 32;
+  l.shared_bytes = kAttentionWarps * kPageTokens * (head_dim + 8) * 2;
   l.dependent = true;
-  if (rows > fast::kSplitRows || invariant()) {
-    l.grid[0] = ceil_div(ceil_div(rows, 16 / group), kWarps);
+  return l;
+}
+
+// A row's keys stay together. Which tiles are a prompt's depends on the rows beside them, so not in invariant
+// mode.
+void Plan::attend_whole(const AttentionKernels& kernels, fast::AttentionTileArg a, const KvView& kv,
+                        std::uint32_t rows, Launcher& launcher) const {
+  const std::uint32_t d = kernels.head_dim;
+  if (!invariant()) {
+    a.prompt_rows = fast::kPromptGroups(d) * (64 / a.group);
+    KernelLaunch l{kernels.prompt};
+    l.block[0] = fast::kPromptGroups(d) * 128;
+    l.grid[0] = kv.n_kv_heads;
+    l.grid[1] = ceil_div(rows, a.prompt_rows);
+    l.shared_bytes = fast::kPromptSharedBytes(d);
+    l.dependent = true;
     launcher(l, a, in_.step, kv);
-    return true;
   }
+  KernelLaunch l = attention_launch(kernels.whole, d);
+  l.grid[0] = ceil_div(ceil_div(rows, 16 / a.group), kAttentionWarps);
+  l.grid[1] = kv.n_kv_heads;
+  launcher(l, a, in_.step, kv);
+}
+
+void Plan::attend_split(const AttentionKernels& kernels, fast::AttentionTileArg a, const KvView& kv,
+                        std::uint32_t rows, Launcher& launcher) const {
   a.workers = rows <= kFewRows ? fast::kWorkersFewRows : fast::kWorkersManyRows;
-  l.kernel = kernels->split;
-  l.grid[0] = a.workers / kWarps;
+  KernelLaunch l = attention_launch(kernels.split, kernels.head_dim);
+  l.grid[0] = a.workers / kAttentionWarps;
+  l.grid[1] = kv.n_kv_heads;
   l.grid[2] = rows;
   launcher(l, a, in_.step, kv);
-  KernelLaunch c{kernels->combine};
-  c.block[0] = kernels->dim;
-  c.grid[0] = op.n_heads;
+  KernelLaunch c{kernels.combine};
+  c.block[0] = kernels.head_dim;
+  c.grid[0] = a.n_heads;
   c.grid[1] = rows;
   c.dependent = true;
   launcher(c, a, in_.step);
-  return true;
 }
 
 bool Plan::run(const HeadOp& op, std::uint32_t, std::uint32_t outputs, Launcher& launcher) {

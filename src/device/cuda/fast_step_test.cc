@@ -13,6 +13,7 @@ namespace {
 
 using namespace strata::cuda;
 using namespace strata::cuda::fast;
+using emulation::Aligned;
 
 using Vector = std::vector<double>;
 
@@ -30,18 +31,6 @@ constexpr std::uint32_t kWidth = 320, kHeads = 4, kKvHeads = 2, kInner = 512, kL
 std::mt19937 random_bits(3);
 float normal() { return std::normal_distribution<float>()(random_bits); }
 float rounded(float x) { return static_cast<float>(static_cast<_Float16>(x)); }
-
-// Zeros that start at a multiple of 128 bytes.
-template <typename T>
-class Aligned {
- public:
-  explicit Aligned(std::size_t n) : lines_((n * sizeof(T) + 127) / 128) {}
-  T* data() const { return reinterpret_cast<T*>(const_cast<emulation::Line*>(lines_.data())); }
-  T& operator[](std::size_t i) const { return data()[i]; }
-
- private:
-  std::vector<emulation::Line> lines_;
-};
 
 // Weights in f16, as floats and as the kernel reads them (fast_format.h, fast_mma.cuh).
 struct Matrix {

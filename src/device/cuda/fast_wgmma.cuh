@@ -89,4 +89,51 @@ __device__ __forceinline__ void wgmma(float (&c)[N / 2], const std::uint32_t (&a
 }
 #undef STRATA_F8
 
+template <int N>
+__device__ __forceinline__ void pin(float (&c)[N][4]) {
+#pragma unroll
+  for (int n = 0; n < N; n++) pin(c[n]);
+}
+// Operands in registers are written before the fence that follows.
+template <int N>
+__device__ __forceinline__ void pin(std::uint32_t (&a)[N][4]) {
+#pragma unroll
+  for (int n = 0; n < N; n++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) keep(a[n][i]);
+}
+
+// Descriptor of an operand in a slice: lines of 128 bytes, the 16-byte pieces of line n in the order
+// piece ^ n % 8; the slice starts at a multiple of 1024. Eight lines are 1024 bytes, whichever way they run.
+__device__ inline std::uint64_t slice(std::uint32_t address) {
+  return std::uint64_t{1} << 62 | std::uint64_t{64} << 32 | 64 << 16 | address >> 4;
+}
+
+#define STRATA_F4(c, n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
+#define STRATA_F4_8(c, n)                                                                              \
+  STRATA_F4(c, n), STRATA_F4(c, n + 1), STRATA_F4(c, n + 2), STRATA_F4(c, n + 3), STRATA_F4(c, n + 4), \
+      STRATA_F4(c, n + 5), STRATA_F4(c, n + 6), STRATA_F4(c, n + 7)
+// c (Add: added to) = A * B, 64 x 64, 16 of K: lines of A's slice are rows, of B's slice columns.
+template <bool Add>
+__device__ __forceinline__ void wgmma_slices(float (&c)[8][4], std::uint64_t a, std::uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,"
+      "%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, %32, %33, %34, 1, 1, 0, 0;"
+      : STRATA_F4_8(c, 0)
+      : "l"(a), "l"(b), "n"(Add));
+}
+// Columns 8 n ... 8 n + 63 of c += A * B, 16 of K: A in registers, lines of B's slice are of one K.
+template <int N>
+__device__ __forceinline__ void wgmma_slice(float (&c)[N][4], int n, const std::uint32_t (&a)[4],
+                                            std::uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,"
+      "%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, "
+      "1, 1, 1, 1;"
+      : STRATA_F4_8(c, n)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+#undef STRATA_F4_8
+#undef STRATA_F4
+
 }  // namespace strata::cuda::fast

@@ -46,6 +46,18 @@ struct alignas(128) Line {
   std::uint8_t bytes[128];
 };
 
+// Zeros that start at a multiple of 128 bytes.
+template <typename T>
+class Aligned {
+ public:
+  explicit Aligned(std::size_t n) : lines_((n * sizeof(T) + 127) / 128) {}
+  T* data() const { return reinterpret_cast<T*>(const_cast<Line*>(lines_.data())); }
+  T& operator[](std::size_t i) const { return data()[i]; }
+
+ private:
+  std::vector<Line> lines_;
+};
+
 struct Block {
   Block(unsigned threads, std::size_t shared_bytes)
       : barrier(threads),

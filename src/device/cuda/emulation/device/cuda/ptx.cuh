@@ -47,6 +47,9 @@ inline void bulk_copy(void* to, const void* from, std::uint32_t bytes, std::uint
 inline std::uint64_t evict_first() { return 0; }
 inline void copy_async(void* to, const void* from) { std::memcpy(to, from, 16); }
 inline void wait_for_copies() {}
+inline void commit_copies() {}
+template <int Left>
+void wait_for_copies() {}
 inline void prefetch_l2(const void*) {}
 
 // ---- Words that blocks exchange ----
@@ -105,6 +108,10 @@ inline std::uint32_t transpose(std::uint32_t tile) {
   __syncwarp();
   return out;
 }
+
+// ---- Kernels that start early ----
+
+inline void wait_for_predecessor() {}
 
 // ---- Registers and numbers ----
 

@@ -4,7 +4,7 @@
 //
 //   step_bench SHAPE [READ_TB_PER_S]                 everything; SHAPE: 8b, 1b, 32b
 //   step_bench SHAPE READ_TB_PER_S op                ... and the time of each kind of op
-//   step_bench SHAPE READ_TB_PER_S 16x1@512          only steps: 16 streams, one token each, at depth 512
+//   step_bench SHAPE READ_TB_PER_S 16x1@512 [op]     only steps: 16 streams, one token each, at depth 512
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -193,10 +193,10 @@ struct Model {
   }
 };
 
-void trace(Model& m, std::uint32_t streams, std::uint32_t n) {
+void trace(Model& m, std::uint32_t streams, std::uint32_t n, std::uint32_t depth) {
   m.executable->set_tracing(true);
-  m.step(streams, n, 0);
-  m.step(streams, n, 0);
+  m.step(streams, n, depth);
+  m.step(streams, n, depth);
   std::printf("  by op, %u streams of %u tokens:\n", streams, n);
   std::map<std::string, double> by_op;
   for (const auto& t : m.executable->trace()) by_op[op_name(m.program.ops[t.op])] += t.nanoseconds / 1e3;
@@ -228,13 +228,14 @@ int main(int argc, char** argv) try {
             {.rows = streams * tokens, .outputs = streams, .slots = streams, .context = depth + tokens});
     const double ms = m.median(streams, tokens, depth, 3);
     std::printf("  %s: %.3f ms a step, %.1f tok/s\n", what.c_str(), ms, streams * tokens * 1e3 / ms);
+    if (argc > 4 && std::string(argv[4]) == "op") trace(m, streams, tokens, depth);
     return 0;
   }
   const bool by_op = what == "op";
   {  // streams share the memory that one long context takes
     Model m(*shape, {.rows = 2048, .outputs = 64, .slots = 64, .context = 640});
     for (std::uint32_t s = 2; s <= 64; s *= 2) decode(m, *shape, read, s, 512);
-    if (by_op) trace(m, 16, 1);
+    if (by_op) trace(m, 16, 1, 0);
   }
   Model m(*shape, {.rows = 2048, .outputs = 1, .slots = 1, .context = 8320});
   decode(m, *shape, read, 1, 128);
@@ -245,7 +246,7 @@ int main(int argc, char** argv) try {
     std::printf("  %s prefill %u: %.2f ms, %.0f tok/s\n", shape->name, n, ms, n * 1e3 / ms);
     std::fflush(stdout);
   }
-  if (by_op) trace(m, 1, 1), trace(m, 1, 2048);
+  if (by_op) trace(m, 1, 1, 0), trace(m, 1, 2048, 0);
 } catch (const std::exception& e) {
   std::fprintf(stderr, "%s\n", e.what());
   return 1;

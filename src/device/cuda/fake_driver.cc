@@ -331,6 +331,7 @@ std::span<const KernelImage> FakeDriver::images() {
                                 "fast_prompt_128",
                                 "fast_prompt_256",
                                 "fast_convert",
+                                "fast_few_input",
                                 "fast_linear_1",
                                 "fast_linear_8",
                                 "fast_repack",

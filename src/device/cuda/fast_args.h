@@ -37,7 +37,9 @@ struct LinearArg {
   std::uint32_t groups;      // to share out: sum over segments; gate_up: of one segment
   std::uint32_t unit_span;   // units of the input that shared memory holds at once
   std::uint32_t ring_bytes;  // of one warp
-  std::uint32_t max_rows;    // rows of the input in shared memory
+  void* x16;                 // 2 .. 8 rows: the input is here (FewInput, fast_units.cuh)
+  void* y16;                 // or nullptr: gate_up's result goes here too, as the next product's x16
+  std::uint32_t max_rows;
 };
 
 inline constexpr int kLinearWarps = 16;
@@ -64,6 +66,8 @@ struct AttentionTileArg {
   std::uint32_t n_heads, group;  // group: heads that share a KV head, at most 16
   std::uint32_t window, workers;
   float scale, softcap;
+  void* x16;  // or nullptr: fast_attention_combine_* leaves the result here too, as a product's x16
+  std::uint32_t max_rows;     // of x16
   std::uint32_t prompt_rows;  // tiles of so many rows of one sequence are fast_prompt_*'s; 0: it doesn't run
 };
 

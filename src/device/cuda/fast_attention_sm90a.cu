@@ -9,6 +9,7 @@
 // merges them in order.
 #include "device/cuda/fast_attention.cuh"
 #include "device/cuda/fast_mma.cuh"
+#include "device/cuda/fast_units.cuh"
 #include "device/cuda/ptx.cuh"
 
 namespace strata::cuda::fast {
@@ -200,7 +201,12 @@ __device__ inline void combine(const AttentionTileArg& a, const StepView& step) 
     sum += f * __ldcg(p + 1);
     value += f * __ldcg(p + 4 + threadIdx.x);
   }
-  a.out[(static_cast<std::uint64_t>(row) * a.n_heads + head) * D + threadIdx.x] = sum > 0 ? value / sum : 0.f;
+  value = sum > 0 ? value / sum : 0.f;
+  const std::uint32_t column = head * D + threadIdx.x;
+  a.out[static_cast<std::uint64_t>(row) * a.n_heads * D + column] = value;
+  if (a.x16)
+    store_one(FewInput(a.x16, (a.n_heads * D + kUnitCols - 1) / kUnitCols, a.max_rows), value, true, column,
+              row);
 }
 
 }  // namespace

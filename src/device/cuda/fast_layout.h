@@ -22,7 +22,7 @@ std::uint64_t repacked_bytes(DType type, std::uint32_t rows, std::uint32_t cols)
 std::uint64_t fast_branch_bytes(const Program& program, const StepLimits& limits);
 
 // Second part: partial results of attention. The third is the input of a product with many rows, as halves in
-// tiles.
+// tiles; or that of one with 2 to 8, and behind it what an op leaves for the next one.
 std::uint64_t fast_partial_bytes(const Program& program, const StepLimits& limits);
 
 // The fourth: the step kernel's, at this offset. Its parts' offsets from there: table of ops; a slot of

@@ -1,6 +1,7 @@
-// Matrix times 1 to 8 rows, bound by the weights' bytes: norm, product, bias, residual or activation in one
-// kernel (fast_units.cuh says how). Weights are static: their copies start before the wait for the
-// predecessor.
+// Matrix times 1 to 8 rows, bound by the weights' bytes: product, bias, residual or activation in one kernel
+// (fast_units.cuh says how). Weights are static: their copies start before the wait for the predecessor. One
+// row is normed and made halves by every block for itself; several stand ready as halves, from fast_few_input
+// or from the op before (LinearArg::y16, fast_attention_combine_*), and come by bulk copies.
 #include <type_traits>
 
 #include "device/cuda/fast_units.cuh"
@@ -37,45 +38,96 @@ __device__ __forceinline__ void fill(const LinearArg& a, bool paired, Walk& walk
   }
 }
 
+// Eight columns of a row from `col` on; normed, if the input is.
+__device__ __forceinline__ void load_eight(const LinearArg& a, const float* x, std::uint32_t col, float scale,
+                                           float (&v)[8]) {
+#pragma unroll
+  for (int k = 0; k < 2; k++) {
+    const float4 f = __ldcg(reinterpret_cast<const float4*>(x + col) + k);
+    v[4 * k] = f.x, v[4 * k + 1] = f.y, v[4 * k + 2] = f.z, v[4 * k + 3] = f.w;
+    if (!a.norm) continue;
+    const float4 w = __ldg(reinterpret_cast<const float4*>(a.norm + col) + k);
+    v[4 * k] *= scale * w.x, v[4 * k + 1] *= scale * w.y, v[4 * k + 2] *= scale * w.z,
+        v[4 * k + 3] *= scale * w.w;
+  }
+}
+
+// 1 / rms of a row, by the block.
+__device__ inline float row_scale(const LinearArg& a, const float* x, float* scratch) {
+  float squares = 0;
+  for (std::uint32_t i = threadIdx.x; i < a.cols / 4; i += kThreads) {
+    const float4 v = __ldcg(reinterpret_cast<const float4*>(x) + i);
+    squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+  }
+  return rsqrtf(block_sum(squares, scratch) / a.cols + a.eps);
+}
+
 // Units [first_unit, first_unit + count) of one row, scaled.
-template <int N>
-__device__ inline void load_row(const LinearArg& a, const float* x, float scale, std::uint32_t first_unit,
-                                std::uint32_t count, __half* out, float* sums, int row) {
+__device__ inline void load_row(const LinearArg& a, float scale, std::uint32_t first_unit,
+                                std::uint32_t count, __half* out, float* sums) {
   for (std::uint32_t i = threadIdx.x; i < count * 32; i += kThreads) {
     const std::uint32_t col = first_unit * kUnitCols + i * 8;
     float v[8] = {};
-    if (col < a.cols) {
-#pragma unroll
-      for (int k = 0; k < 2; k++) {
-        const float4 f = __ldcg(reinterpret_cast<const float4*>(x + col) + k);
-        v[4 * k] = f.x, v[4 * k + 1] = f.y, v[4 * k + 2] = f.z, v[4 * k + 3] = f.w;
-        if (a.norm) {
-          const float4 w = __ldg(reinterpret_cast<const float4*>(a.norm + col) + k);
-          v[4 * k] *= scale * w.x, v[4 * k + 1] *= scale * w.y, v[4 * k + 2] *= scale * w.z,
-              v[4 * k + 3] *= scale * w.w;
-        }
-      }
-    }
-    store_eight<N>(v, col < a.cols, i, out, sums, row);
+    if (col < a.cols) load_eight(a, a.x, col, scale, v);
+    store_eight<1>(v, col < a.cols, i, out, sums);
   }
 }
+
+__device__ inline std::uint32_t input_units(const LinearArg& a) { return (a.cols + kUnitCols - 1) / kUnitCols; }
+
+// Units of all rows, by the first warp's lanes; they are there in the next phase of `barrier`.
+__device__ inline void bring_rows(const LinearArg& a, std::uint32_t first_unit, std::uint32_t count,
+                                  const FewInput& to, std::uint64_t* barrier) {
+  const std::uint32_t lane = threadIdx.x, halves = kUnitCols * a.max_rows;
+  const std::uint64_t policy = evict_last();  // every block reads it
+  const FewInput from(a.x16, input_units(a), a.max_rows);
+  if (lane == 0) barrier_expect(barrier, count * (halves * 2 + 128 * 4));
+  __syncwarp();
+  for (std::uint32_t u = lane; u < count; u += 32)
+    bulk_copy(to.halves + u * halves, from.halves + static_cast<std::uint64_t>(first_unit + u) * halves,
+              halves * 2, barrier, policy);
+  if (lane == 31) bulk_copy(to.sums, from.sums + first_unit * 128, count * 128 * 4, barrier, policy);
+}
+
+// The warps that have a part of a group of this phase, where warp w has units [n w / warps, n (w + 1) /
+// warps).
+struct Writers {
+  std::uint32_t n, begin, end;
+  template <class Walk>
+  __device__ Writers(const Walk& walk, std::uint32_t group) {
+    const std::uint32_t units = walk.units_now(), first = group * units;
+    n = walk.groups_now() * units;
+    begin = ((first + 1) * kLinearWarps + n - 1) / n - 1;
+    end = ((first + units) * kLinearWarps + n - 1) / n;
+  }
+  // partial: warp 0's; the next warp's are a group further.
+  template <int N>
+  __device__ float sum(const float* partial) const {
+    float sum = 0;
+    for (std::uint32_t w = begin; w < end; w++)
+      if (n >= kLinearWarps || n * (w + 1) / kLinearWarps > n * w / kLinearWarps) sum += partial[w * 16 * N];
+    return sum;
+  }
+};
 
 // N = 1: exactly one row; N = 8: up to 8.
 template <int N>
 __device__ __forceinline__ void linear(const LinearArg& a) {
   constexpr int kPhaseGroups = N == 1 ? 32 : 16;
   constexpr int kResults = kPhaseGroups * 16 * N / kThreads;  // results a thread
-  extern __shared__ __align__(128) std::uint8_t memory[];
+  std::uint8_t* memory = dynamic_shared();
   const bool paired = a.epilogue == Epilogue::gate_up;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const std::uint32_t stride = a.unit_span * kUnitCols + 32;
-  __half* x = reinterpret_cast<__half*>(memory + kLinearWarps * a.ring_bytes);
-  float* sums = reinterpret_cast<float*>(x + stride * (N == 1 ? 1 : a.max_rows));
+  const FewInput input(memory + kLinearWarps * a.ring_bytes, a.unit_span, a.max_rows);
+  __half* x = input.halves;
+  float* sums = input.sums;
   float* partial = sums + a.unit_span * 16 * N;  // [kPhaseGroups + warps][16 rows][N]
   float* scratch = partial + (kPhaseGroups + kLinearWarps) * 16 * N;
   std::uint64_t* barriers = reinterpret_cast<std::uint64_t*>(scratch + kLinearWarps);
+  std::uint64_t* arrived = barriers + kLinearWarps * kSlots;  // the input
 
   if (lane < kSlots) barrier_init(barriers + warp * kSlots + lane);
+  if (N > 1 && threadIdx.x == 0) barrier_init(arrived);
   fence_async_shared();
   __syncwarp();
   const std::uint64_t policy = evict_first();
@@ -98,14 +150,13 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
                        weights[q][4 * k + 3] = f.w;
       }
   }
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-  asm volatile("griddepcontrol.wait;" ::: "memory");
+  wait_for_predecessor();
   const std::uint32_t rows = min(a.outputs ? a.header->n_outputs : a.header->n_rows, a.max_rows);
   const int column = min(static_cast<std::uint32_t>(g), max(rows, 1u) - 1);
 
   float results[kResults] = {}, others[kResults] = {};  // others: of the up matrix
-  std::uint32_t loaded = ~0u;
-  float scale[N];
+  std::uint32_t loaded = ~0u, brought = 0;
+  float scale = 1;
   // One row of up to 8192 columns stays in registers between its norm and its conversion.
   const bool kept = N == 1 && a.norm && a.cols <= kThreads * 16;
   if (kept && rows > 0) {
@@ -120,43 +171,29 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
         squares += f.x * f.x + f.y * f.y + f.z * f.z + f.w * f.w;
       }
     }
-    scale[0] = rsqrtf(block_sum(squares, scratch) / a.cols + a.eps);
+    scale = rsqrtf(block_sum(squares, scratch) / a.cols + a.eps);
 #pragma unroll
     for (int q = 0; q < 2; q++) {
       const std::uint32_t i = threadIdx.x + q * kThreads, col = i * 8;
       if (i >= walk.units * 32) continue;  // whole warps
 #pragma unroll
-      for (int k = 0; k < 8; k++) v[q][k] *= scale[0] * weights[q][k];
-      store_eight<N>(v[q], col < a.cols, i, x, sums, 0);
+      for (int k = 0; k < 8; k++) v[q][k] *= scale * weights[q][k];
+      store_eight<1>(v[q], col < a.cols, i, x, sums);
     }
     loaded = 0;
-  } else if (a.norm) {
-    float squares[N] = {};
-#pragma unroll
-    for (int r = 0; r < N; r++)
-      if (r < rows)
-        for (std::uint32_t i = threadIdx.x; i < a.cols / 4; i += kThreads) {
-          const float4 v =
-              __ldcg(reinterpret_cast<const float4*>(a.x + static_cast<std::uint64_t>(r) * a.cols) + i);
-          squares[r] += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-        }
-#pragma unroll
-    for (int r = 0; r < N; r++)
-      scale[r] = r < rows ? rsqrtf(block_sum(squares[r], scratch) / a.cols + a.eps) : 0.f;
+  } else if (N == 1 && a.norm) {
+    scale = row_scale(a, a.x, scratch);
   }
   for (; !walk.done(); walk.close()) {
     walk.open(warp);
     const std::uint32_t first_unit = walk.first_unit, phase_groups = walk.groups_now(),
                         phase_units = walk.units_now();
-    if (loaded != first_unit) {
-#pragma unroll
-      for (int r = 0; r < N; r++)
-        if (r < rows)
-          load_row<N>(a, a.x + static_cast<std::uint64_t>(r) * a.cols, a.norm ? scale[r] : 1.f, first_unit,
-                      phase_units, x + r * stride, sums, r);
-      loaded = first_unit;
-    }
+    const bool load = loaded != first_unit;
+    if (N == 1 && load) load_row(a, scale, first_unit, phase_units, x, sums);
+    if (N > 1 && load && warp == 0) bring_rows(a, first_unit, phase_units, input, arrived);
     sync_warps();
+    if (N > 1 && load) barrier_wait(arrived, brought++ & 1);
+    loaded = first_unit;
     float acc[N == 1 ? 2 : 4] = {};
     const auto flush = [&](std::uint32_t group) {
       float* p = partial + (group + warp) * 16 * N;
@@ -190,7 +227,7 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
           if constexpr (N == 1)
             unit_one<T, false>(unit, x + u * kUnitCols, sums + u * 16, lane, chunks, acc);
           else
-            unit_many<T>(unit, x + u * kUnitCols, stride, sums + u * 16 * N, lane, column, chunks, acc);
+            unit_many<T>(unit, input, u, lane, column, chunks, acc);
           __syncwarp();
           ended = walk.step();
           fill(a, paired, ahead, in, out.virt, out.count, warp, lane, policy);
@@ -208,32 +245,25 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
     }
     sync_warps();
 
-    // Add the warps' partial sums; the last unit phase writes.
-    const std::uint32_t n = phase_groups * phase_units;
-    const auto gather = [&](std::uint32_t group, std::uint32_t row, std::uint32_t column) {
-      float sum = 0;
-#pragma unroll
-      for (int w = 0; w < kLinearWarps; w++) {
-        const std::uint32_t from = walk.run(n, w), to = walk.run(n, w + 1);
-        if (to > from && to > group * phase_units && from < (group + 1) * phase_units)
-          sum += partial[((group + w) * 16 + row) * N + column];
-      }
-      return sum;
-    };
-    const bool last = walk.unit_phase + 1 == walk.unit_phases;
+    // Add the warps' partial sums; the last unit phase writes. A thread's results are of one group, or of one
+    // of gate and the same of up.
+    const std::uint32_t width = 16 * kPhaseGroups / (paired ? 2 : 1), row = threadIdx.x % 16,
+                        group = threadIdx.x % width / 16 * (paired ? 2 : 1);
+    const bool has_group = group < phase_groups;
+    const Writers first(walk, group), second(walk, group + 1);
+    std::uint32_t in_segment = 0;
+    const Segment& s = has_group ? walk.locate(a, paired, group, in_segment) : a.segments[0];
+    const std::uint32_t o = in_segment * 16 + row;
+    const bool real = has_group && o < s.rows;
 #pragma unroll
     for (int q = 0; q < kResults; q++) {
-      const std::uint32_t e = threadIdx.x + q * kThreads, row = e % 16, group = e / 16 % kPhaseGroups;
-      const std::uint32_t n_row = e / (16 * kPhaseGroups);
-      if (group >= phase_groups || n_row >= rows || (paired && (group & 1))) continue;
-      results[q] += gather(group, row, n_row);
-      if (paired) others[q] += gather(group + 1, row, n_row);
-      if (!last) continue;
-      std::uint32_t in_segment;
-      const Segment& s = walk.locate(a, paired, group, in_segment);
-      const std::uint32_t o = in_segment * 16 + row;
+      const std::uint32_t n_row = threadIdx.x / width + q * (kThreads / width);
+      if (n_row >= rows) break;
+      if (has_group) results[q] += first.sum<N>(partial + (group * 16 + row) * N + n_row);
+      if (has_group && paired) others[q] += second.sum<N>(partial + ((group + 1) * 16 + row) * N + n_row);
+      if (walk.unit_phase + 1 != walk.unit_phases) continue;
       float y = results[q];
-      if (o < s.rows) {
+      if (real) {
         const std::uint64_t at = static_cast<std::uint64_t>(n_row) * s.rows + o;
         if (s.bias) y += s.bias[o];
         if (paired) y = activate(y, a.gelu) * others[q];
@@ -241,8 +271,28 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
         if (a.softcap > 0) y = a.softcap * tanhf(y / a.softcap);
         s.out[at] = y;
       }
+      if (N > 1 && a.y16)
+        store_one(FewInput(a.y16, (s.rows + kUnitCols - 1) / kUnitCols, a.max_rows), real ? y : 0.f, real, o,
+                  n_row);
       results[q] = others[q] = 0;
     }
+  }
+}
+
+// A share of the units of one row, to a.x16.
+__device__ inline void spread(const LinearArg& a) {
+  float* scratch = reinterpret_cast<float*>(static_shared<kLinearWarps * 4>());
+  wait_for_predecessor();
+  const std::uint32_t row = blockIdx.x, units = input_units(a);
+  if (row >= (a.outputs ? a.header->n_outputs : a.header->n_rows)) return;
+  const float* x = a.x + static_cast<std::uint64_t>(row) * a.cols;
+  const float scale = a.norm ? row_scale(a, x, scratch) : 1.f;
+  const FewInput to(a.x16, units, a.max_rows);
+  const std::uint32_t end = units * (blockIdx.y + 1) / gridDim.y * 32;
+  for (std::uint32_t i = units * blockIdx.y / gridDim.y * 32 + threadIdx.x; i < end; i += kThreads) {
+    float v[8] = {};
+    if (i * 8 < a.cols) load_eight(a, x, i * 8, scale, v);
+    store_eight<8>(v, i * 8 < a.cols, i, to.halves + row * 32, to.sums, row, a.max_rows * 32);
   }
 }
 
@@ -256,4 +306,9 @@ extern "C" __global__ void __launch_bounds__(strata::cuda::fast::kThreads, 1)
 extern "C" __global__ void __launch_bounds__(strata::cuda::fast::kThreads, 1)
     fast_linear_8(const __grid_constant__ strata::cuda::fast::LinearArg a) {
   strata::cuda::fast::linear<8>(a);
+}
+// The input of a product with 2 to 8 rows. grid: (rows, shares of the columns)
+extern "C" __global__ void __launch_bounds__(strata::cuda::fast::kThreads)
+    fast_few_input(const __grid_constant__ strata::cuda::fast::LinearArg a) {
+  strata::cuda::fast::spread(a);
 }

@@ -18,8 +18,7 @@ using fast::LinearArg;
 using fast::Segment;
 
 constexpr std::uint32_t kFewRows = 8;  // bound by the weights' bytes
-constexpr std::uint32_t kMaxSpan = 32;
-constexpr std::uint32_t kBarrierBytes = fast::kLinearWarps * 8 * 8 + fast::kLinearWarps * 4;
+constexpr std::uint32_t kBarrierBytes = (fast::kLinearWarps * fast::kSlots + 1) * 8 + fast::kLinearWarps * 4;
 
 template <typename T>
 T* pointer(DevicePtr address) {
@@ -51,6 +50,7 @@ class Plan final : public FastPlan {
     return true;
   }
   bool enqueue_op(std::size_t op, std::uint32_t rows, std::uint32_t outputs, Launcher& launcher) override {
+    op_ = op;
     return std::visit([&](const auto& o) { return run(o, rows, outputs, launcher); },
                       in_.program->ops[op].body);
   }
@@ -85,6 +85,14 @@ class Plan final : public FastPlan {
   void launch(LinearArg arg, std::uint32_t rows, Launcher& launcher) const;
   void launch_few(LinearArg arg, std::uint32_t rows, Launcher& launcher) const;
   void launch_many(const LinearArg& arg, std::uint32_t rows, Launcher& launcher) const;
+  bool runs(const GateUpOp& op) const;
+  bool runs(const AttentionOp& op) const;
+  // 2 .. 8 rows take the kernels whose input stands ready as halves.
+  bool few(std::uint32_t rows) const { return rows > 1 && rows <= kFewRows && !invariant(); }
+  // Whether the next op multiplies the buffer that this one writes, and the other way round: then the halves
+  // pass between them at passed_halves().
+  bool feeds_next(BufferId out) const;
+  bool is_fed(const ResidualLinearOp& op) const;
   // A row's bits may not depend on how many there are: one kernel and one cut of the columns for any number,
   // and keys in one order.
   bool invariant() const { return in_.mode == Mode::invariant; }
@@ -92,11 +100,54 @@ class Plan final : public FastPlan {
                     std::uint32_t rows, Launcher& launcher) const;
   void attend_split(const AttentionKernels& kernels, fast::AttentionTileArg a, const KvView& kv,
                     std::uint32_t rows, Launcher& launcher) const;
+  DevicePtr input_halves() const {
+    return in_.scratch + fast_branch_bytes(*in_.program, in_.limits) +
+           fast_partial_bytes(*in_.program, in_.limits);
+  }
+  // In the same part of the scratch, which has room for kTileRows rows of the widest input.
+  void* passed_halves() const {
+    std::uint64_t units = 0;
+    for (const WeightSpec& w : in_.program->weights)
+      units = std::max<std::uint64_t>(units, ceil_div(w.cols, fast::kUnitCols));
+    return pointer<void>(input_halves() + units * kFewRows * (fast::kUnitCols * 2 + 64));
+  }
   RowsArg all_rows() const { return {in_.step.header, 0}; }
 
   FastInput in_;
   std::optional<fast::StepKernel> step_;
+  std::size_t op_ = 0;  // the one under way
 };
+
+bool Plan::runs(const GateUpOp& op) const {
+  return covered(op.gate) && covered(op.up) &&
+         in_.program->weights[op.gate].type == in_.program->weights[op.up].type;
+}
+
+const AttentionKernels* attention_kernels(const KvView& kv) {
+  const auto* found = std::find_if(std::begin(kAttention), std::end(kAttention),
+                                   [&](const AttentionKernels& k) { return k.head_dim == kv.head_dim_k; });
+  return found == std::end(kAttention) ? nullptr : found;
+}
+bool Plan::runs(const AttentionOp& op) const {
+  const KvView& kv = in_.states[op.state];
+  return attention_kernels(kv) && kv.head_dim_v == kv.head_dim_k && op.n_heads / kv.n_kv_heads <= 16 &&
+         kv.type == static_cast<int>(DType::F16);
+}
+
+bool Plan::feeds_next(BufferId out) const {
+  const auto& ops = in_.program->ops;
+  if (op_ + 1 >= ops.size()) return false;
+  const auto* next = std::get_if<ResidualLinearOp>(&ops[op_ + 1].body);
+  return next && next->in == out && covered(next->weight);
+}
+bool Plan::is_fed(const ResidualLinearOp& op) const {
+  if (op_ == 0) return false;
+  const auto& before = in_.program->ops[op_ - 1].body;
+  if (const auto* gate_up = std::get_if<GateUpOp>(&before)) return gate_up->out == op.in && runs(*gate_up);
+  if (const auto* attention = std::get_if<AttentionOp>(&before))
+    return attention->out == op.in && runs(*attention);
+  return false;
+}
 
 LinearArg Plan::linear(std::initializer_list<Segment> segments, const float* x, std::uint32_t cols,
                        NormRef norm, Epilogue epilogue) const {
@@ -120,16 +171,27 @@ void Plan::launch_few(LinearArg a, std::uint32_t rows, Launcher& launcher) const
   const bool one = rows == 1;
   const std::uint32_t columns = one ? 1 : 8, units = ceil_div(a.cols, fast::kUnitCols);
   a.max_rows = rows;
+  if (!one && !a.x16) {
+    a.x16 = pointer<void>(input_halves());
+    KernelLaunch l{"fast_few_input"};
+    l.grid[0] = rows;
+    l.grid[1] = a.norm ? 1 : ceil_div(units, 16);  // with a norm each share would need the whole row
+    l.block[0] = fast::kLinearWarps * 32;
+    l.dependent = true;
+    launcher(l, a);
+  }
   const std::uint32_t partial = ((one ? 32 : 16) + fast::kLinearWarps) * 16 * columns * 4;
   const auto others = [&](std::uint32_t span) {
-    return (span * fast::kUnitCols + 32) * 2 * rows + span * 16 * columns * 4 + partial + kBarrierBytes;
+    return span * (fast::kUnitCols * 2 * rows + 16 * columns * 4) + partial + kBarrierBytes;
   };
   std::uint32_t largest = 0;
   for (int i = 0; i < a.n_segments; ++i) largest = std::max(largest, a.segments[i].unit_bytes);
   const std::uint32_t total = in_.gpu.shared_per_block,
-                      wanted = fast::kLinearWarps * std::max(largest, 8192u);
-  a.unit_span = one ? units : std::min(units, kMaxSpan);
-  while (a.unit_span > 1 && others(a.unit_span) + wanted > total) --a.unit_span;
+                      wanted = fast::kLinearWarps *
+                               (one ? std::max(largest, 8192u) : std::max(2 * largest, 6144u));
+  std::uint32_t phases = 1;
+  while (phases < units && others(ceil_div(units, phases)) + wanted > total) ++phases;
+  a.unit_span = ceil_div(units, phases);
   a.ring_bytes = (total - others(a.unit_span)) / fast::kLinearWarps / 128 * 128;
   KernelLaunch l{one ? "fast_linear_1" : "fast_linear_8"};
   l.grid[0] = std::min(in_.gpu.sms, a.groups);
@@ -233,8 +295,7 @@ ManyShape invariant_shape(const LinearArg& a, std::uint32_t rows, const GpuInfo&
 }
 
 void Plan::launch_many(const LinearArg& a, std::uint32_t rows, Launcher& launcher) const {
-  const DevicePtr x16 = in_.scratch + fast_branch_bytes(*in_.program, in_.limits) +
-                        fast_partial_bytes(*in_.program, in_.limits);
+  const DevicePtr x16 = input_halves();
   ManyShape s = invariant() ? invariant_shape(a, rows, in_.gpu) : shape_for(a, rows, in_.gpu);
   KernelLaunch convert{"fast_convert"};
   convert.grid[0] = ceil_div(rows, 8);
@@ -274,6 +335,7 @@ bool Plan::run(const ResidualLinearOp& op, std::uint32_t rows, std::uint32_t, La
   LinearArg a = linear({segment(op.weight, op.bias, out)}, buffer(op.in), width(op.in), NormRef{},
                        op.post_norm ? Epilogue::store : Epilogue::residual);
   a.residual = buffer(op.residual);
+  if (few(rows) && is_fed(op)) a.x16 = passed_halves();
   launch(a, rows, launcher);
   if (op.post_norm) {
     KernelLaunch l{"general_residual"};
@@ -286,11 +348,11 @@ bool Plan::run(const ResidualLinearOp& op, std::uint32_t rows, std::uint32_t, La
 }
 
 bool Plan::run(const GateUpOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
-  const auto& weights = in_.program->weights;
-  if (!covered(op.gate) || !covered(op.up) || weights[op.gate].type != weights[op.up].type) return false;
+  if (!runs(op)) return false;
   LinearArg a = linear({segment(op.gate, kNoWeight, buffer(op.out)), segment(op.up, kNoWeight, nullptr)},
                        buffer(op.in), width(op.in), op.norm, Epilogue::gate_up);
   a.gelu = op.activation == Activation::gelu_tanh;
+  if (few(rows) && feeds_next(op.out)) a.y16 = passed_halves();
   launch(a, rows, launcher);
   return true;
 }
@@ -316,27 +378,24 @@ bool Plan::run(const RopeAppendOp& op, std::uint32_t rows, std::uint32_t, Launch
 }
 
 bool Plan::run(const AttentionOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
+  if (!runs(op)) return false;
   const KvView& kv = in_.states[op.state];
-  const auto* kernels = std::find_if(std::begin(kAttention), std::end(kAttention),
-                                     [&](const AttentionKernels& k) { return k.head_dim == kv.head_dim_k; });
-  const std::uint32_t group = op.n_heads / kv.n_kv_heads;
-  if (kernels == std::end(kAttention) || kv.head_dim_v != kv.head_dim_k || group > 16 ||
-      kv.type != static_cast<int>(DType::F16))
-    return false;
+  const AttentionKernels& kernels = *attention_kernels(kv);
   fast::AttentionTileArg a{};
   a.q = buffer(op.q);
   a.out = buffer(op.out);
   a.partials = pointer<float>(in_.scratch + fast_branch_bytes(*in_.program, in_.limits));
   a.sinks = vector(op.sinks);
   a.n_heads = op.n_heads;
-  a.group = group;
+  a.group = op.n_heads / kv.n_kv_heads;
   a.window = op.window;
   a.scale = op.scale;
   a.softcap = op.softcap;
+  if (few(rows) && feeds_next(op.out)) a.x16 = passed_halves(), a.max_rows = rows;
   if (rows > fast::kSplitRows || invariant())
-    attend_whole(*kernels, a, kv, rows, launcher);
+    attend_whole(kernels, a, kv, rows, launcher);
   else
-    attend_split(*kernels, a, kv, rows, launcher);
+    attend_split(kernels, a, kv, rows, launcher);
   return true;
 }
 

@@ -96,7 +96,7 @@ __device__ __forceinline__ void load_normed(const StepLinear& o, Flow& flow, std
       to[0] = make_float4(v[q][0], v[q][1], v[q][2], v[q][3]);
       to[1] = make_float4(v[q][4], v[q][5], v[q][6], v[q][7]);
     }
-    store_eight<1>(v[q], col < a.cols, i, x, sums, 0);
+    store_eight<1>(v[q], col < a.cols, i, x, sums);
   }
 }
 
@@ -126,7 +126,7 @@ __device__ __forceinline__ void load_halves(const StepLinear& o, Flow& flow, std
     });
 #pragma unroll
     for (int q = 0; q < Q; q++)
-      if (first + q * kThreads < units * 32) store_eight<1>(h[q], first + q * kThreads, x, sums, 0);
+      if (first + q * kThreads < units * 32) store_eight<1>(h[q], first + q * kThreads, x, sums);
   }
 }
 

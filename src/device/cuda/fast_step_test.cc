@@ -2,10 +2,7 @@
 // with a sanitizer how its warps and blocks share memory.
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <random>
-
-#include "device/cuda/emulation/emulation.h"
+#include "device/cuda/emulation/matrix.h"
 // The kernel itself; its headers find CUDA's and ptx.cuh in emulation/.
 #include "device/cuda/fast_step_sm90a.cu"
 
@@ -14,8 +11,9 @@ namespace {
 using namespace strata::cuda;
 using namespace strata::cuda::fast;
 using emulation::Aligned;
-
-using Vector = std::vector<double>;
+using emulation::Matrix;
+using emulation::normal;
+using emulation::Vector;
 
 struct Case {
   const char* name;
@@ -27,43 +25,6 @@ struct Case {
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
 constexpr std::uint32_t kWidth = 320, kHeads = 4, kKvHeads = 2, kInner = 512, kLayers = 2;
-
-std::mt19937 random_bits(3);
-float normal() { return std::normal_distribution<float>()(random_bits); }
-float rounded(float x) { return static_cast<float>(static_cast<_Float16>(x)); }
-
-// Weights in f16, as floats and as the kernel reads them (fast_format.h, fast_mma.cuh).
-struct Matrix {
-  std::uint32_t rows, cols;
-  std::vector<float> values;
-  Aligned<std::uint8_t> packed;
-
-  Matrix(std::uint32_t r, std::uint32_t c)
-      : rows(r), cols(c), values(r * c), packed((r + 15) / 16 * group_bytes(kF16, c)) {
-    for (float& v : values) v = rounded(normal() / std::sqrt(static_cast<float>(c)));
-    for (std::uint32_t row = 0; row < r; row++)
-      for (std::uint32_t col = 0; col < c; col++)
-        *place(row, col) = static_cast<_Float16>(values[row * c + col]);
-  }
-  _Float16* place(std::uint32_t row, std::uint32_t col) const {
-    const std::uint32_t g = row % 8, high = row % 16 / 8, t = col % 16 / 4, pair = col % 4 / 2;
-    std::uint8_t* chunk = packed.data() + row / 16 * group_bytes(kF16, cols) + col / 256 * unit_bytes(kF16) +
-                          unit_header_bytes(kF16) + col % 256 / 64 * chunk_bytes(kF16);
-    const std::uint32_t lane = 4 * g + t, word = (col % 64 / 16 * 32 + lane) * 4 + high + 2 * pair;
-    return reinterpret_cast<_Float16*>(chunk) + word * 2 + col % 2;
-  }
-  Segment segment(void* out) const {
-    return {packed.data(), nullptr,          static_cast<float*>(out), group_bytes(kF16, cols),
-            rows,          (rows + 15) / 16, unit_bytes(kF16),         chunk_bytes(kF16),
-            kF16};
-  }
-  Vector operator*(const Vector& x) const {
-    Vector y(rows);
-    for (std::uint32_t r = 0; r < rows; r++)
-      for (std::uint32_t c = 0; c < cols; c++) y[r] += double{values[r * cols + c]} * x[c];
-    return y;
-  }
-};
 
 struct Norm {
   Aligned<float> weights{kWidth};

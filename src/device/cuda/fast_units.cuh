@@ -76,14 +76,79 @@ __device__ __forceinline__ void unit_one(const std::uint8_t* unit, const __half*
   }
 }
 
-// The same for up to 8 rows of x, `stride` halves apart: acc = {(g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t
-// + 1)}. sums: [16][8 rows].
+// Numbers below 2^23 as floats without a conversion, which is slow: their bits in 2^23's.
+constexpr std::uint32_t kBits23 = 0x4b000000u;
+constexpr float k23 = 8388608.f;
+
+// Scales of a unit's rows g and g + 8, times code_unit().
 template <int T>
-__device__ __forceinline__ void unit_many(const std::uint8_t* unit, const __half* x, std::uint32_t stride,
-                                          const float* sums, int lane, int column, int chunks,
-                                          float (&acc)[4]) {
+struct UnitScales {
+  const std::uint8_t* unit;
+  int g;
+  std::uint32_t words[2][4];
+  float d[2], m[2];
+
+  __device__ __forceinline__ UnitScales(const std::uint8_t* u, int row) : unit(u), g(row) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      if constexpr (T == kQ4_K || T == kQ5_K) {
+        const uint4 h = *reinterpret_cast<const uint4*>(unit + (g + 8 * r) * 16);
+        const float2 dm = __half22float2(*reinterpret_cast<const __half2*>(&h.x));
+        words[r][0] = h.y, words[r][1] = h.z, words[r][2] = h.w;
+        d[r] = dm.x, m[r] = dm.y;
+      } else if constexpr (T == kQ6_K) {
+        const uint4 h = *reinterpret_cast<const uint4*>(unit + 32 + (g + 8 * r) * 16);
+        words[r][0] = h.x ^ 0x80808080u, words[r][1] = h.y ^ 0x80808080u, words[r][2] = h.z ^ 0x80808080u,
+        words[r][3] = h.w ^ 0x80808080u;
+        d[r] = half_at(unit + (g + 8 * r) * 2);
+      }
+    }
+  }
+  // Of a chunk's sub-block `sub` and row r: {scale, minimum}; Q6_K: scales of columns 0 .. 15 and 16 .. 31.
+  __device__ __forceinline__ float2 at(int chunk, int sub, int r) const {
+    const float unit_of_code = code_unit<T>(sub);
+    if constexpr (T == kQ4_K || T == kQ5_K) {
+      const int p = 8 * chunk;
+      const std::uint32_t low = words[r][0] >> p, mid = words[r][1] >> p, high = words[r][2] >> p;
+      const std::uint32_t minimum =
+          sub ? (words[r][0] >> (p + 6) & 3) | (words[r][1] >> (p + 4) & 12) | (words[r][2] >> (p + 2) & 48)
+              : mid & 63;
+      const float scale = __uint_as_float(((sub ? high : low) & 63) | kBits23),
+                  least = __uint_as_float(minimum | kBits23), step = d[r] * unit_of_code;
+      return {fmaf(step, scale, -step * k23), fmaf(m[r], least, -m[r] * k23)};
+    } else if constexpr (T == kQ6_K) {
+      const int first = chunk * 4 + sub * 2;
+      const auto scale = [&](int i) {
+        return __uint_as_float(__byte_perm(words[r][i / 4], kBits23, 0x7440 | i % 4)) - (k23 + 128.f);
+      };
+      return {d[r] * scale(first), d[r] * scale(first + 1)};
+    } else {
+      const SubScale s = sub_scale<T>(unit, g + 8 * r, 2 * chunk + sub);
+      return {s.d * unit_of_code, s.m};
+    }
+  }
+};
+
+// Input of a product with several rows (LinearArg::x16), at `at`: columns of `units` units.
+struct FewInput {
+  __half* halves;  // [columns / 32][max_rows][32] in operand order
+  float* sums;     // of sixteen columns each: [columns / 16][8]
+  std::uint32_t max_rows;
+  __device__ FewInput(void* at, std::uint32_t units, std::uint32_t rows)
+      : halves(static_cast<__half*>(at)),
+        sums(reinterpret_cast<float*>(halves + static_cast<std::uint64_t>(units) * kUnitCols * rows)),
+        max_rows(rows) {}
+};
+
+// The same for several rows, unit `u` of the input: acc = {(g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t +
+// 1)}.
+template <int T>
+__device__ __forceinline__ void unit_many(const std::uint8_t* unit, const FewInput& input, std::uint32_t u,
+                                          int lane, int column, int chunks, float (&acc)[4]) {
   const int g = lane / 4, t = lane % 4;
-  const __half* mine = x + column * stride + t * 8;
+  const __half* mine = input.halves + u * kUnitCols * input.max_rows + column * 32 + t * 8;
+  const float* sums = input.sums + u * 128 + 2 * t;
+  const UnitScales<T> scales(unit, g);
 #pragma unroll
   for (int chunk = 0; chunk < 4; chunk++) {
     if (!is_super(T) && chunk >= chunks) break;
@@ -92,30 +157,29 @@ __device__ __forceinline__ void unit_many(const std::uint8_t* unit, const __half
 #pragma unroll
     for (int sub = 0; sub < 2; sub++) {
       const int s = 2 * chunk + sub;
-      const uint4 b = *reinterpret_cast<const uint4*>(mine + s * 32);
+      const uint4 b = *reinterpret_cast<const uint4*>(mine + s * 32 * input.max_rows);
+      const float2 s0 = *reinterpret_cast<const float2*>(sums + s * 16);
+      const float2 s1 = *reinterpret_cast<const float2*>(sums + s * 16 + 8);
       float c[4] = {}, e[4] = {};
       mma<T>(c, a[2 * sub], b.x, b.y);
       if constexpr (T == kQ6_K) {
         mma<T>(e, a[2 * sub + 1], b.z, b.w);
+        const float u = code_unit<T>(sub);
+        const float bias[4] = {-32.f * s0.x, -32.f * s0.y, -32.f * s1.x, -32.f * s1.y};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const float2 d = scales.at(chunk, sub, i / 2);
+          acc[i] += d.x * fmaf(c[i], u, bias[i % 2]);
+          acc[i] += d.y * fmaf(e[i], u, bias[2 + i % 2]);
+        }
       } else {
         mma<T>(c, a[2 * sub + 1], b.z, b.w);
-      }
-      const float u = code_unit<T>(sub);
-      const float2 s0 = *reinterpret_cast<const float2*>(sums + (2 * s) * 8 + 2 * t);
-      const float2 s1 = *reinterpret_cast<const float2*>(sums + (2 * s + 1) * 8 + 2 * t);
+        const float sum[2] = {s0.x + s1.x, s0.y + s1.y};
 #pragma unroll
-      for (int r = 0; r < 2; r++) {
-        const SubScale sc = sub_scale<T>(unit, g + 8 * r, s);
-        if constexpr (T == kQ6_K) {
-          acc[2 * r] += sc.d * (c[2 * r] * u - 32.f * s0.x) + sc.d16 * (e[2 * r] * u - 32.f * s1.x);
-          acc[2 * r + 1] +=
-              sc.d * (c[2 * r + 1] * u - 32.f * s0.y) + sc.d16 * (e[2 * r + 1] * u - 32.f * s1.y);
-        } else if constexpr (T == kMXFP4 || T == kF16 || T == kBF16) {
-          acc[2 * r] += sc.d * (c[2 * r] * u);
-          acc[2 * r + 1] += sc.d * (c[2 * r + 1] * u);
-        } else {
-          acc[2 * r] += sc.d * (c[2 * r] * u) - sc.m * (s0.x + s1.x);
-          acc[2 * r + 1] += sc.d * (c[2 * r + 1] * u) - sc.m * (s0.y + s1.y);
+        for (int i = 0; i < 4; i++) {
+          const float2 d = scales.at(chunk, sub, i / 2);
+          acc[i] += d.x * c[i];
+          if constexpr (T != kMXFP4 && T != kF16 && T != kBF16) acc[i] -= d.y * sum[i % 2];
         }
       }
     }
@@ -246,11 +310,11 @@ __device__ inline float block_sum(float v, float* scratch) {  // the same bits i
   return s;
 }
 
-// Eight columns i * 8 .. to shared memory: in halves, in operand order, with the sums of each sixteen. All
-// lanes call.
+// Eight columns i * 8 .. of row `row` as halves in operand order, with the sums of each sixteen, N rows of
+// them; out: the row's, 32 columns every `stride` halves. All lanes call.
 template <int N>
 __device__ __forceinline__ void store_eight(const __half2 (&h)[4], std::uint32_t i, __half* out, float* sums,
-                                            int row) {
+                                            int row = 0, std::uint32_t stride = 32) {
   float sum = 0;
 #pragma unroll
   for (int k = 0; k < 4; k++) {
@@ -258,7 +322,7 @@ __device__ __forceinline__ void store_eight(const __half2 (&h)[4], std::uint32_t
     sum += f.x + f.y;
   }
   const std::uint32_t u = i & 3, j = u >> 1, t = u & 1;
-  __half* at = out + (i / 4) * 32;
+  __half* at = out + i / 4 * stride;
   const uint2* pairs = reinterpret_cast<const uint2*>(h);
   // Columns 16 j + 4 t + e at 8 t + 4 j + e.
   at += t * 16 + j * 4;
@@ -275,12 +339,26 @@ __device__ __forceinline__ __half2 clamped_halves(float a, float b) {
 // The same from floats; not `real`: zeros.
 template <int N>
 __device__ __forceinline__ void store_eight(const float (&v)[8], bool real, std::uint32_t i, __half* out,
-                                            float* sums, int row) {
+                                            float* sums, int row = 0, std::uint32_t stride = 32) {
   __half2 h[4] = {};
   if (real)
 #pragma unroll
     for (int k = 0; k < 4; k++) h[k] = clamped_halves(v[2 * k], v[2 * k + 1]);
-  store_eight<N>(h, i, out, sums, row);
+  store_eight<N>(h, i, out, sums, row, stride);
+}
+
+// One column of row `row`. Lanes n and n + 16 start a multiple of 16 columns; all lanes call, those without a
+// `real` column too.
+__device__ __forceinline__ void store_one(const FewInput& to, float v, bool real, std::uint32_t column,
+                                          std::uint32_t row) {
+  const float2 h = __half22float2(clamped_halves(v, 0));
+  float sum = h.x;
+#pragma unroll
+  for (int i = 1; i < 16; i *= 2) sum += __shfl_xor_sync(~0u, sum, i);
+  if (!real) return;
+  const std::uint32_t j = column / 16 % 2, t = column / 4 % 4;
+  to.halves[(column / 32 * to.max_rows + row) * 32 + 8 * t + 4 * j + column % 4] = __float2half_rn(h.x);
+  if (column % 16 == 0) to.sums[column / 16 * 8 + row] = sum;
 }
 
 __device__ inline float activate(float x, bool gelu) {

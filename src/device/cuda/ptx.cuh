@@ -76,6 +76,11 @@ __device__ __forceinline__ std::uint64_t evict_first() {
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
+__device__ __forceinline__ std::uint64_t evict_last() {
+  std::uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
 // 16 bytes; there after wait_for_copies(), or wait_for_copies<Left>() if at most Left groups were committed
 // after its own.
 __device__ inline void copy_async(void* to, const void* from) {

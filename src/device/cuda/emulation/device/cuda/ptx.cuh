@@ -19,7 +19,7 @@ std::uint8_t* static_shared() {
 inline std::uint8_t* dynamic_shared() { return emulation::block->shared + emulation::kStaticBytes; }
 inline void load_volatile(std::uint32_t (&to)[4], const std::uint32_t* from) { std::copy_n(from, 4, to); }
 
-// ---- Barriers: the phase, which a copy completes at once ----
+// ---- Barriers: the phase, which the last of the bytes that are expected completes, and those bytes ----
 
 template <int N>
 void sync_threads() {
@@ -29,9 +29,12 @@ inline std::uint32_t* phase_of(std::uint32_t barrier) {
   return reinterpret_cast<std::uint32_t*>(emulation::block->shared + barrier);
 }
 inline void barrier_init(std::uint32_t barrier, std::uint32_t) {
+  __atomic_store_n(phase_of(barrier) + 1, 0u, __ATOMIC_RELAXED);
   __atomic_store_n(phase_of(barrier), 0u, __ATOMIC_RELEASE);
 }
-inline void barrier_expect(std::uint32_t, std::uint32_t) {}
+inline void barrier_expect(std::uint32_t barrier, std::uint32_t bytes) {
+  __atomic_fetch_add(phase_of(barrier) + 1, bytes, __ATOMIC_RELAXED);
+}
 inline void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
   while ((__atomic_load_n(phase_of(barrier), __ATOMIC_ACQUIRE) & 1) == parity) std::this_thread::yield();
 }
@@ -42,9 +45,12 @@ inline void fence_async_shared() {}
 inline void bulk_copy(void* to, const void* from, std::uint32_t bytes, std::uint64_t* barrier,
                       std::uint64_t) {
   std::memcpy(to, from, bytes);
-  __atomic_fetch_add(phase_of(shared_address(barrier)), 1u, __ATOMIC_RELEASE);
+  std::uint32_t* phase = phase_of(shared_address(barrier));
+  if (__atomic_sub_fetch(phase + 1, bytes, __ATOMIC_ACQ_REL) == 0)
+    __atomic_fetch_add(phase, 1u, __ATOMIC_RELEASE);
 }
 inline std::uint64_t evict_first() { return 0; }
+inline std::uint64_t evict_last() { return 0; }
 inline void copy_async(void* to, const void* from) { std::memcpy(to, from, 16); }
 inline void wait_for_copies() {}
 inline void commit_copies() {}

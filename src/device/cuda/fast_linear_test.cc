@@ -1,0 +1,105 @@
+// Products with 2 to 8 rows on the CPU (emulation/), against plain ones: what the kernels compute, and in a
+// build with a sanitizer how their warps share memory.
+#include <gtest/gtest.h>
+
+#include "device/cuda/emulation/matrix.h"
+// The kernels themselves; their headers find CUDA's and ptx.cuh in emulation/.
+#include "device/cuda/fast_linear_sm90a.cu"
+
+namespace {
+
+using namespace strata::cuda;
+using namespace strata::cuda::fast;
+using emulation::Aligned;
+using emulation::Matrix;
+using emulation::Vector;
+
+struct Case {
+  const char* name;
+  std::uint32_t rows, cols, outputs, blocks, span;  // span: units of the input at a time
+  bool norm = false;
+  Epilogue epilogue = Epilogue::store;
+};
+
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+
+class FastLinear : public ::testing::TestWithParam<Case> {};
+
+TEST_P(FastLinear, IsTheProduct) {
+  const Case& c = GetParam();
+  if (!emulation::has_threads(c.blocks * kThreads))
+    GTEST_SKIP() << "needs " << c.blocks * kThreads << " threads, more than the system gives";
+  const bool paired = c.epilogue == Epilogue::gate_up;
+  const std::uint32_t max_rows = 8, units = (c.cols + kUnitCols - 1) / kUnitCols;
+  const Matrix first(c.outputs, c.cols), second(paired ? c.outputs : 100, c.cols);
+  Aligned<float> x(c.rows * c.cols), norm(c.cols), bias(c.outputs), y(c.rows * c.outputs), z(c.rows * 100),
+      residual(c.rows * c.outputs);
+  for (std::uint32_t i = 0; i < c.rows * c.cols; i++) x[i] = emulation::normal();
+  for (std::uint32_t i = 0; i < c.cols; i++) norm[i] = 1 + 0.1f * emulation::normal();
+  for (std::uint32_t i = 0; i < c.outputs; i++) bias[i] = emulation::normal();
+  for (std::uint32_t i = 0; i < c.rows * c.outputs; i++) residual[i] = emulation::normal(), y[i] = NAN;
+  Aligned<std::uint8_t> x16(units * kUnitCols * max_rows * 2 + units * 128 * 4);
+  const std::uint32_t y_units = (c.outputs + kUnitCols - 1) / kUnitCols;
+  Aligned<std::uint8_t> y16(y_units * kUnitCols * max_rows * 2 + y_units * 128 * 4);
+  StepHeader header{c.rows, 1, 1, 1, 0, {}};
+
+  LinearArg a{};
+  a.segments[0] = first.segment(y.data()), a.segments[0].bias = bias.data();
+  a.segments[1] = second.segment(paired ? nullptr : z.data());
+  a.n_segments = c.epilogue == Epilogue::residual ? 1 : 2, a.epilogue = c.epilogue;
+  a.x = x.data(), a.norm = c.norm ? norm.data() : nullptr, a.residual = residual.data(), a.header = &header;
+  a.eps = 1e-5f, a.cols = c.cols, a.x16 = x16.data(), a.y16 = paired ? y16.data() : nullptr,
+  a.max_rows = max_rows, a.unit_span = c.span;
+  for (int i = 0; i < (paired ? 1 : a.n_segments); i++) a.groups += a.segments[i].groups;
+  a.ring_bytes = unit_bytes(kF16) * 5 / 2;
+  emulation::launch({c.rows, c.norm ? 1u : 2u, 1}, kThreads, 0, [&] { fast_few_input(a); });
+  const std::size_t bytes = kLinearWarps * a.ring_bytes + c.span * (kUnitCols * 2 * max_rows + 128 * 4) +
+                            (16 + kLinearWarps) * 16 * 8 * 4 + kLinearWarps * 4 +
+                            (kLinearWarps * kSlots + 1) * 8;
+  emulation::launch({c.blocks, 1, 1}, kThreads, bytes, [&] { fast_linear_8(a); });
+
+  double error = 0, size = 0;
+  for (std::uint32_t row = 0; row < c.rows; row++) {
+    Vector in(c.cols);
+    double squares = 0;
+    for (std::uint32_t i = 0; i < c.cols; i++) in[i] = x[row * c.cols + i], squares += in[i] * in[i];
+    if (c.norm)
+      for (std::uint32_t i = 0; i < c.cols; i++) in[i] *= norm[i] / std::sqrt(squares / c.cols + 1e-5);
+    const Vector products = first * in, others = second * in;
+    const auto compare = [&](float got, double want) {
+      error += (got - want) * (got - want), size += want * want;
+    };
+    for (std::uint32_t o = 0; o < c.outputs; o++) {
+      double want = products[o] + bias[o];
+      if (paired) want *= others[o] / (1 + std::exp(-want));
+      if (c.epilogue == Epilogue::residual) want += residual[row * c.outputs + o];
+      compare(y[row * c.outputs + o], want);
+    }
+    if (a.n_segments == 2 && !paired)
+      for (std::uint32_t o = 0; o < 100; o++) compare(z[row * 100 + o], others[o]);
+  }
+  EXPECT_LT(std::sqrt(error / size), 1e-3);  // inputs in halves
+  if (!paired) return;
+  const FewInput passed(y16.data(), y_units, max_rows);
+  for (std::uint32_t row = 0; row < c.rows; row++)
+    for (std::uint32_t o = 0; o < c.outputs; o += 16) {
+      float sum = 0;
+      for (std::uint32_t i = o; i < o + 16; i++) {
+        const std::uint32_t place = i / 4 % 4 * 8 + i / 16 % 2 * 4 + i % 4;
+        const float half = __half2float(passed.halves[(i / 32 * max_rows + row) * 32 + place]);
+        EXPECT_EQ(half, emulation::rounded(y[row * c.outputs + i])) << "row " << row << ", output " << i;
+        sum += half;
+      }
+      EXPECT_NEAR(passed.sums[o / 16 * 8 + row], sum, 1e-4);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Emulated, FastLinear,
+    ::testing::Values(Case{"norm_two_segments", 5, 320, 300, 2, 2, true},
+                      Case{"columns_in_phases", 5, 1344, 170, 2, 2, false, Epilogue::residual},
+                      Case{"eight_rows", 8, 256, 100, 2, 1, true},
+                      Case{"two_rows_gate_up", 2, 512, 608, 2, 2, true, Epilogue::gate_up}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+}  // namespace

@@ -23,9 +23,9 @@ struct Case {
 
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
-class FastLinear : public ::testing::TestWithParam<Case> {};
+class FastLinearShapes : public ::testing::TestWithParam<Case> {};
 
-TEST_P(FastLinear, IsTheProduct) {
+TEST_P(FastLinearShapes, IsTheProduct) {
   const Case& c = GetParam();
   if (!emulation::has_threads(c.blocks * kThreads))
     GTEST_SKIP() << "needs " << c.blocks * kThreads << " threads, more than the system gives";
@@ -95,11 +95,39 @@ TEST_P(FastLinear, IsTheProduct) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Emulated, FastLinear,
+    Emulated, FastLinearShapes,
     ::testing::Values(Case{"norm_two_segments", 5, 320, 300, 2, 2, true},
                       Case{"columns_in_phases", 5, 1344, 170, 2, 2, false, Epilogue::residual},
                       Case{"eight_rows", 8, 256, 100, 2, 1, true},
                       Case{"two_rows_gate_up", 2, 512, 608, 2, 2, true, Epilogue::gate_up}),
     [](const auto& info) { return std::string(info.param.name); });
+
+// The scales that several rows share are those of sub_scale() to the bit.
+template <int T>
+void expect_same_scales() {
+  std::vector<std::uint32_t> unit(unit_bytes(T) / 4);
+  for (int repeat = 0; repeat < 20; repeat++) {
+    for (std::uint32_t& word : unit) word = emulation::random_bits();
+    auto* bytes = reinterpret_cast<std::uint8_t*>(unit.data());
+    auto* halves = reinterpret_cast<_Float16*>(bytes);  // of d, and of d and dmin, ordinary numbers
+    for (int row = 0; row < 16; row++)
+      for (int i = 0; i < (T == kQ6_K ? 1 : 2); i++)
+        halves[T == kQ6_K ? row : row * 8 + i] = static_cast<_Float16>(emulation::normal());
+    for (int g = 0; g < 8; g++)
+      for (int i = 0; i < 16; i++) {
+        const int chunk = i / 4, sub = i / 2 % 2, r = i % 2;
+        const SubScale want = sub_scale<T>(bytes, g + 8 * r, 2 * chunk + sub);
+        const float2 got = UnitScales<T>(bytes, g).at(chunk, sub, r);
+        const float unit_of_code = T == kQ6_K ? 1 : code_unit<T>(sub);
+        EXPECT_EQ(got.x, want.d * unit_of_code);
+        EXPECT_EQ(got.y, T == kQ6_K ? want.d16 : want.m);
+      }
+  }
+}
+TEST(FastLinear, ScalesAreExact) {
+  expect_same_scales<kQ4_K>();
+  expect_same_scales<kQ5_K>();
+  expect_same_scales<kQ6_K>();
+}
 
 }  // namespace

@@ -2,6 +2,7 @@
 // build with a sanitizer how their warps share memory.
 #include <gtest/gtest.h>
 
+#include "base/dtype.h"
 #include "device/cuda/emulation/matrix.h"
 // The kernels themselves; their headers find CUDA's and ptx.cuh in emulation/.
 #include "device/cuda/fast_linear_sm90a.cu"
@@ -101,6 +102,46 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"eight_rows", 8, 256, 100, 2, 1, true},
                       Case{"two_rows_gate_up", 2, 512, 608, 2, 2, true, Epilogue::gate_up}),
     [](const auto& info) { return std::string(info.param.name); });
+
+// Every type's products, with one row and with eight.
+class FastLinearTypes : public ::testing::TestWithParam<int> {};
+
+TEST_P(FastLinearTypes, OneRowAndEight) {
+  const int type = GetParam();
+  constexpr std::uint32_t kOutputs = 72, kBlocks = 2;
+  const std::uint32_t cols = is_super(type) ? 768 : 704, units = (cols + kUnitCols - 1) / kUnitCols;
+  const Matrix matrix(kOutputs, cols, type);
+  for (const std::uint32_t rows : {1u, 8u}) {
+    Aligned<float> x(rows * cols), y(rows * kOutputs);
+    for (std::uint32_t i = 0; i < rows * cols; i++) x[i] = emulation::rounded(emulation::normal());
+    Aligned<std::uint8_t> x16(units * kUnitCols * rows * 2 + units * 128 * 4);
+    StepHeader header{rows, 1, 1, 1, 0, {}};
+    LinearArg a{};
+    a.segments[0] = matrix.segment(y.data()), a.n_segments = 1, a.groups = a.segments[0].groups;
+    a.x = x.data(), a.header = &header, a.cols = cols, a.x16 = x16.data(), a.max_rows = rows,
+    a.unit_span = units;
+    a.ring_bytes = (unit_bytes(type) * 2 + 127) / 128 * 128;
+    const std::size_t bytes = kLinearWarps * a.ring_bytes + units * (kUnitCols * 2 * rows + 128 * 4) +
+                              (32 + kLinearWarps) * 16 * 8 * 4 + kLinearWarps * 4 +
+                              (kLinearWarps * kSlots + 1) * 8;
+    if (rows > 1) emulation::launch({rows, 1, 1}, kThreads, 0, [&] { fast_few_input(a); });
+    emulation::launch({kBlocks, 1, 1}, kThreads, bytes,
+                      [&] { rows == 1 ? fast_linear_1(a) : fast_linear_8(a); });
+    for (std::uint32_t row = 0; row < rows; row++) {
+      const Vector want = matrix * Vector(x.data() + row * cols, x.data() + (row + 1) * cols);
+      for (std::uint32_t o = 0; o < kOutputs; o++)
+        EXPECT_NEAR(y[row * kOutputs + o], want[o], 2e-4) << rows << " rows, row " << row << ", output " << o;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Emulated, FastLinearTypes,
+                         ::testing::Values(kF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ4_K, kQ5_K, kQ6_K,
+                                           kBF16, kMXFP4),
+                         [](const auto& info) {
+                           return std::string(
+                               strata::dtype_info(static_cast<strata::DType>(info.param)).name);
+                         });
 
 // The scales that several rows share are those of sub_scale() to the bit.
 template <int T>

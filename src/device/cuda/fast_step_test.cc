@@ -20,6 +20,7 @@ struct Case {
   std::uint32_t head_dim, blocks, position, window = 0;
   bool post_norms = false;
   std::uint32_t vocab = 300;
+  int type = kF16;
 };
 
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
@@ -43,14 +44,14 @@ struct Layer {
   Matrix q, k, v, out, gate, up, down;
   Norm before, after, inner;  // of attention's input and output, of the products' input
   Aligned<_Float16> pages;
-  Layer(std::uint32_t dim, std::size_t halves)
-      : q(kHeads * dim, kWidth),
-        k(kKvHeads * dim, kWidth),
-        v(kKvHeads * dim, kWidth),
-        out(kWidth, kHeads * dim),
-        gate(kInner, kWidth),
-        up(kInner, kWidth),
-        down(kWidth, kInner),
+  Layer(std::uint32_t dim, std::size_t halves, int type)
+      : q(kHeads * dim, kWidth, type),
+        k(kKvHeads * dim, kWidth, type),
+        v(kKvHeads * dim, kWidth, type),
+        out(kWidth, kHeads * dim, type),
+        gate(kInner, kWidth, type),
+        up(kInner, kWidth, type),
+        down(kWidth, kInner, type),
         pages(halves) {
     for (std::size_t i = 0; i < halves; i++) pages[i] = static_cast<_Float16>(normal());
   }
@@ -58,11 +59,12 @@ struct Layer {
 
 class StepModel {
  public:
-  explicit StepModel(const Case& c) : c_(c), n_pages_(c.position / kPageTokens + 2), head_(c.vocab, kWidth) {
+  explicit StepModel(const Case& c)
+      : c_(c), n_pages_(c.position / kPageTokens + 2), head_(c.vocab, kWidth, c.type) {
     kv_.type = 1, kv_.n_kv_heads = kKvHeads, kv_.head_dim_k = kv_.head_dim_v = c.head_dim;
     kv_.v_offset = kKvHeads * kPageTokens * c.head_dim * 2, kv_.page_bytes = 2 * kv_.v_offset;
     for (std::uint32_t i = 0; i < kLayers; i++)
-      layers_.emplace_back(c.head_dim, n_pages_ * kv_.page_bytes / 2);
+      layers_.emplace_back(c.head_dim, n_pages_ * kv_.page_bytes / 2, c.type);
     for (std::uint32_t i = 0; i < n_pages_; i++)
       table_.push_back(static_cast<std::int32_t>(n_pages_ - 1 - i));
     std::int32_t written = kBeforeStep;
@@ -248,7 +250,7 @@ TEST_P(FastStep, IsTheModel) {
 // once.
 INSTANTIATE_TEST_SUITE_P(Emulated, FastStep,
                          ::testing::Values(Case{"heads_of_64", 64, 2, 70, 0, false, 1200},
-                                           Case{"first_token", 64, 2, 0},
+                                           Case{"first_token_five_bits", 64, 2, 0, 0, false, 300, kQ5_1},
                                            Case{"heads_of_128_window_post_norms", 128, 3, 100, 40, true},
                                            Case{"heads_of_256", 256, 2, 130},
                                            Case{"keys_shared_by_blocks", 64, 4, 600}),

@@ -93,7 +93,7 @@ inline bool has_threads(unsigned n) {
 
 }  // namespace emulation
 
-inline thread_local emulation::Index threadIdx, blockIdx, gridDim;
+inline thread_local emulation::Index threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulation {
 
@@ -109,7 +109,7 @@ inline void launch(Index grid, unsigned threads, std::size_t dynamic_bytes,
       Block* b = blocks.emplace_back(std::make_unique<Block>(threads, kStaticBytes + dynamic_bytes)).get();
       for (unsigned t = 0; t < threads; t++)
         running.emplace_back([=, &kernel] {
-          threadIdx = {t, 0, 0}, blockIdx = {x, y, 0}, gridDim = grid;
+          threadIdx = {t, 0, 0}, blockIdx = {x, y, 0}, blockDim = {threads, 1, 1}, gridDim = grid;
           block = b, warp = b->warps[t / 32].get();
           kernel();
         });
@@ -138,6 +138,7 @@ struct alignas(16) ulonglong2 {
 };
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 using std::max;
 using std::min;

@@ -20,32 +20,19 @@ inline float rounded(float x) { return static_cast<float>(static_cast<_Float16>(
 
 using Vector = std::vector<double>;
 
-// Weights in f16, as floats and as the kernel reads them (fast_format.h, fast_mma.cuh).
+// Weights as floats, and in a type's blocks as the kernels read them (fast_format.h): quantised by quant/,
+// repacked by the kernel that does it at load.
 struct Matrix {
   std::uint32_t rows, cols;
+  int type;
   std::vector<float> values;
   Aligned<std::uint8_t> packed;
 
-  Matrix(std::uint32_t r, std::uint32_t c)
-      : rows(r), cols(c), values(r * c), packed((r + 15) / 16 * fast::group_bytes(fast::kF16, c)) {
-    for (float& v : values) v = rounded(normal() / std::sqrt(static_cast<float>(c)));
-    for (std::uint32_t row = 0; row < r; row++)
-      for (std::uint32_t col = 0; col < c; col++)
-        *place(row, col) = static_cast<_Float16>(values[row * c + col]);
-  }
-  _Float16* place(std::uint32_t row, std::uint32_t col) const {
-    const std::uint32_t g = row % 8, high = row % 16 / 8, t = col % 16 / 4, pair = col % 4 / 2;
-    std::uint8_t* chunk = packed.data() + row / 16 * fast::group_bytes(fast::kF16, cols) +
-                          col / 256 * fast::unit_bytes(fast::kF16) + fast::unit_header_bytes(fast::kF16) +
-                          col % 256 / 64 * fast::chunk_bytes(fast::kF16);
-    const std::uint32_t lane = 4 * g + t, word = (col % 64 / 16 * 32 + lane) * 4 + high + 2 * pair;
-    return reinterpret_cast<_Float16*>(chunk) + word * 2 + col % 2;
-  }
+  Matrix(std::uint32_t rows, std::uint32_t cols, int type = fast::kF16);
   fast::Segment segment(void* out) const {
-    return {
-        packed.data(), nullptr,          static_cast<float*>(out),     fast::group_bytes(fast::kF16, cols),
-        rows,          (rows + 15) / 16, fast::unit_bytes(fast::kF16), fast::chunk_bytes(fast::kF16),
-        fast::kF16};
+    return {packed.data(), nullptr,          static_cast<float*>(out), fast::group_bytes(type, cols),
+            rows,          (rows + 15) / 16, fast::unit_bytes(type),   fast::chunk_bytes(type),
+            type};
   }
   Vector operator*(const Vector& x) const {
     Vector y(rows);

@@ -92,9 +92,7 @@ __device__ inline void attend(Tile<D>& t, const AttentionTileArg& a, const __hal
 #pragma unroll
     for (int n = 0; n < D / 16; n++) {
       std::uint32_t b[4];
-      asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                   : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
-                   : "r"(shared_address(at + n * 16)));
+      load_transposed(b, at + n * 16);
       mma_f16(t.o[2 * n], p, b[0], b[1]);
       mma_f16(t.o[2 * n + 1], p, b[2], b[3]);
     }
@@ -104,8 +102,7 @@ __device__ inline void attend(Tile<D>& t, const AttentionTileArg& a, const __hal
 // grid: (ceil(tiles / warps of a block), KV heads)
 template <int D>
 __device__ inline void whole(const AttentionTileArg& a, const StepView& step, const KvView& kv) {
-  extern __shared__ __align__(16) __half pages[];
-  __half* shared = pages + threadIdx.x / 32 * kPageTokens * (D + 8);
+  __half* shared = reinterpret_cast<__half*>(dynamic_shared()) + threadIdx.x / 32 * kPageTokens * (D + 8);
   const std::uint32_t tokens = 16 / a.group, tiles = gridDim.x * (blockDim.x / 32);
   // Late tiles see the most keys: start them first.
   const std::uint32_t tile = tiles - 1 - (blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32);
@@ -148,8 +145,7 @@ __device__ inline void whole(const AttentionTileArg& a, const StepView& step, co
 // grid: (workers / warps of a block, KV heads, rows)
 template <int D>
 __device__ inline void split(const AttentionTileArg& a, const StepView& step, const KvView& kv) {
-  extern __shared__ __align__(16) __half pages[];
-  __half* shared = pages + threadIdx.x / 32 * kPageTokens * (D + 8);
+  __half* shared = reinterpret_cast<__half*>(dynamic_shared()) + threadIdx.x / 32 * kPageTokens * (D + 8);
   const std::uint32_t row = blockIdx.z, kv_head = blockIdx.y,
                       worker = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
   const std::uint32_t lane = threadIdx.x % 32, g = lane / 4, c = lane % 4;

@@ -136,6 +136,13 @@ __device__ inline std::uint32_t transpose(std::uint32_t tile) {  // 8 x 8 halves
   return out;
 }
 
+// Four 8 x 8 tiles of halves, transposed; lane n has the address of row n % 8 of tile n / 8.
+__device__ __forceinline__ void load_transposed(std::uint32_t (&to)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(shared_address(row)));
+}
+
 // ---- Kernels that start early ----
 
 // Before anything else, returning included: a grid that ended before its predecessor would let its own

@@ -99,21 +99,22 @@ namespace emulation {
 
 inline unsigned lane() { return threadIdx.x % 32; }
 
-// One launch: grid.x * grid.y blocks of `threads`, all at once.
+// One launch: grid.x * grid.y * grid.z blocks of `threads`, all at once.
 inline void launch(Index grid, unsigned threads, std::size_t dynamic_bytes,
                    const std::function<void()>& kernel) {
   std::vector<std::unique_ptr<Block>> blocks;
   std::vector<std::thread> running;
-  for (unsigned y = 0; y < grid.y; y++)
-    for (unsigned x = 0; x < grid.x; x++) {
-      Block* b = blocks.emplace_back(std::make_unique<Block>(threads, kStaticBytes + dynamic_bytes)).get();
-      for (unsigned t = 0; t < threads; t++)
-        running.emplace_back([=, &kernel] {
-          threadIdx = {t, 0, 0}, blockIdx = {x, y, 0}, blockDim = {threads, 1, 1}, gridDim = grid;
-          block = b, warp = b->warps[t / 32].get();
-          kernel();
-        });
-    }
+  for (unsigned z = 0; z < grid.z; z++)
+    for (unsigned y = 0; y < grid.y; y++)
+      for (unsigned x = 0; x < grid.x; x++) {
+        Block* b = blocks.emplace_back(std::make_unique<Block>(threads, kStaticBytes + dynamic_bytes)).get();
+        for (unsigned t = 0; t < threads; t++)
+          running.emplace_back([=, &kernel] {
+            threadIdx = {t, 0, 0}, blockIdx = {x, y, z}, blockDim = {threads, 1, 1}, gridDim = grid;
+            block = b, warp = b->warps[t / 32].get();
+            kernel();
+          });
+      }
   for (auto& thread : running) thread.join();
 }
 

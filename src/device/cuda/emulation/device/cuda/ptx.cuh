@@ -115,6 +115,20 @@ inline std::uint32_t transpose(std::uint32_t tile) {
   return out;
 }
 
+inline void load_transposed(std::uint32_t (&to)[4], const void* row) {
+  auto& rows = emulation::warp->exchanged;
+  const unsigned lane = emulation::lane();
+  rows[lane] = reinterpret_cast<std::uint64_t>(row);
+  __syncwarp();
+  for (unsigned tile = 0; tile < 4; tile++) {
+    const auto half = [&](unsigned r) {
+      return std::uint32_t{reinterpret_cast<const std::uint16_t*>(rows[tile * 8 + r])[lane / 4]};
+    };
+    to[tile] = half(lane % 4 * 2) | half(lane % 4 * 2 + 1) << 16;
+  }
+  __syncwarp();
+}
+
 // ---- Kernels that start early ----
 
 inline void wait_for_predecessor() {}

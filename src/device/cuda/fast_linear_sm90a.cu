@@ -73,7 +73,9 @@ __device__ inline void load_row(const LinearArg& a, float scale, std::uint32_t f
   }
 }
 
-__device__ inline std::uint32_t input_units(const LinearArg& a) { return (a.cols + kUnitCols - 1) / kUnitCols; }
+__device__ inline std::uint32_t input_units(const LinearArg& a) {
+  return (a.cols + kUnitCols - 1) / kUnitCols;
+}
 
 // Units of all rows, by the first warp's lanes; they are there in the next phase of `barrier`.
 __device__ inline void bring_rows(const LinearArg& a, std::uint32_t first_unit, std::uint32_t count,

@@ -1,5 +1,5 @@
 // PTX instructions that CUDA C++ has no functions for (PTX ISA has their meaning), and shared memory, as the
-// kernels use them. testing/emulation has a second ptx.cuh, for the CPU.
+// kernels use them. emulation/ has a second ptx.cuh, for the CPU.
 #pragma once
 
 #include <cuda_bf16.h>

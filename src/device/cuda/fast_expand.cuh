@@ -9,13 +9,6 @@ namespace strata::cuda::fast {
 
 __device__ inline std::uint32_t bits(__half2 h) { return *reinterpret_cast<const std::uint32_t*>(&h); }
 __device__ inline __half2 halves(std::uint32_t w) { return *reinterpret_cast<const __half2*>(&w); }
-// (w & mask) | 0x64006400 in one operation: codes join the exponent of 1024 in each half.
-template <std::uint32_t Mask>
-__device__ __forceinline__ std::uint32_t join_exponent(std::uint32_t w, std::uint32_t exponent) {
-  std::uint32_t r;
-  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(r) : "r"(w), "n"(Mask), "r"(exponent));
-  return r;
-}
 __device__ inline std::uint32_t word(const uint4& v, int i) {
   return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
 }
@@ -40,8 +33,7 @@ struct Raw {
   // Keeps what is made of it behind a wait.
   __device__ __forceinline__ void pin() {
 #pragma unroll
-    for (int i = 0; i < kVectors; i++)
-      asm volatile("" : "+r"(low[i].x), "+r"(low[i].y), "+r"(low[i].z), "+r"(low[i].w)::"memory");
+    for (int i = 0; i < kVectors; i++) renew(low[i]);
   }
   // Rows g + 8 half of this chunk and of `up`, as rows g and g + 8.
   __device__ __forceinline__ void join(const Raw& up, bool half) {
@@ -52,7 +44,7 @@ struct Raw {
     constexpr std::uint32_t kBits = chunk_high_bytes(T) == 128 ? 1 : 2,
                             kMask = kBits == 1 ? 0x55555555u : 0x33333333u;
 #pragma unroll
-    for (int j = 0; j < chunk_high_bytes(T) / 128; j++) {
+    for (int j = 0; j < static_cast<int>(chunk_high_bytes(T)) / 128; j++) {
       const std::uint32_t a = half ? high[j] >> kBits : high[j], b = half ? up.high[j] : up.high[j] << kBits;
       high[j] = (a & kMask) | (b & ~kMask);
     }
@@ -136,12 +128,11 @@ __device__ __forceinline__ void expand(const Raw<T>& raw, int sub, int j, const 
       __half2 q;
       constexpr float bias = code_bias<T>();
       if constexpr (T == kQ8_0) {
-        q = __hsub2(halves(join_exponent<0x00ff00ffu>(word(raw.low[sub], i) >> (8 * j), exponent)),
+        q = __hsub2(halves(fast::join<0x00ff00ffu>(word(raw.low[sub], i) >> (8 * j), exponent)),
                     __float2half2_rn(1152.f));
       } else {
         const std::uint32_t u = word(raw.low[0], i) >> (8 * j);
-        std::uint32_t w =
-            sub ? join_exponent<0x00f000f0u>(u, exponent) : join_exponent<0x000f000fu>(u, exponent);
+        std::uint32_t w = sub ? fast::join<0x00f000f0u>(u, exponent) : fast::join<0x000f000fu>(u, exponent);
         if constexpr (T == kQ6_K) {
           const std::uint32_t h = raw.high[j];
           w |= sub ? h >> (2 * i) & 0x03000300u : (i < 3 ? h << (4 - 2 * i) : h >> 2) & 0x00300030u;
@@ -180,8 +171,7 @@ __device__ __forceinline__ void expand_chunk(const Source& s, std::uint32_t c, i
     wgmma_wait<0>();
     raw.pin();
   }
-  std::uint32_t exponent;
-  asm volatile("mov.b32 %0, 0x64006400;" : "=r"(exponent));
+  const std::uint32_t exponent = in_register<0x64006400u>();
 #pragma unroll
   for (int n = 0; n < 4; n++) expand<T>(raw, n / 2, n % 2, f, exponent, a[n]);
 }

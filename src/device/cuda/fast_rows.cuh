@@ -16,7 +16,8 @@
 
 namespace strata::cuda::fast {
 
-__device__ inline float activate(float x, bool gelu) {
+// As activate() in fast_units.cuh, but for the last bit of its division.
+__device__ inline float activation(float x, bool gelu) {
   if (!gelu) return x / (1.f + __expf(-x));
   return 0.5f * x * (1.f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
 }
@@ -96,7 +97,7 @@ __device__ void Rows<N, MW, KW>::produce() {
     bulk_copy(memory + lane * m.stage_bytes, input, input_bytes, full + lane * 8);
   };
   const auto wait = [&] {
-    asm volatile("griddepcontrol.wait;" ::: "memory");
+    wait_for_results();
     waited = true;
     if (lane < min(count, m.stages) && lane % kProducers == warp) copy_input();
   };
@@ -200,7 +201,7 @@ template <int N, int MW, int KW>
 __device__ float Rows<N, MW, KW>::finish(const Segment& s, std::uint32_t row, std::uint32_t o, float y,
                                          float other) const {
   if (s.bias) y += s.bias[o];
-  if (paired) y = activate(y, a.gelu) * other;
+  if (paired) y = activation(y, a.gelu) * other;
   if (a.epilogue == Epilogue::residual) y += a.residual[static_cast<std::uint64_t>(row) * s.rows + o];
   if (a.softcap > 0) y = a.softcap * tanhf(y / a.softcap);
   return y;
@@ -224,7 +225,7 @@ __device__ void Rows<N, MW, KW>::write(const Place& p, float (&c)[N / 2]) {
   if (paired) {
 #pragma unroll
     for (int i = 0; i < N / 2; i++)
-      if (i % 4 < 2) c[i] = activate(c[i], a.gelu) * c[i + 2];
+      if (i % 4 < 2) c[i] = activation(c[i], a.gelu) * c[i + 2];
   }
   if (a.softcap > 0) {
 #pragma unroll
@@ -259,8 +260,7 @@ __device__ void Rows<N, MW, KW>::gather(const Place& p, const float (&c)[N / 2])
     parts[(kw * N + i / 4 * 8 + 2 * t + i % 2) * kPartRows + mw * 64 + warp * 16 + g + i / 2 % 2 * 8] = c[i];
   const auto meet = [&] {
     if (m.splits > 1)
-      asm volatile("barrier.cluster.arrive.release.aligned;\n barrier.cluster.wait.acquire.aligned;" ::
-                       : "memory");
+      sync_cluster();
     else
       sync_threads<kWarps * 32>();
   };
@@ -271,15 +271,9 @@ __device__ void Rows<N, MW, KW>::gather(const Place& p, const float (&c)[N / 2])
     float total = 0;
     for (std::uint32_t r = 0; r < m.splits; r++) {
       std::uint32_t from = base;
-      if (m.splits > 1) asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(from) : "r"(base), "r"(r));
+      if (m.splits > 1) from = address_in(base, r);
 #pragma unroll
-      for (int w = 0; w < KW; w++) {
-        float v;
-        asm volatile("ld.shared::cluster.f32 %0, [%1];"
-                     : "=f"(v)
-                     : "r"(from + ((w * N + n) * kPartRows + o) * 4));
-        total += v;
-      }
+      for (int w = 0; w < KW; w++) total += load_cluster(from + ((w * N + n) * kPartRows + o) * 4);
     }
     return total;
   };
@@ -298,7 +292,7 @@ __device__ void Rows<N, MW, KW>::gather(const Place& p, const float (&c)[N / 2])
 
 template <int N, int MW, int KW>
 __device__ void Rows<N, MW, KW>::consume() {
-  asm volatile("griddepcontrol.wait;" ::: "memory");
+  wait_for_results();
   for (std::uint32_t tile = first_tile; tile < m.tiles; tile += tile_step) {
     const Place p = place(tile);
     if (p.first_row >= rows) continue;
@@ -315,21 +309,21 @@ __device__ void Rows<N, MW, KW>::consume() {
 
 template <int N, int MW, int KW>
 __device__ void rows_kernel(const LinearArg& a, const ManyArg& m) {
-  extern __shared__ __align__(128) std::uint8_t memory[];
+  STRATA_DYNAMIC_SHARED(memory);
   Rows<N, MW, KW> r(a, m, memory);
   if (threadIdx.x < m.stages) {
     barrier_init(r.full + threadIdx.x * 8, r.kProducers);
     barrier_init(r.empty + threadIdx.x * 8, r.kWarps * 32);
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    fence_barrier_init();
     fence_async_shared();
   }
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  let_successor_start();
   __syncthreads();
   if (threadIdx.x / 32 >= r.kWarps) {
-    if constexpr (r.kDealt) asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
+    if constexpr (r.kDealt) give_registers<32>();
     r.produce();
   } else {
-    if constexpr (r.kDealt) asm volatile("setmaxnreg.inc.sync.aligned.u32 112;");
+    if constexpr (r.kDealt) take_registers<112>();
     r.consume();
   }
 }

@@ -23,6 +23,8 @@ __device__ __forceinline__ std::uint8_t* dynamic_shared() {
   extern __shared__ __align__(128) std::uint8_t memory[];
   return memory;
 }
+// The same as a local name, for which the compiler makes other code.
+#define STRATA_DYNAMIC_SHARED(name) extern __shared__ __align__(128) std::uint8_t name[]
 // Read each time, not kept in registers.
 __device__ __forceinline__ void load_volatile(std::uint32_t (&to)[4], const std::uint32_t* from) {
   asm volatile("ld.volatile.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -54,6 +56,10 @@ __device__ inline void barrier_wait(std::uint32_t barrier, std::uint32_t parity)
       " @!done bra again;\n}" ::"r"(barrier),
       "r"(parity)
       : "memory");
+}
+// Barriers that were initialised are there for the cluster and for copies.
+__device__ __forceinline__ void fence_barrier_init() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 // What was written to shared memory so far is there for bulk copies.
 __device__ __forceinline__ void fence_async_shared() {
@@ -150,6 +156,29 @@ __device__ __forceinline__ void load_transposed(std::uint32_t (&to)[4], const vo
 __device__ inline void wait_for_predecessor() {
   asm volatile("griddepcontrol.launch_dependents;\n griddepcontrol.wait;" ::: "memory");
 }
+// The same in two parts, where there is work between them.
+__device__ __forceinline__ void let_successor_start() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+__device__ __forceinline__ void wait_for_results() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// ---- Clusters: blocks that share their memory ----
+
+__device__ __forceinline__ void sync_cluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\n barrier.cluster.wait.acquire.aligned;" ::
+                   : "memory");
+}
+// The address in block `rank`'s memory, for load_cluster().
+__device__ __forceinline__ std::uint32_t address_in(std::uint32_t address, std::uint32_t rank) {
+  std::uint32_t there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  return there;
+}
+__device__ __forceinline__ float load_cluster(std::uint32_t address) {
+  float v;
+  asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(v) : "r"(address));
+  return v;
+}
 
 // ---- Registers and numbers ----
 
@@ -161,6 +190,32 @@ __device__ __forceinline__ int lane_anew() {
   return lane;
 }
 __device__ __forceinline__ void renew(int& value) { asm volatile("" : "+r"(value)::"memory"); }
+__device__ __forceinline__ void renew(uint4& v) {
+  asm volatile("" : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)::"memory");
+}
+// Keeps a constant in a register.
+template <std::uint32_t Value>
+__device__ __forceinline__ std::uint32_t in_register() {
+  std::uint32_t v;
+  asm volatile("mov.b32 %0, %1;" : "=r"(v) : "n"(Value));
+  return v;
+}
+// (w & Mask) | more, in one operation.
+template <std::uint32_t Mask>
+__device__ __forceinline__ std::uint32_t join(std::uint32_t w, std::uint32_t more) {
+  std::uint32_t r;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(r) : "r"(w), "n"(Mask), "r"(more));
+  return r;
+}
+// A warpgroup hands registers back to the block's pool, down to Count a thread, or takes them, up to Count.
+template <int Count>
+__device__ __forceinline__ void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Count));
+}
+template <int Count>
+__device__ __forceinline__ void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Count));
+}
 
 __device__ inline float power_of_two(float x) {
   float y;

@@ -16,13 +16,14 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
 
 #define __device__
 #define __global__
-#define __shared__
+#define __shared__  // each thread's own: code under test uses static_shared()
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __align__(n) alignas(n)
@@ -67,10 +68,19 @@ struct Block {
     for (auto& warp : warps) warp = std::make_unique<Warp>();
     std::memset(shared, 0xff, shared_bytes);  // NaN
   }
+  // Of the first `threads` threads, always the same number.
+  std::barrier<>& barrier_of(unsigned threads) {
+    std::call_once(once_, [&] { part_ = std::make_unique<std::barrier<>>(threads); });
+    return *part_;
+  }
   std::barrier<> barrier;
   std::vector<std::unique_ptr<Warp>> warps;
   std::vector<Line> memory;
   std::uint8_t* shared;  // static, then dynamic: kStaticBytes of the first
+
+ private:
+  std::once_flag once_;
+  std::unique_ptr<std::barrier<>> part_;
 };
 constexpr std::size_t kStaticBytes = 16384;
 
@@ -164,6 +174,10 @@ T exchange(T value, unsigned from) {
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
   return emulation::exchange(value, emulation::lane() ^ mask);
+}
+template <typename T>
+T __shfl_sync(unsigned, T value, int from) {
+  return emulation::exchange(value, static_cast<unsigned>(from));
 }
 template <typename T>
 T __shfl_down_sync(unsigned, T value, int by) {

@@ -6,12 +6,39 @@
 
 namespace strata::cuda::fast {
 
+inline void bulk_copy(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier) {
+  std::memcpy(emulation::block->shared + to, from, bytes);
+  barrier_change(barrier, 0, -std::int64_t{bytes});
+}
+template <int N>
+std::uint32_t operand(std::uint32_t address) {
+  return address;
+}
+inline void keep(std::uint32_t&) {}
 inline void wgmma_fence() {}
 inline void wgmma_commit() {}
 template <int Left>
 void wgmma_wait() {}
 template <typename T, int N>
 void pin(T (&)[N][4]) {}
+
+template <int Count>
+void pin(float (&)[Count]) {}
+
+// b: the operand's address / 16; its pieces of 8 of K of each column follow each other.
+template <int N>
+void wgmma(float (&c)[N / 2], const std::uint32_t (&a)[4], std::uint32_t b) {
+  const unsigned g = emulation::lane() / 4, k = emulation::lane() % 4 * 2;
+  for (unsigned n = 0; n < N / 8; n++) {
+    const std::uint8_t* piece = emulation::block->shared + b * 16 + (n * 8 + g) * 16 + k * 2;
+    std::uint32_t pairs[2];
+    std::memcpy(&pairs[0], piece, 4), std::memcpy(&pairs[1], piece + N * 16, 4);
+    float tile[4];
+    std::copy_n(c + 4 * n, 4, tile);
+    mma_f16(tile, a, pairs[0], pairs[1]);
+    std::copy_n(tile, 4, c + 4 * n);
+  }
+}
 
 inline std::uint32_t slice(std::uint32_t address) { return address; }
 

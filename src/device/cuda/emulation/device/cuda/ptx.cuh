@@ -17,27 +17,45 @@ std::uint8_t* static_shared() {
   return emulation::block->shared;
 }
 inline std::uint8_t* dynamic_shared() { return emulation::block->shared + emulation::kStaticBytes; }
+#define STRATA_DYNAMIC_SHARED(name) std::uint8_t* const name = dynamic_shared()
 inline void load_volatile(std::uint32_t (&to)[4], const std::uint32_t* from) { std::copy_n(from, 4, to); }
 
-// ---- Barriers: the phase, which the last of the bytes that are expected completes, and those bytes ----
+// ---- Barriers ----
 
 template <int N>
 void sync_threads() {
-  __syncthreads();
+  emulation::block->barrier_of(N).arrive_and_wait();
 }
-inline std::uint32_t* phase_of(std::uint32_t barrier) {
-  return reinterpret_cast<std::uint32_t*>(emulation::block->shared + barrier);
+// An mbarrier's state: its phase, arrivals a phase, arrivals still missing, bytes still expected.
+struct BarrierState {
+  std::uint64_t phase : 8, arrivals : 14, missing : 14;
+  std::int64_t bytes : 28;
+};
+inline std::uint64_t* barrier_at(std::uint32_t barrier) {
+  return reinterpret_cast<std::uint64_t*>(emulation::block->shared + barrier);
 }
-inline void barrier_init(std::uint32_t barrier, std::uint32_t) {
-  __atomic_store_n(phase_of(barrier) + 1, 0u, __ATOMIC_RELAXED);
-  __atomic_store_n(phase_of(barrier), 0u, __ATOMIC_RELEASE);
+inline void barrier_init(std::uint32_t barrier, std::uint32_t arrivals) {
+  __atomic_store_n(barrier_at(barrier), std::bit_cast<std::uint64_t>(BarrierState{0, arrivals, arrivals, 0}),
+                   __ATOMIC_RELEASE);
 }
-inline void barrier_expect(std::uint32_t barrier, std::uint32_t bytes) {
-  __atomic_fetch_add(phase_of(barrier) + 1, bytes, __ATOMIC_RELAXED);
+inline void barrier_change(std::uint32_t barrier, int arrived, std::int64_t bytes) {
+  std::uint64_t before = __atomic_load_n(barrier_at(barrier), __ATOMIC_RELAXED), after;
+  do {
+    auto state = std::bit_cast<BarrierState>(before);
+    state.missing -= arrived, state.bytes += bytes;
+    if (state.missing == 0 && state.bytes == 0) ++state.phase, state.missing = state.arrivals;
+    after = std::bit_cast<std::uint64_t>(state);
+  } while (!__atomic_compare_exchange_n(barrier_at(barrier), &before, after, false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED));
 }
+inline void barrier_arrive(std::uint32_t barrier) { barrier_change(barrier, 1, 0); }
+inline void barrier_expect(std::uint32_t barrier, std::uint32_t bytes) { barrier_change(barrier, 1, bytes); }
 inline void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
-  while ((__atomic_load_n(phase_of(barrier), __ATOMIC_ACQUIRE) & 1) == parity) std::this_thread::yield();
+  while ((std::bit_cast<BarrierState>(__atomic_load_n(barrier_at(barrier), __ATOMIC_ACQUIRE)).phase & 1) ==
+         parity)
+    std::this_thread::yield();
 }
+inline void fence_barrier_init() {}
 inline void fence_async_shared() {}
 
 // ---- Copies to shared memory ----
@@ -45,9 +63,7 @@ inline void fence_async_shared() {}
 inline void bulk_copy(void* to, const void* from, std::uint32_t bytes, std::uint64_t* barrier,
                       std::uint64_t) {
   std::memcpy(to, from, bytes);
-  std::uint32_t* phase = phase_of(shared_address(barrier));
-  if (__atomic_sub_fetch(phase + 1, bytes, __ATOMIC_ACQ_REL) == 0)
-    __atomic_fetch_add(phase, 1u, __ATOMIC_RELEASE);
+  barrier_change(shared_address(barrier), 0, -std::int64_t{bytes});
 }
 inline std::uint64_t evict_first() { return 0; }
 inline std::uint64_t evict_last() { return 0; }
@@ -132,11 +148,34 @@ inline void load_transposed(std::uint32_t (&to)[4], const void* row) {
 // ---- Kernels that start early ----
 
 inline void wait_for_predecessor() {}
+inline void let_successor_start() {}
+inline void wait_for_results() {}
+
+// ---- Clusters: of one block ----
+
+inline void sync_cluster() { __syncthreads(); }
+inline std::uint32_t address_in(std::uint32_t address, std::uint32_t) { return address; }
+inline float load_cluster(std::uint32_t address) {
+  return *reinterpret_cast<const float*>(emulation::block->shared + address);
+}
 
 // ---- Registers and numbers ----
 
 inline int lane_anew() { return static_cast<int>(emulation::lane()); }
 inline void renew(int&) {}
+inline void renew(uint4&) {}
+template <std::uint32_t Value>
+std::uint32_t in_register() {
+  return Value;
+}
+template <std::uint32_t Mask>
+std::uint32_t join(std::uint32_t w, std::uint32_t more) {
+  return (w & Mask) | more;
+}
+template <int Count>
+void give_registers() {}
+template <int Count>
+void take_registers() {}
 inline float power_of_two(float x) { return x < -126 ? 0.0f : std::exp2(x); }
 
 }  // namespace strata::cuda::fast

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "device/cuda/device_step.h"
+#include "device/cuda/fast_format.h"
 #include "device/cuda/general_args.h"
 
 namespace strata::cuda::fast {
@@ -45,6 +46,20 @@ struct LinearArg {
 inline constexpr int kLinearWarps = 16;
 inline constexpr int kSlots = 8;  // units in flight a warp, at most
 
+inline constexpr std::uint32_t kFewRows = 8;  // so few that a product is bound by the weights' bytes
+inline constexpr std::uint32_t kUnitSums = 16 * kFewRows;  // sums of the input's columns, of a unit
+// Bytes of the input of a product with 2 .. kFewRows rows (FewInput, fast_units.cuh).
+constexpr std::uint64_t kFewInputBytes(std::uint64_t units, std::uint32_t rows) {
+  return units * (kUnitCols * 2 * rows + kUnitSums * 4);
+}
+// Bytes of shared memory of fast_linear_1 and fast_linear_8: rings, input, partial sums, barriers.
+constexpr std::uint32_t kLinearSharedBytes(std::uint32_t rows, std::uint32_t span, std::uint32_t ring_bytes) {
+  const bool one = rows == 1;
+  const std::uint32_t input = one ? span * (kUnitCols * 2 + 16 * 4) : kFewInputBytes(span, rows),
+                      partial = ((one ? 32 : 16) + kLinearWarps) * 16 * (one ? 1 : kFewRows) * 4;
+  return kLinearWarps * ring_bytes + input + partial + kLinearWarps * 4 + (kLinearWarps * kSlots + 1) * 8;
+}
+
 inline constexpr std::uint32_t kTileRows = 128;  // rows of the largest kernel for many rows
 
 // How a product with many rows is cut (fast_rows.cuh). Its input x16 holds halves, cut into tiles of the
@@ -57,6 +72,19 @@ struct ManyArg {
   std::uint32_t stages, stage_bytes, headers;                // of the ring; headers: slots for units' headers
   std::uint32_t header_offset, part_offset, barrier_offset;  // in shared memory
 };
+
+// Lays out the shared memory of fast_rows_ROWS_WIDE (WIDE * deep warpgroups) for m.splits and m.stages: the
+// ring, headers of units, partial sums, barriers. Returns its bytes. chunk, head: bytes of the largest.
+constexpr std::uint32_t place_ring(ManyArg& m, std::uint32_t rows, std::uint32_t wide, std::uint32_t deep,
+                                   std::uint32_t chunk, std::uint32_t head) {
+  const std::uint32_t groups = 4 * wide;
+  m.stage_bytes = (deep * (128 * rows + groups * chunk) + 127) / 128 * 128;
+  m.headers = ((m.stages - 1) * deep + 3) / 4 + 1;
+  m.header_offset = m.stages * m.stage_bytes;
+  m.part_offset = m.header_offset + (head ? m.headers * groups * 288 : 0);
+  m.barrier_offset = m.part_offset + (deep > 1 || m.splits > 1 ? deep * rows * (64 * wide + 4) * 4 : 0);
+  return m.barrier_offset + m.stages * 16;
+}
 
 struct AttentionTileArg {
   const float* q;   // [rows][heads][head_dim]

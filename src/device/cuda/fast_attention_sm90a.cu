@@ -200,9 +200,7 @@ __device__ inline void combine(const AttentionTileArg& a, const StepView& step) 
   value = sum > 0 ? value / sum : 0.f;
   const std::uint32_t column = head * D + threadIdx.x;
   a.out[static_cast<std::uint64_t>(row) * a.n_heads * D + column] = value;
-  if (a.x16)
-    store_one(FewInput(a.x16, (a.n_heads * D + kUnitCols - 1) / kUnitCols, a.max_rows), value, true, column,
-              row);
+  if (a.x16) store_one(FewInput(a.x16, units_of(a.n_heads * D), a.max_rows), value, true, column, row);
 }
 
 }  // namespace

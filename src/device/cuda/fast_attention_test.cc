@@ -2,10 +2,7 @@
 // compute, which rows each takes, and in a build with a sanitizer how their warps share memory.
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <random>
-
-#include "device/cuda/emulation/emulation.h"
+#include "device/cuda/emulation/attention.h"
 // The kernels themselves; their headers find CUDA's, ptx.cuh and fast_wgmma.cuh in emulation/.
 #include "device/cuda/fast_attention_sm90a.cu"
 #include "device/cuda/fast_prompt_sm90a.cu"
@@ -15,6 +12,8 @@ namespace {
 using namespace strata::cuda;
 using namespace strata::cuda::fast;
 using emulation::Aligned;
+using emulation::normal;
+using emulation::Vector;
 
 struct Sequence {
   std::uint32_t position, rows;  // of the first; this step's
@@ -33,9 +32,8 @@ void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
 class Attention {
  public:
-  explicit Attention(const Case& c) : c_(c), heads_(c.group * c.kv_heads), pages_(0) {
-    kv_.type = 1, kv_.n_kv_heads = c.kv_heads, kv_.head_dim_k = kv_.head_dim_v = c.head_dim;
-    kv_.v_offset = c.kv_heads * kPageTokens * c.head_dim * 2, kv_.page_bytes = 2 * kv_.v_offset;
+  explicit Attention(const Case& c)
+      : c_(c), heads_(c.group * c.kv_heads), pages_(c.kv_heads, c.head_dim, c.sequences.size() * kStride) {
     for (std::uint32_t s = 0; s < c.sequences.size(); s++)
       for (std::uint32_t r = 0; r < c.sequences[s].rows; r++) {
         row_sequence_.push_back(s);
@@ -44,12 +42,8 @@ class Attention {
     header_ = {rows(), static_cast<std::uint32_t>(c.sequences.size()), 1, kStride, 0, {}};
     for (std::uint32_t i = 0; i < c.sequences.size() * kStride; i++)
       table_.push_back(static_cast<std::int32_t>(c.sequences.size() * kStride - 1 - i));
-    pages_ = Aligned<_Float16>(table_.size() * kv_.page_bytes / 2);
-    for (std::size_t i = 0; i < table_.size() * kv_.page_bytes / 2; i++)
-      pages_[i] = static_cast<_Float16>(normal());
-    q_ = Aligned<float>(rows() * heads_ * c.head_dim), out = Aligned<float>(rows() * heads_ * c.head_dim);
-    for (std::size_t i = 0; i < rows() * heads_ * c.head_dim; i++) q_[i] = normal();
-    forget();
+    q_ = Aligned<float>(rows() * width()), out = Aligned<float>(rows() * width());
+    for (std::size_t i = 0; i < rows() * width(); i++) q_[i] = normal(), out[i] = NAN;
     for (std::uint32_t i = 0; i < heads_; i++) sinks_.push_back(normal());
     // What lies behind a sequence's pages, or before its window, isn't there.
     for (std::uint32_t s = 0; s < c.sequences.size(); s++)
@@ -66,10 +60,6 @@ class Attention {
   std::uint32_t tiles() const { return rows() / tile_rows() + 1; }  // one may be empty
   std::uint32_t threads() const { return kPromptGroups(c_.head_dim) * 128; }
 
-  void forget() {
-    for (std::size_t i = 0; i < rows() * heads_ * c_.head_dim; i++) out[i] = NAN;
-  }
-
   void run_prompt() {
     arguments_.prompt_rows = tile_rows();
     run({c_.kv_heads, tiles(), 1}, threads(), kPromptSharedBytes(c_.head_dim),
@@ -84,8 +74,7 @@ class Attention {
   }
   // A row's keys dealt out to eight warps. Returns the result as the next product's input.
   Aligned<std::uint8_t> run_split() {
-    const std::uint32_t units = (heads_ * c_.head_dim + kUnitCols - 1) / kUnitCols;
-    Aligned<std::uint8_t> halves(units * kUnitCols * rows() * 2 + units * 128 * 4);
+    Aligned<std::uint8_t> halves(kFewInputBytes(units_of(width()), rows()));
     Aligned<float> partials(rows() * heads_ * 8 * (c_.head_dim + 4));
     arguments_.partials = partials.data(), arguments_.workers = 8;
     arguments_.x16 = halves.data(), arguments_.max_rows = rows();
@@ -99,25 +88,18 @@ class Attention {
 
   // Relative error of a head of a row.
   double error(std::uint32_t row, std::uint32_t head) const {
-    const std::uint32_t position = static_cast<std::uint32_t>(positions_[row]);
-    const std::uint32_t begin = c_.window && position + 1 > c_.window ? position + 1 - c_.window : 0;
-    const std::size_t at = (std::size_t{row} * heads_ + head) * c_.head_dim;
-    std::vector<double> want(c_.head_dim);
-    double sum = c_.sinks ? std::exp(sinks_[head]) : 0;
-    for (std::uint32_t t = begin; t <= position; t++) {
-      double score = 0;
-      for (std::uint32_t d = 0; d < c_.head_dim; d++)
-        score += double{q_[at + d]} * state(row, head, false, t, d) * kScale;
-      if (c_.softcap > 0) score = c_.softcap * std::tanh(score / c_.softcap);
-      sum += std::exp(score);
-      for (std::uint32_t d = 0; d < c_.head_dim; d++)
-        want[d] += std::exp(score) * state(row, head, true, t, d);
-    }
+    const std::size_t at = std::size_t{row} * width() + head * c_.head_dim;
+    const emulation::Query query{table_.data() + row_sequence_[row] * kStride,
+                                 static_cast<std::uint32_t>(positions_[row]),
+                                 head / c_.group,
+                                 c_.window,
+                                 kScale,
+                                 c_.softcap,
+                                 c_.sinks ? std::exp(sinks_[head]) : 0};
+    const Vector want = emulation::attend(pages_, query, q_.data() + at);
     double error = 0, norm = 0;
-    for (std::uint32_t d = 0; d < c_.head_dim; d++) {
-      error += std::pow(out[at + d] - want[d] / sum, 2);
-      norm += std::pow(want[d] / sum, 2);
-    }
+    for (std::uint32_t d = 0; d < c_.head_dim; d++)
+      error += std::pow(out[at + d] - want[d], 2), norm += std::pow(want[d], 2);
     return std::sqrt(error / norm);
   }
 
@@ -127,7 +109,7 @@ class Attention {
     return row_sequence_[first] == row_sequence_[std::min(first + tokens, rows()) - 1];
   }
 
-  bool untouched(std::uint32_t row) const { return std::isnan(out[std::size_t{row} * heads_ * c_.head_dim]); }
+  bool untouched(std::uint32_t row) const { return std::isnan(out[std::size_t{row} * width()]); }
 
   std::uint32_t heads() const { return heads_; }
   std::uint32_t width() const { return heads_ * c_.head_dim; }
@@ -149,29 +131,18 @@ class Attention {
     arguments_.scale = kScale, arguments_.softcap = c_.softcap;
     step_.header = &header_, step_.positions = positions_.data(), step_.row_sequence = row_sequence_.data();
     step_.block_tables = table_.data();
-    kv_.base = reinterpret_cast<std::uint64_t>(pages_.data());
-    emulation::launch(grid, threads, bytes, [&] { kernel(arguments_, step_, kv_); });
-  }
-
-  float normal() { return std::normal_distribution<float>()(random_); }
-  double state(std::uint32_t row, std::uint32_t head, bool value, std::uint32_t t, std::uint32_t d) const {
-    const std::size_t page = table_[row_sequence_[row] * kStride + t / kPageTokens] * (kv_.page_bytes / 2) +
-                             (value ? kv_.v_offset / 2 : 0);
-    return static_cast<double>(
-        pages_[page + (head / c_.group * kPageTokens + t % kPageTokens) * c_.head_dim + d]);
+    emulation::launch(grid, threads, bytes, [&] { kernel(arguments_, step_, pages_.view); });
   }
 
   const Case c_;
   const std::uint32_t heads_;
-  std::mt19937 random_{5};
-  KvView kv_{};
   StepHeader header_{};
   AttentionTileArg arguments_{};
   StepView step_{};
   std::vector<std::uint32_t> row_sequence_;
   std::vector<std::int32_t> positions_, table_;
   std::vector<float> sinks_;
-  Aligned<_Float16> pages_;
+  const emulation::Pages pages_;
   Aligned<float> q_{0};
 };
 
@@ -237,15 +208,13 @@ TEST_P(FastAttentionSplit, IsAttentionAndTheNextInput) {
   if (!emulation::has_threads(2 * GetParam().kv_heads * attention.rows() * 128))
     GTEST_SKIP() << kThreadsMissing;
   const Aligned<std::uint8_t> passed = attention.run_split();
-  const FewInput input(passed.data(), (attention.width() + kUnitCols - 1) / kUnitCols, attention.rows());
+  const FewInput input(passed.data(), units_of(attention.width()), attention.rows());
   for (std::uint32_t row = 0; row < attention.rows(); row++) {
     for (std::uint32_t head = 0; head < attention.heads(); head++)
       ASSERT_LT(attention.error(row, head), 3e-3) << "row " << row << ", head " << head;
-    for (std::uint32_t i = 0; i < attention.width(); i++) {
-      const std::uint32_t place = i / 4 % 4 * 8 + i / 16 % 2 * 4 + i % 4;
-      EXPECT_EQ(__half2float(input.halves[(i / 32 * attention.rows() + row) * 32 + place]),
-                static_cast<float>(static_cast<_Float16>(attention.out[row * attention.width() + i])));
-    }
+    for (std::uint32_t i = 0; i < attention.width(); i++)
+      EXPECT_EQ(emulation::half_of(input, row, i),
+                static_cast<_Float16>(attention.out[row * attention.width() + i]));
   }
 }
 

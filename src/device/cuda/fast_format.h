@@ -68,6 +68,10 @@ STRATA_HOST_DEVICE constexpr std::uint32_t chunk_bytes(int t) {
 STRATA_HOST_DEVICE constexpr std::uint32_t unit_bytes(int t) {
   return unit_header_bytes(t) + 4 * chunk_bytes(t);
 }
+// Units that cols columns take, the last one perhaps in part.
+STRATA_HOST_DEVICE constexpr std::uint32_t units_of(std::uint32_t cols) {
+  return (cols + kUnitCols - 1) / kUnitCols;
+}
 // Bytes of 16 rows; cols is a multiple of kChunkCols (of kUnitCols for 256-weight types).
 STRATA_HOST_DEVICE constexpr std::uint64_t group_bytes(int t, std::uint32_t cols) {
   return std::uint64_t{cols / kUnitCols} * unit_bytes(t) +

@@ -27,18 +27,22 @@ std::uint64_t fast_partial_bytes(const Program& program, const StepLimits& limit
   for (const Op& op : program.ops)
     if (const auto* a = std::get_if<AttentionOp>(&op.body))
       heads = std::max(heads, std::uint64_t{a->n_heads} * (program.states[a->state].head_dim_v + 4));
-  const std::uint64_t few = std::min(limits.rows, 8u), many = std::min(limits.rows, fast::kSplitRows);
+  const std::uint64_t few = std::min(limits.rows, fast::kFewRows),
+                      many = std::min(limits.rows, fast::kSplitRows);
   const std::uint64_t workers = std::max(few * fast::kWorkersFewRows, many * fast::kWorkersManyRows);
   return (workers * heads * sizeof(float) + 255) / 256 * 256;
 }
 
+std::uint64_t fast_input_units(const Program& program) {
+  std::uint64_t units = 0;
+  for (const WeightSpec& w : program.weights) units = std::max(units, std::uint64_t{fast::units_of(w.cols)});
+  return units;
+}
+
 std::uint64_t fast_step_offset(const Program& program, const StepLimits& limits) {
-  std::uint64_t units = 0;  // of the widest input
-  for (const WeightSpec& w : program.weights)
-    units = std::max(units, std::uint64_t{(w.cols + fast::kUnitCols - 1) / fast::kUnitCols});
   const std::uint64_t tiles = (std::max(limits.rows, limits.outputs) + fast::kTileRows - 1) / fast::kTileRows;
   return fast_branch_bytes(program, limits) + fast_partial_bytes(program, limits) +
-         tiles * fast::kTileRows * units * fast::kUnitCols * 2;
+         tiles * fast::kTileRows * fast_input_units(program) * fast::kUnitCols * 2;
 }
 
 StepMemory step_memory(const Program& p) {

@@ -18,6 +18,9 @@ bool fast_has_layout(DType type, std::uint32_t rows, std::uint32_t cols);
 // Exact bytes of the repacked matrix, a multiple of 256.
 std::uint64_t repacked_bytes(DType type, std::uint32_t rows, std::uint32_t cols);
 
+// Units of the widest matrix.
+std::uint64_t fast_input_units(const Program& program);
+
 // First part of the scratch: a residual op's branch before its norm, float [rows][n_embd].
 std::uint64_t fast_branch_bytes(const Program& program, const StepLimits& limits);
 

@@ -73,22 +73,19 @@ __device__ inline void load_row(const LinearArg& a, float scale, std::uint32_t f
   }
 }
 
-__device__ inline std::uint32_t input_units(const LinearArg& a) {
-  return (a.cols + kUnitCols - 1) / kUnitCols;
-}
-
 // Units of all rows, by the first warp's lanes; they are there in the next phase of `barrier`.
 __device__ inline void bring_rows(const LinearArg& a, std::uint32_t first_unit, std::uint32_t count,
                                   const FewInput& to, std::uint64_t* barrier) {
   const std::uint32_t lane = threadIdx.x, halves = kUnitCols * a.max_rows;
   const std::uint64_t policy = evict_last();  // every block reads it
-  const FewInput from(a.x16, input_units(a), a.max_rows);
-  if (lane == 0) barrier_expect(barrier, count * (halves * 2 + 128 * 4));
+  const FewInput from(a.x16, units_of(a.cols), a.max_rows);
+  if (lane == 0) barrier_expect(barrier, kFewInputBytes(count, a.max_rows));
   __syncwarp();
   for (std::uint32_t u = lane; u < count; u += 32)
     bulk_copy(to.halves + u * halves, from.halves + static_cast<std::uint64_t>(first_unit + u) * halves,
               halves * 2, barrier, policy);
-  if (lane == 31) bulk_copy(to.sums, from.sums + first_unit * 128, count * 128 * 4, barrier, policy);
+  if (lane == 31)
+    bulk_copy(to.sums, from.sums + first_unit * kUnitSums, count * kUnitSums * 4, barrier, policy);
 }
 
 // The warps that have a part of a group of this phase, where warp w has units [n w / warps, n (w + 1) /
@@ -217,7 +214,7 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
       const Segment& s = walk.locate(a, paired, walk.group, unused);
       const std::uint32_t group = walk.group;
       bool ended = false;
-      const auto units_of = [&](auto type) {
+      const auto units_of_type = [&](auto type) {
         constexpr int T = decltype(type)::value;
         do {
           const int chunks = unit_chunks(a, walk.unit);
@@ -236,9 +233,9 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
         } while (!ended && walk.left != 0);
       };
       switch (s.type) {
-#define STRATA_CASE(T)                          \
-  case T:                                       \
-    units_of(std::integral_constant<int, T>{}); \
+#define STRATA_CASE(T)                               \
+  case T:                                            \
+    units_of_type(std::integral_constant<int, T>{}); \
     break;
         STRATA_FAST_TYPES(STRATA_CASE)
 #undef STRATA_CASE
@@ -274,8 +271,7 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
         s.out[at] = y;
       }
       if (N > 1 && a.y16)
-        store_one(FewInput(a.y16, (s.rows + kUnitCols - 1) / kUnitCols, a.max_rows), real ? y : 0.f, real, o,
-                  n_row);
+        store_one(FewInput(a.y16, units_of(s.rows), a.max_rows), real ? y : 0.f, real, o, n_row);
       results[q] = others[q] = 0;
     }
   }
@@ -285,7 +281,7 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
 __device__ inline void spread(const LinearArg& a) {
   float* scratch = reinterpret_cast<float*>(static_shared<kLinearWarps * 4>());
   wait_for_predecessor();
-  const std::uint32_t row = blockIdx.x, units = input_units(a);
+  const std::uint32_t row = blockIdx.x, units = units_of(a.cols);
   if (row >= (a.outputs ? a.header->n_outputs : a.header->n_rows)) return;
   const float* x = a.x + static_cast<std::uint64_t>(row) * a.cols;
   const float scale = a.norm ? row_scale(a, x, scratch) : 1.f;

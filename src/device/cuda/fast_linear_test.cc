@@ -31,7 +31,7 @@ TEST_P(FastLinearShapes, IsTheProduct) {
   if (!emulation::has_threads(c.blocks * kThreads))
     GTEST_SKIP() << "needs " << c.blocks * kThreads << " threads, more than the system gives";
   const bool paired = c.epilogue == Epilogue::gate_up;
-  const std::uint32_t max_rows = 8, units = (c.cols + kUnitCols - 1) / kUnitCols;
+  const std::uint32_t max_rows = kFewRows;
   const Matrix first(c.outputs, c.cols), second(paired ? c.outputs : 100, c.cols);
   Aligned<float> x(c.rows * c.cols), norm(c.cols), bias(c.outputs), y(c.rows * c.outputs), z(c.rows * 100),
       residual(c.rows * c.outputs);
@@ -39,9 +39,8 @@ TEST_P(FastLinearShapes, IsTheProduct) {
   for (std::uint32_t i = 0; i < c.cols; i++) norm[i] = 1 + 0.1f * emulation::normal();
   for (std::uint32_t i = 0; i < c.outputs; i++) bias[i] = emulation::normal();
   for (std::uint32_t i = 0; i < c.rows * c.outputs; i++) residual[i] = emulation::normal(), y[i] = NAN;
-  Aligned<std::uint8_t> x16(units * kUnitCols * max_rows * 2 + units * 128 * 4);
-  const std::uint32_t y_units = (c.outputs + kUnitCols - 1) / kUnitCols;
-  Aligned<std::uint8_t> y16(y_units * kUnitCols * max_rows * 2 + y_units * 128 * 4);
+  Aligned<std::uint8_t> x16(kFewInputBytes(units_of(c.cols), max_rows));
+  Aligned<std::uint8_t> y16(kFewInputBytes(units_of(c.outputs), max_rows));
   StepHeader header{c.rows, 1, 1, 1, 0, {}};
 
   LinearArg a{};
@@ -54,9 +53,7 @@ TEST_P(FastLinearShapes, IsTheProduct) {
   for (int i = 0; i < (paired ? 1 : a.n_segments); i++) a.groups += a.segments[i].groups;
   a.ring_bytes = unit_bytes(kF16) * 5 / 2;
   emulation::launch({c.rows, c.norm ? 1u : 2u, 1}, kThreads, 0, [&] { fast_few_input(a); });
-  const std::size_t bytes = kLinearWarps * a.ring_bytes + c.span * (kUnitCols * 2 * max_rows + 128 * 4) +
-                            (16 + kLinearWarps) * 16 * 8 * 4 + kLinearWarps * 4 +
-                            (kLinearWarps * kSlots + 1) * 8;
+  const std::size_t bytes = kLinearSharedBytes(max_rows, c.span, a.ring_bytes);
   emulation::launch({c.blocks, 1, 1}, kThreads, bytes, [&] { fast_linear_8(a); });
 
   double error = 0, size = 0;
@@ -81,13 +78,12 @@ TEST_P(FastLinearShapes, IsTheProduct) {
   }
   EXPECT_LT(std::sqrt(error / size), 1e-3);  // inputs in halves
   if (!paired) return;
-  const FewInput passed(y16.data(), y_units, max_rows);
+  const FewInput passed(y16.data(), units_of(c.outputs), max_rows);
   for (std::uint32_t row = 0; row < c.rows; row++)
     for (std::uint32_t o = 0; o < c.outputs; o += 16) {
       float sum = 0;
       for (std::uint32_t i = o; i < o + 16; i++) {
-        const std::uint32_t place = i / 4 % 4 * 8 + i / 16 % 2 * 4 + i % 4;
-        const float half = __half2float(passed.halves[(i / 32 * max_rows + row) * 32 + place]);
+        const float half = static_cast<float>(emulation::half_of(passed, row, i));
         EXPECT_EQ(half, emulation::rounded(y[row * c.outputs + i])) << "row " << row << ", output " << i;
         sum += half;
       }
@@ -109,21 +105,19 @@ class FastLinearTypes : public ::testing::TestWithParam<int> {};
 TEST_P(FastLinearTypes, OneRowAndEight) {
   const int type = GetParam();
   constexpr std::uint32_t kOutputs = 72, kBlocks = 2;
-  const std::uint32_t cols = is_super(type) ? 768 : 704, units = (cols + kUnitCols - 1) / kUnitCols;
+  const std::uint32_t cols = is_super(type) ? 768 : 704, units = units_of(cols);
   const Matrix matrix(kOutputs, cols, type);
-  for (const std::uint32_t rows : {1u, 8u}) {
+  for (const std::uint32_t rows : {1u, kFewRows}) {
     Aligned<float> x(rows * cols), y(rows * kOutputs);
     for (std::uint32_t i = 0; i < rows * cols; i++) x[i] = emulation::rounded(emulation::normal());
-    Aligned<std::uint8_t> x16(units * kUnitCols * rows * 2 + units * 128 * 4);
+    Aligned<std::uint8_t> x16(kFewInputBytes(units, rows));
     StepHeader header{rows, 1, 1, 1, 0, {}};
     LinearArg a{};
     a.segments[0] = matrix.segment(y.data()), a.n_segments = 1, a.groups = a.segments[0].groups;
     a.x = x.data(), a.header = &header, a.cols = cols, a.x16 = x16.data(), a.max_rows = rows,
     a.unit_span = units;
     a.ring_bytes = (unit_bytes(type) * 2 + 127) / 128 * 128;
-    const std::size_t bytes = kLinearWarps * a.ring_bytes + units * (kUnitCols * 2 * rows + 128 * 4) +
-                              (32 + kLinearWarps) * 16 * 8 * 4 + kLinearWarps * 4 +
-                              (kLinearWarps * kSlots + 1) * 8;
+    const std::size_t bytes = kLinearSharedBytes(rows, units, a.ring_bytes);
     if (rows > 1) emulation::launch({rows, 1, 1}, kThreads, 0, [&] { fast_few_input(a); });
     emulation::launch({kBlocks, 1, 1}, kThreads, bytes,
                       [&] { rows == 1 ? fast_linear_1(a) : fast_linear_8(a); });

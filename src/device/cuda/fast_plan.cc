@@ -14,11 +14,9 @@ namespace strata::cuda {
 namespace {
 
 using fast::Epilogue;
+using fast::kFewRows;
 using fast::LinearArg;
 using fast::Segment;
-
-constexpr std::uint32_t kFewRows = 8;  // bound by the weights' bytes
-constexpr std::uint32_t kBarrierBytes = (fast::kLinearWarps * fast::kSlots + 1) * 8 + fast::kLinearWarps * 4;
 
 template <typename T>
 T* pointer(DevicePtr address) {
@@ -86,13 +84,11 @@ class Plan final : public FastPlan {
   void launch_few(LinearArg arg, std::uint32_t rows, Launcher& launcher) const;
   void launch_many(const LinearArg& arg, std::uint32_t rows, Launcher& launcher) const;
   bool runs(const GateUpOp& op) const;
-  bool runs(const AttentionOp& op) const;
+  const AttentionKernels* kernels_for(const AttentionOp& op) const;  // nullptr: none
   // 2 .. 8 rows take the kernels whose input stands ready as halves.
   bool few(std::uint32_t rows) const { return rows > 1 && rows <= kFewRows && !invariant(); }
-  // Whether the next op multiplies the buffer that this one writes, and the other way round: then the halves
-  // pass between them at passed_halves().
-  bool feeds_next(BufferId out) const;
-  bool is_fed(const ResidualLinearOp& op) const;
+  // Whether op `op` leaves its result as halves, which the next one multiplies, at passed_halves().
+  bool passes_halves(std::size_t op) const;
   // A row's bits may not depend on how many there are: one kernel and one cut of the columns for any number,
   // and keys in one order.
   bool invariant() const { return in_.mode == Mode::invariant; }
@@ -106,10 +102,7 @@ class Plan final : public FastPlan {
   }
   // In the same part of the scratch, which has room for kTileRows rows of the widest input.
   void* passed_halves() const {
-    std::uint64_t units = 0;
-    for (const WeightSpec& w : in_.program->weights)
-      units = std::max<std::uint64_t>(units, ceil_div(w.cols, fast::kUnitCols));
-    return pointer<void>(input_halves() + units * kFewRows * (fast::kUnitCols * 2 + 64));
+    return pointer<void>(input_halves() + fast::kFewInputBytes(fast_input_units(*in_.program), kFewRows));
   }
   RowsArg all_rows() const { return {in_.step.header, 0}; }
 
@@ -123,29 +116,24 @@ bool Plan::runs(const GateUpOp& op) const {
          in_.program->weights[op.gate].type == in_.program->weights[op.up].type;
 }
 
-const AttentionKernels* attention_kernels(const KvView& kv) {
+const AttentionKernels* Plan::kernels_for(const AttentionOp& op) const {
+  const KvView& kv = in_.states[op.state];
+  if (kv.head_dim_v != kv.head_dim_k || op.n_heads / kv.n_kv_heads > 16 ||
+      kv.type != static_cast<int>(DType::F16))
+    return nullptr;
   const auto* found = std::find_if(std::begin(kAttention), std::end(kAttention),
                                    [&](const AttentionKernels& k) { return k.head_dim == kv.head_dim_k; });
   return found == std::end(kAttention) ? nullptr : found;
 }
-bool Plan::runs(const AttentionOp& op) const {
-  const KvView& kv = in_.states[op.state];
-  return attention_kernels(kv) && kv.head_dim_v == kv.head_dim_k && op.n_heads / kv.n_kv_heads <= 16 &&
-         kv.type == static_cast<int>(DType::F16);
-}
 
-bool Plan::feeds_next(BufferId out) const {
+bool Plan::passes_halves(std::size_t op) const {
   const auto& ops = in_.program->ops;
-  if (op_ + 1 >= ops.size()) return false;
-  const auto* next = std::get_if<ResidualLinearOp>(&ops[op_ + 1].body);
-  return next && next->in == out && covered(next->weight);
-}
-bool Plan::is_fed(const ResidualLinearOp& op) const {
-  if (op_ == 0) return false;
-  const auto& before = in_.program->ops[op_ - 1].body;
-  if (const auto* gate_up = std::get_if<GateUpOp>(&before)) return gate_up->out == op.in && runs(*gate_up);
-  if (const auto* attention = std::get_if<AttentionOp>(&before))
-    return attention->out == op.in && runs(*attention);
+  const auto* next = op + 1 < ops.size() ? std::get_if<ResidualLinearOp>(&ops[op + 1].body) : nullptr;
+  if (!next || !covered(next->weight)) return false;
+  if (const auto* gate_up = std::get_if<GateUpOp>(&ops[op].body))
+    return gate_up->out == next->in && runs(*gate_up);
+  if (const auto* attention = std::get_if<AttentionOp>(&ops[op].body))
+    return attention->out == next->in && kernels_for(*attention);
   return false;
 }
 
@@ -169,7 +157,7 @@ LinearArg Plan::linear(std::initializer_list<Segment> segments, const float* x, 
 // Shares a block's shared memory between the input's rows, partial sums and the rings.
 void Plan::launch_few(LinearArg a, std::uint32_t rows, Launcher& launcher) const {
   const bool one = rows == 1;
-  const std::uint32_t columns = one ? 1 : 8, units = ceil_div(a.cols, fast::kUnitCols);
+  const std::uint32_t units = fast::units_of(a.cols);
   a.max_rows = rows;
   if (!one && !a.x16) {
     a.x16 = pointer<void>(input_halves());
@@ -180,10 +168,7 @@ void Plan::launch_few(LinearArg a, std::uint32_t rows, Launcher& launcher) const
     l.dependent = true;
     launcher(l, a);
   }
-  const std::uint32_t partial = ((one ? 32 : 16) + fast::kLinearWarps) * 16 * columns * 4;
-  const auto others = [&](std::uint32_t span) {
-    return span * (fast::kUnitCols * 2 * rows + 16 * columns * 4) + partial + kBarrierBytes;
-  };
+  const auto others = [&](std::uint32_t span) { return fast::kLinearSharedBytes(rows, span, 0); };
   std::uint32_t largest = 0;
   for (int i = 0; i < a.n_segments; ++i) largest = std::max(largest, a.segments[i].unit_bytes);
   const std::uint32_t total = in_.gpu.shared_per_block,
@@ -196,7 +181,7 @@ void Plan::launch_few(LinearArg a, std::uint32_t rows, Launcher& launcher) const
   KernelLaunch l{one ? "fast_linear_1" : "fast_linear_8"};
   l.grid[0] = std::min(in_.gpu.sms, a.groups);
   l.block[0] = fast::kLinearWarps * 32;
-  l.shared_bytes = fast::kLinearWarps * a.ring_bytes + others(a.unit_span);
+  l.shared_bytes = fast::kLinearSharedBytes(rows, a.unit_span, a.ring_bytes);
   l.dependent = true;
   launcher(l, a);
 }
@@ -230,16 +215,8 @@ bool place_ring(ManyShape& s, const LinearArg& a, std::uint32_t total) {
     chunk = std::max(chunk, a.segments[i].chunk_bytes);
     head = std::max(head, a.segments[i].unit_bytes - 4 * a.segments[i].chunk_bytes);
   }
-  fast::ManyArg& m = s.arg;
-  m.stage_bytes = ceil_div(k.deep * (128 * k.rows + k.groups() * chunk), 128) * 128;
-  const std::uint32_t parts = k.deep > 1 || m.splits > 1 ? k.deep * k.rows * (64 * k.wide + 4) * 4 : 0;
-  for (std::uint32_t stages = 24; stages > 1; --stages) {
-    m.stages = stages;
-    m.headers = ceil_div((stages - 1) * k.deep, 4) + 1;
-    m.header_offset = stages * m.stage_bytes;
-    m.part_offset = m.header_offset + (head ? m.headers * k.groups() * 288 : 0);
-    m.barrier_offset = m.part_offset + parts;
-    s.shared_bytes = m.barrier_offset + stages * 16;
+  for (s.arg.stages = 24; s.arg.stages > 1; --s.arg.stages) {
+    s.shared_bytes = fast::place_ring(s.arg, k.rows, k.wide, k.deep, chunk, head);
     if (s.shared_bytes <= total) return true;
   }
   return false;
@@ -335,7 +312,7 @@ bool Plan::run(const ResidualLinearOp& op, std::uint32_t rows, std::uint32_t, La
   LinearArg a = linear({segment(op.weight, op.bias, out)}, buffer(op.in), width(op.in), NormRef{},
                        op.post_norm ? Epilogue::store : Epilogue::residual);
   a.residual = buffer(op.residual);
-  if (few(rows) && is_fed(op)) a.x16 = passed_halves();
+  if (few(rows) && op_ > 0 && passes_halves(op_ - 1)) a.x16 = passed_halves();
   launch(a, rows, launcher);
   if (op.post_norm) {
     KernelLaunch l{"general_residual"};
@@ -352,7 +329,7 @@ bool Plan::run(const GateUpOp& op, std::uint32_t rows, std::uint32_t, Launcher& 
   LinearArg a = linear({segment(op.gate, kNoWeight, buffer(op.out)), segment(op.up, kNoWeight, nullptr)},
                        buffer(op.in), width(op.in), op.norm, Epilogue::gate_up);
   a.gelu = op.activation == Activation::gelu_tanh;
-  if (few(rows) && feeds_next(op.out)) a.y16 = passed_halves();
+  if (few(rows) && passes_halves(op_)) a.y16 = passed_halves();
   launch(a, rows, launcher);
   return true;
 }
@@ -378,9 +355,9 @@ bool Plan::run(const RopeAppendOp& op, std::uint32_t rows, std::uint32_t, Launch
 }
 
 bool Plan::run(const AttentionOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
-  if (!runs(op)) return false;
+  const AttentionKernels* kernels = kernels_for(op);
+  if (!kernels) return false;
   const KvView& kv = in_.states[op.state];
-  const AttentionKernels& kernels = *attention_kernels(kv);
   fast::AttentionTileArg a{};
   a.q = buffer(op.q);
   a.out = buffer(op.out);
@@ -391,11 +368,11 @@ bool Plan::run(const AttentionOp& op, std::uint32_t rows, std::uint32_t, Launche
   a.window = op.window;
   a.scale = op.scale;
   a.softcap = op.softcap;
-  if (few(rows) && feeds_next(op.out)) a.x16 = passed_halves(), a.max_rows = rows;
+  if (few(rows) && passes_halves(op_)) a.x16 = passed_halves(), a.max_rows = rows;
   if (rows > fast::kSplitRows || invariant())
-    attend_whole(kernels, a, kv, rows, launcher);
+    attend_whole(*kernels, a, kv, rows, launcher);
   else
-    attend_split(kernels, a, kv, rows, launcher);
+    attend_split(*kernels, a, kv, rows, launcher);
   return true;
 }
 

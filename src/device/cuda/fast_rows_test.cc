@@ -37,21 +37,6 @@ std::string name_of(const Case& c) {
 }
 void PrintTo(const Case& c, std::ostream* out) { *out << name_of(c); }
 
-// As place_ring() in fast_plan.cc, with a short ring, so that it goes round; returns the bytes of memory.
-std::uint32_t place_ring(const Case& c, ManyArg& m) {
-  const Kernel& k = *c.kernel;
-  const std::uint32_t groups = 4 * k.wide, head = unit_bytes(c.type) - 4 * chunk_bytes(c.type);
-  m.row_tiles = (c.rows + k.rows - 1) / k.rows, m.splits = 1, m.stages = 3;
-  m.tiles = m.row_tiles *
-            (((c.outputs + 15) / 16 * (c.epilogue == Epilogue::gate_up ? 2 : 1) + groups - 1) / groups);
-  m.stage_bytes = (k.deep * (128 * k.rows + groups * chunk_bytes(c.type)) + 127) / 128 * 128;
-  m.headers = ((m.stages - 1) * k.deep + 3) / 4 + 1;
-  m.header_offset = m.stages * m.stage_bytes;
-  m.part_offset = m.header_offset + (head ? m.headers * groups * 288 : 0);
-  m.barrier_offset = m.part_offset + (k.deep > 1 ? k.deep * k.rows * (64 * k.wide + 4) * 4 : 0);
-  return m.barrier_offset + m.stages * 16;
-}
-
 class FastRows : public ::testing::TestWithParam<Case> {};
 
 TEST_P(FastRows, IsTheProduct) {
@@ -69,8 +54,14 @@ TEST_P(FastRows, IsTheProduct) {
   a.n_segments = paired ? 2 : 1, a.groups = a.segments[0].groups, a.epilogue = c.epilogue;
   a.x = x.data(), a.residual = residual.data(), a.header = &header;
   a.cols = c.cols;
+  const Kernel& k = *c.kernel;
+  const std::uint32_t groups = a.groups * (paired ? 2 : 1);
   ManyArg m{};
-  const std::uint32_t bytes = place_ring(c, m);
+  m.splits = 1, m.stages = 3;  // so that the ring goes round
+  m.row_tiles = (c.rows + k.rows - 1) / k.rows;
+  m.tiles = m.row_tiles * ((groups + 4 * k.wide - 1) / (4 * k.wide));
+  const std::uint32_t bytes = place_ring(m, k.rows, k.wide, k.deep, chunk_bytes(c.type),
+                                         unit_bytes(c.type) - 4 * chunk_bytes(c.type));
   Aligned<_Float16> x16(m.row_tiles * c.kernel->rows * c.cols);
   m.x16 = x16.data();
   emulation::launch({(c.rows + 7) / 8, 1, 1}, 512, 0,

@@ -110,7 +110,7 @@ class StepWriter {
     a.norm = vector(norm.weight);
     a.eps = norm.eps;
     a.cols = cols;
-    const std::uint32_t units = ceil_div(cols, kUnitCols);
+    const std::uint32_t units = units_of(cols);
     region_bytes_ = std::max(region_bytes_, (units * kUnitCols + 32) * 2 + units * 16 * 4);
     return op.linear;
   }

@@ -2,7 +2,7 @@
 // with a sanitizer how its warps and blocks share memory.
 #include <gtest/gtest.h>
 
-#include "device/cuda/emulation/matrix.h"
+#include "device/cuda/emulation/attention.h"
 // The kernel itself; its headers find CUDA's and ptx.cuh in emulation/.
 #include "device/cuda/fast_step_sm90a.cu"
 
@@ -43,8 +43,8 @@ struct Norm {
 struct Layer {
   Matrix q, k, v, out, gate, up, down;
   Norm before, after, inner;  // of attention's input and output, of the products' input
-  Aligned<_Float16> pages;
-  Layer(std::uint32_t dim, std::size_t halves, int type)
+  emulation::Pages pages;
+  Layer(std::uint32_t dim, std::size_t n_pages, int type)
       : q(kHeads * dim, kWidth, type),
         k(kKvHeads * dim, kWidth, type),
         v(kKvHeads * dim, kWidth, type),
@@ -52,19 +52,14 @@ struct Layer {
         gate(kInner, kWidth, type),
         up(kInner, kWidth, type),
         down(kWidth, kInner, type),
-        pages(halves) {
-    for (std::size_t i = 0; i < halves; i++) pages[i] = static_cast<_Float16>(normal());
-  }
+        pages(kKvHeads, dim, n_pages) {}
 };
 
 class StepModel {
  public:
   explicit StepModel(const Case& c)
       : c_(c), n_pages_(c.position / kPageTokens + 2), head_(c.vocab, kWidth, c.type) {
-    kv_.type = 1, kv_.n_kv_heads = kKvHeads, kv_.head_dim_k = kv_.head_dim_v = c.head_dim;
-    kv_.v_offset = kKvHeads * kPageTokens * c.head_dim * 2, kv_.page_bytes = 2 * kv_.v_offset;
-    for (std::uint32_t i = 0; i < kLayers; i++)
-      layers_.emplace_back(c.head_dim, n_pages_ * kv_.page_bytes / 2, c.type);
+    for (std::uint32_t i = 0; i < kLayers; i++) layers_.emplace_back(c.head_dim, n_pages_, c.type);
     for (std::uint32_t i = 0; i < n_pages_; i++)
       table_.push_back(static_cast<std::int32_t>(n_pages_ - 1 - i));
     std::int32_t written = kBeforeStep;
@@ -169,20 +164,13 @@ class StepModel {
     StepAttention& s = push(StepKind::attention).attention;
     s = {};
     s.q = q_.data(), s.k = k_.data(), s.v = v_.data(), s.out = mixed_.data(), s.partials = partials_.data();
-    s.qkv_op = qkv, s.kv = kv_, s.kv.base = reinterpret_cast<std::uint64_t>(layer.pages.data());
+    s.qkv_op = qkv, s.kv = layer.pages.view;
     s.rope = {rotation_.data(), 0, c_.head_dim};
     s.n_heads = kHeads, s.group = kHeads / kKvHeads, s.window = c_.window, s.scale = 0.125f;
     s.most_parts = c_.blocks / kKvHeads, s.parts_reciprocal = 65536 / s.most_parts + 1;
     s.worker_bits = static_cast<std::uint32_t>(std::countr_zero(kLinearWarps * 64u / c_.head_dim));
   }
 
-  double key_or_value(const Layer& layer, bool value, std::uint32_t token, std::uint32_t head,
-                      std::uint32_t d) const {
-    const std::size_t page =
-        table_[token / kPageTokens] * (kv_.page_bytes / 2) + (value ? kv_.v_offset / 2 : 0);
-    return static_cast<double>(
-        layer.pages[page + (head * kPageTokens + token % kPageTokens) * c_.head_dim + d]);
-  }
   Vector attend(const Layer& layer, const Vector& in) const {
     const std::uint32_t dim = c_.head_dim, position = static_cast<std::uint32_t>(position_);
     Vector q = layer.q * in, mixed(kHeads * dim);
@@ -190,26 +178,16 @@ class StepModel {
       const double c = rotation_[i % dim], s = rotation_[i % dim + 1], a = q[i], b = q[i + 1];
       q[i] = a * c - b * s, q[i + 1] = a * s + b * c;
     }
-    const std::uint32_t begin = c_.window && position + 1 > c_.window ? position + 1 - c_.window : 0;
     for (std::uint32_t h = 0; h < kHeads; h++) {
-      double sum = 0;
-      for (std::uint32_t t = begin; t <= position; t++) {
-        double score = 0;
-        for (std::uint32_t d = 0; d < dim; d++)
-          score += q[h * dim + d] * key_or_value(layer, false, t, h / 2, d);
-        const double weight = std::exp(score * 0.125);
-        sum += weight;
-        for (std::uint32_t d = 0; d < dim; d++)
-          mixed[h * dim + d] += weight * key_or_value(layer, true, t, h / 2, d);
-      }
-      for (std::uint32_t d = 0; d < dim; d++) mixed[h * dim + d] /= sum;
+      const emulation::Query query{table_.data(), position, h / 2, c_.window, 0.125};
+      const Vector head = emulation::attend(layer.pages, query, q.data() + h * dim);
+      std::copy(head.begin(), head.end(), mixed.begin() + h * dim);
     }
     return mixed;
   }
 
   const Case c_;
   const std::uint32_t n_pages_;
-  KvView kv_{};
   std::vector<Layer> layers_;
   Matrix head_;
   Norm last_;

@@ -147,7 +147,7 @@ __device__ __forceinline__ void unit_many(const std::uint8_t* unit, const FewInp
                                           int lane, int column, int chunks, float (&acc)[4]) {
   const int g = lane / 4, t = lane % 4;
   const __half* mine = input.halves + u * kUnitCols * input.max_rows + column * 32 + t * 8;
-  const float* sums = input.sums + u * 128 + 2 * t;
+  const float* sums = input.sums + u * kUnitSums + 2 * t;
   const UnitScales<T> scales(unit, g);
 #pragma unroll
   for (int chunk = 0; chunk < 4; chunk++) {
@@ -216,7 +216,7 @@ struct Share : Spans<kWhole> {
                    std::uint32_t end) {
     first = begin;
     local = (end - begin) * (paired ? 2 : 1);
-    units = (a.cols + kUnitCols - 1) / kUnitCols;
+    units = units_of(a.cols);
     if constexpr (!kWhole) {
       Of::span = min(unit_span, units);
       Of::unit_phases = (units + Of::span - 1) / Of::span;

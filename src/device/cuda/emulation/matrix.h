@@ -42,4 +42,12 @@ struct Matrix {
   }
 };
 
+// Column `column` of row `row` of a FewInput (fast_units.cuh): 16 j + 4 t + e of every 32 stands at 8 t + 4 j
+// + e.
+template <typename Input>
+_Float16 half_of(const Input& input, std::uint32_t row, std::uint32_t column) {
+  const std::uint32_t place = column / 4 % 4 * 8 + column / 16 % 2 * 4 + column % 4;
+  return input.halves[(column / 32 * input.max_rows + row) * 32 + place].value;
+}
+
 }  // namespace emulation

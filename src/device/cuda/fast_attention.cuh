@@ -11,13 +11,6 @@
 
 namespace strata::cuda::fast {
 
-struct Keys {
-  std::uint32_t begin, end;
-};
-__device__ inline Keys keys_of(std::uint32_t position, std::uint32_t window) {
-  return {window && position + 1 > window ? position + 1 - window : 0, position + 1};
-}
-
 // Whether the `tokens` rows from row `first` on (fewer at the end) exist and belong to one sequence.
 __device__ inline bool is_prompt_tile(const StepView& step, std::uint32_t first, std::uint32_t tokens) {
   const std::uint32_t end = min(first + tokens, step.header->n_rows);

@@ -15,14 +15,6 @@ struct Running {
   float values[kPerLane] = {};
 };
 
-struct Keys {
-  std::uint32_t begin, end;  // positions that the row attends to
-};
-
-__device__ Keys keys_of_row(std::uint32_t position, std::uint32_t window) {
-  return {window && position + 1 > window ? position + 1 - window : 0, position + 1};
-}
-
 template <int kPerLane>
 __device__ void attend_page(Running<kPerLane>& run, const AttentionArg& a, const KvView& kv, const float* q,
                             std::int32_t page, std::uint32_t kv_head, std::uint32_t begin,
@@ -55,7 +47,7 @@ __device__ Running<kPerLane> work(const AttentionArg& a, const StepView& step, c
                                   std::uint32_t row, std::uint32_t head, std::uint32_t worker) {
   Running<kPerLane> run;
   const std::uint32_t lane = threadIdx.x % 32, kv_head = head / (a.n_heads / kv.n_kv_heads);
-  const Keys keys = keys_of_row(step.positions[row], a.window);
+  const Keys keys = keys_of(step.positions[row], a.window);
   const float* from = a.q + (static_cast<std::uint64_t>(row) * a.n_heads + head) * kv.head_dim_k;
   float q[kPerLane];
 #pragma unroll

@@ -9,6 +9,14 @@
 
 namespace strata::cuda {
 
+// Positions [begin, end) that a row at `position` attends to; window 0: none.
+struct Keys {
+  std::uint32_t begin, end;
+};
+__device__ inline Keys keys_of(std::uint32_t position, std::uint32_t window) {
+  return {window && position + 1 > window ? position + 1 - window : 0, position + 1};
+}
+
 // Id of the page that holds tokens [index * kPageTokens, …) of a sequence; -1: not there.
 __device__ inline std::int32_t kv_page(const StepView& step, const KvView& kv, std::uint32_t sequence,
                                        std::uint32_t index) {

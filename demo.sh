@@ -4,7 +4,7 @@
 #   ./demo.sh                      asks a default question
 #   ./demo.sh "your question"      asks yours
 #
-# The first run installs what is missing (root or sudo), builds Strata and fetches a model of 98 MB; later runs need no
+# The first run installs what is missing (root or sudo), builds Steelyard and fetches a model of 98 MB; later runs need no
 # network and take seconds. With an NVIDIA driver (580 or newer) it runs on the GPU: a CUDA compiler is fetched into your
 # cache where none is installed. It prints the memory plan, loads with a progress bar, streams the answer and ends with
 # timings against what this machine was measured to be able to do.
@@ -22,10 +22,10 @@ step "1/4 Set-up"
 "$root/scripts/setup.sh" build
 step "2/4 Build"
 configure release
-targets=(strata)
-if [ "$(this_cuda_state)" = ready ]; then targets+=(strata_cuda); fi
+targets=(steelyard)
+if [ "$(this_cuda_state)" = ready ]; then targets+=(steelyard_cuda); fi
 build release "${targets[@]}"
 step "3/4 Model"
 model=$("$root/scripts/fetch_model.sh" smollm2)
 step "4/4 $question"
-exec "$root/build/release/strata" run "$model" "$question" --temperature 0 --verbose --num-predict 256
+exec "$root/build/release/steelyard" run "$model" "$question" --temperature 0 --verbose --num-predict 256

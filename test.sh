@@ -7,7 +7,7 @@
 #   ./test.sh --filter REGEX  only the tests whose name matches
 #
 # The first run installs what is missing (root or sudo) and fetches two models (350 MB); later runs need no network.
-# The last line counts the tests: N passed, N failed, N skipped. Set STRATA_TEST_DATA to a directory with vocab/ and
+# The last line counts the tests: N passed, N failed, N skipped. Set STEELYARD_TEST_DATA to a directory with vocab/ and
 # templates/ to test against those too; without it the tests that need it say that they are skipped.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/scripts/common.sh"

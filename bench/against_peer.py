@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Strata against llama.cpp (through llama-cpp-python) on this CPU: same file, same threads, alternating pairs, medians.
+"""Steelyard against llama.cpp (through llama-cpp-python) on this CPU: same file, same threads, alternating pairs, medians.
 
   python3 -m venv /tmp/peer && CMAKE_ARGS=-DGGML_NATIVE=ON /tmp/peer/bin/pip install \\
       --no-binary llama-cpp-python llama-cpp-python==0.3.36        # builds it for this CPU, about 10 minutes
-  /tmp/peer/bin/python bench/against_peer.py MODEL.gguf [MODEL.gguf ...] --strata build/release/strata
+  /tmp/peer/bin/python bench/against_peer.py MODEL.gguf [MODEL.gguf ...] --steelyard build/release/steelyard
 
 Tests: pp512 reads a prompt of 512 tokens, tg128 generates 128, tg64@2048 generates 64 with 2048 in the state already. Token ids
-are random; the head is computed for the last token of a prompt and for every generated one. Strata samples its tokens, the peer
+are random; the head is computed for the last token of a prompt and for every generated one. Steelyard samples its tokens, the peer
 isn't made to. The peer gets what makes it fast: its weights repacked, batches of 512, state in f16 only as far as a sliding
 window sees, and flash attention or not, whichever was faster in its warm-up, separately for each test. Both sides run each test
 once or more before it counts. The side that isn't measured waits without using the CPU.
@@ -150,21 +150,21 @@ class PeerProcess:
         self.process.wait()
 
 
-def strata_bench(args, model, tests, repeat):
+def steelyard_bench(args, model, tests, repeat):
     """The results of one process, which measures each test after its own warm-up."""
-    command = [args.strata, "bench", model, "--threads", str(args.threads), "--tests", ",".join(tests), "--json"]
+    command = [args.steelyard, "bench", model, "--threads", str(args.threads), "--tests", ",".join(tests), "--json"]
     done = subprocess.run([*command, "--repeat", str(repeat)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
     return {r["test"]: r["tokens_per_second"] for r in json.loads(done.stdout)["results"]}
 
 
-def strata_cpu_speed(args, model, test):
+def steelyard_cpu_speed(args, model, test):
     """Tokens per second of CPU time: what some more runs of the test, four seconds or so, add to a process."""
 
     def spent(repeat):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        found = strata_bench(args, model, [test], repeat)
+        found = steelyard_bench(args, model, [test], repeat)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, found[test]
 
@@ -174,10 +174,10 @@ def strata_cpu_speed(args, model, test):
     return more * count / (spent(1 + more)[0] - once)
 
 
-def measure_strata(args, model):
+def measure_steelyard(args, model):
     if args.cpu_time:
-        return {test: strata_cpu_speed(args, model, test) for test in args.tests}
-    return strata_bench(args, model, args.tests, 1)
+        return {test: steelyard_cpu_speed(args, model, test) for test in args.tests}
+    return steelyard_bench(args, model, args.tests, 1)
 
 
 def spread(values):
@@ -186,7 +186,7 @@ def spread(values):
 
 def compare(args, model):
     peer = PeerProcess(model, args)
-    runs = {test: {"strata": [], "peer": []} for test in args.tests}
+    runs = {test: {"steelyard": [], "peer": []} for test in args.tests}
     for test in args.tests:
         peer.measure(test)  # loads, warms and picks flash attention
 
@@ -194,14 +194,14 @@ def compare(args, model):
         for test in args.tests:
             runs[test]["peer"].append(peer.measure(test))
 
-    def run_strata():
+    def run_steelyard():
         if not args.peer_only:
-            found = measure_strata(args, model)
+            found = measure_steelyard(args, model)
             for test in args.tests:
-                runs[test]["strata"].append(found[test])
+                runs[test]["steelyard"].append(found[test])
 
     for i in range(args.pairs):
-        for side in (run_strata, run_peer) if i % 2 == 0 else (run_peer, run_strata):
+        for side in (run_steelyard, run_peer) if i % 2 == 0 else (run_peer, run_steelyard):
             side()
     peer.close()
     rows = []
@@ -210,8 +210,8 @@ def compare(args, model):
         for side, values in both.items():
             if values:
                 row[side], row[side + "_spread"] = statistics.median(values), spread(values)
-        if both["strata"]:
-            row["ratio"] = row["strata"] / row["peer"]
+        if both["steelyard"]:
+            row["ratio"] = row["steelyard"] / row["peer"]
         rows.append(row)
     return rows
 
@@ -235,20 +235,20 @@ def show(rows, args):
     m = machine()
     print(f"{m['cpu']}, {m['cores']} cores ({' '.join(m['features'])}), {args.threads} thread{'s' * (args.threads > 1)}"
           f"{', CPU time' * args.cpu_time}, median of {args.pairs} pairs")
-    print("| file | test | Strata tok/s | peer tok/s | ratio | spread Strata / peer | peer's flash attention |")
+    print("| file | test | Steelyard tok/s | peer tok/s | ratio | spread Steelyard / peer | peer's flash attention |")
     print("|---|---|---|---|---|---|---|")
     for r in rows:
-        strata = f"{r['strata']:.1f}" if "strata" in r else "–"
+        steelyard = f"{r['steelyard']:.1f}" if "steelyard" in r else "–"
         ratio = f"{r['ratio']:.2f}×" if "ratio" in r else "–"
-        own = f"{r['strata_spread']:.0%}" if "strata" in r else "–"
+        own = f"{r['steelyard_spread']:.0%}" if "steelyard" in r else "–"
         flash = "on" if r["peer_flash_attention"] else "off"
-        print(f"| {r['model']} | {r['test']} | {strata} | {r['peer']:.1f} | {ratio} | {own} / {r['peer_spread']:.0%} | {flash} |")
+        print(f"| {r['model']} | {r['test']} | {steelyard} | {r['peer']:.1f} | {ratio} | {own} / {r['peer_spread']:.0%} | {flash} |")
 
 
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("models", nargs="*", help="GGUF files")
-    a.add_argument("--strata", default="build/release/strata", help="the binary")
+    a.add_argument("--steelyard", default="build/release/steelyard", help="the binary")
     a.add_argument("--threads", type=int, default=os.cpu_count())
     a.add_argument("--pairs", type=int, default=5)
     a.add_argument("--tests", type=test_list, default=list(TESTS), help="default " + ",".join(TESTS))

@@ -14,7 +14,7 @@
 #include "device/cpu/kernels.h"
 #include "device/cpu/probe.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 namespace {
 
 double now() {
@@ -132,11 +132,11 @@ struct Bench {
 };
 
 }  // namespace
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu
 
 int main(int argc, char** argv) {
-  using namespace strata;
-  using namespace strata::cpu;
+  using namespace steelyard;
+  using namespace steelyard::cpu;
   const unsigned threads = argc > 1 ? static_cast<unsigned>(std::atoi(argv[1])) : 0;
   const Isa isa = choose_isa();
   Bench b{kernels(isa), ThreadPool(threads), 0, 0, 0};

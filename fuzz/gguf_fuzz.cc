@@ -21,7 +21,7 @@
 
 namespace {
 
-using namespace strata;
+using namespace steelyard;
 
 // Errors are answers; anything else stops the run.
 template <typename Ask>

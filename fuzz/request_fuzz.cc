@@ -11,8 +11,8 @@
 
 namespace {
 
-using namespace strata;
-using namespace strata::api;
+using namespace steelyard;
+using namespace steelyard::api;
 
 void check_options(const Options& o) {
   const SamplingParams& s = o.sampling;

@@ -33,13 +33,13 @@ const nlohmann::ordered_json& variables() {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const strata::TemplateLimits limits{.output_bytes = 1 << 18, .steps = 100'000, .memory_bytes = 4 << 20};
+  const steelyard::TemplateLimits limits{.output_bytes = 1 << 18, .steps = 100'000, .memory_bytes = 4 << 20};
   try {
-    strata::ChatTemplate compiled(std::string_view(reinterpret_cast<const char*>(data), size));
+    steelyard::ChatTemplate compiled(std::string_view(reinterpret_cast<const char*>(data), size));
     std::string text = compiled.render(variables(), limits, 1'700'000'000);
-    if (text.size() > limits.output_bytes || strata::valid_utf8(text) != text) std::abort();
-  } catch (const strata::Error& error) {
-    if (error.kind() != strata::ErrorKind::bad_input) std::abort();
+    if (text.size() > limits.output_bytes || steelyard::valid_utf8(text) != text) std::abort();
+  } catch (const steelyard::Error& error) {
+    if (error.kind() != steelyard::ErrorKind::bad_input) std::abort();
   }
   return 0;
 }

@@ -14,7 +14,7 @@
 #include "text/tokenizer.h"
 #include "text/unicode.h"
 
-using namespace strata;
+using namespace steelyard;
 
 namespace {
 

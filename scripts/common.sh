@@ -1,6 +1,6 @@
 # Shared by demo.sh, test.sh and .ci/run: source it. `root` is the checkout.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/strata
+cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/steelyard
 models_dir=$cache_dir/models
 
 say() { printf '%s\n' "$*" >&2; }
@@ -35,7 +35,7 @@ find_fuzz_clang() {
 
 # Whether a build was configured without a CUDA compiler and there is one now.
 misses_nvcc() {
-  grep -q '^STRATA_NVCC:.*-NOTFOUND$' "$1/CMakeCache.txt" 2>/dev/null && [ -n "$(installed_nvcc)$(fetched_nvcc)" ]
+  grep -q '^STEELYARD_NVCC:.*-NOTFOUND$' "$1/CMakeCache.txt" 2>/dev/null && [ -n "$(installed_nvcc)$(fetched_nvcc)" ]
 }
 
 # configure PRESET [-DNAME=VALUE...]: once; later Ninja reconfigures by itself when a CMake file or the set of sources
@@ -61,12 +61,12 @@ build() {
 }
 
 # run_ctest PRESET [CTEST-OPTION...]: runs the preset's tests, with their results in build/PRESET/tests.xml. Tests find
-# the models in the user's cache, numpy through STRATA_PYTHON, and shared data through STRATA_TEST_DATA.
+# the models in the user's cache, numpy through STEELYARD_PYTHON, and shared data through STEELYARD_TEST_DATA.
 run_ctest() {
   local preset=$1
   shift
   rm -f "$root/build/$preset/tests.xml"
-  STRATA_PYTHON=$(find_numpy_python) ctest --test-dir "$root/build/$preset" --parallel "$(nproc)" --timeout 900 \
+  STEELYARD_PYTHON=$(find_numpy_python) ctest --test-dir "$root/build/$preset" --parallel "$(nproc)" --timeout 900 \
     --output-on-failure --no-tests=ignore --output-junit "$root/build/$preset/tests.xml" "$@" >&2
 }
 

@@ -1,6 +1,6 @@
-# What building the GPU back end needs on this machine; sourced by common.sh. Strata needs no installed CUDA: a driver
+# What building the GPU back end needs on this machine; sourced by common.sh. Steelyard needs no installed CUDA: a driver
 # that supports CUDA 13 and a compiler, which comes from the Python package registry where none is installed.
-cuda_dir=${XDG_CACHE_HOME:-$HOME/.cache}/strata/cuda-13.0
+cuda_dir=${XDG_CACHE_HOME:-$HOME/.cache}/steelyard/cuda-13.0
 # One whole CUDA 13.0 compiler: nvcc with its assembler, the optimiser, and the headers that kernels include.
 cuda_wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85)
 cuda_least_driver=580
@@ -89,8 +89,8 @@ cuda_arguments() {
   local architectures nvcc
   if [ -z "$(installed_nvcc)" ]; then
     nvcc=$(fetched_nvcc)
-    if [ -n "$nvcc" ]; then echo "-DSTRATA_NVCC=$nvcc"; fi
+    if [ -n "$nvcc" ]; then echo "-DSTEELYARD_NVCC=$nvcc"; fi
   fi
   architectures=$(gpu_architectures)
-  echo "-DSTRATA_CUDA_ARCHITECTURES=${architectures:-80;90a}"
+  echo "-DSTEELYARD_CUDA_ARCHITECTURES=${architectures:-80;90a}"
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what Strata needs and this machine lacks, from the distribution's packages (Debian 12, Ubuntu 24.04).
+# Installs what Steelyard needs and this machine lacks, from the distribution's packages (Debian 12, Ubuntu 24.04).
 #
 #   scripts/setup.sh build     what building and running need
 #   scripts/setup.sh test      also what ./test.sh needs
@@ -72,8 +72,8 @@ fi
 # Without a compiler the CPU works all the same.
 prepare_cuda() {
   case $cuda in
-    old) say "the NVIDIA driver $(driver_version) is too old: CUDA 13 needs $cuda_least_driver or newer, so Strata uses the CPU." ;;
-    fetch) fetch_nvcc || say "without a CUDA compiler the GPU's part isn't built, so Strata uses the CPU." ;;
+    old) say "the NVIDIA driver $(driver_version) is too old: CUDA 13 needs $cuda_least_driver or newer, so Steelyard uses the CPU." ;;
+    fetch) fetch_nvcc || say "without a CUDA compiler the GPU's part isn't built, so Steelyard uses the CPU." ;;
   esac
 }
 

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import unittest
 
-from support import BINARY, PATIENCE, StrataTest, run
+from support import BINARY, PATIENCE, SteelyardTest, run
 
 # Every command that opens a model, with the arguments that it needs beside it; {text} is a text file.
 MODEL_COMMANDS = {
@@ -34,7 +34,7 @@ def gguf(*entries, tensors=0):
     return data + b"\0" * (-len(data) % 32)
 
 
-class Files(StrataTest):
+class Files(SteelyardTest):
     def each(self, model, says="", code=None):
         text = self.dir / "text.txt"
         text.write_text("Some words to read, and some more.")
@@ -106,7 +106,7 @@ class Files(StrataTest):
         self.fails("tokenize", self.make("pre.gguf", bytes(changed)), text, says="zzz")
 
 
-class Flags(StrataTest):
+class Flags(SteelyardTest):
     def test_no_command(self):
         self.fails(code=2, says="--help")
 
@@ -148,7 +148,7 @@ class Flags(StrataTest):
         self.fails("serve", "--host", "127.0.0.1:seven", code=2)
 
 
-class Input(StrataTest):
+class Input(SteelyardTest):
     def test_render_wants_a_json_object(self):
         template = self.dir / "t.jinja"
         template.write_text("{{ x }}")
@@ -185,7 +185,7 @@ class Input(StrataTest):
                 self.fails("eval", self.synth(), text, "--against", path)
 
 
-class Surroundings(StrataTest):
+class Surroundings(SteelyardTest):
     def test_port_in_use(self):
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
@@ -224,7 +224,7 @@ class Surroundings(StrataTest):
             with self.subTest(mib=mib):
                 done = limited(mib, "run", model, "hello", "--num-predict", "3", "--context", "8192")
                 if done.returncode == 127 and "shared libraries" in done.stderr:
-                    continue  # the dynamic linker gave up: nothing of Strata ran
+                    continue  # the dynamic linker gave up: nothing of Steelyard ran
                 answered += done.returncode == 0
                 if done.returncode != 0:
                     self.assertIn(done.returncode, (1, 2), done.stderr)

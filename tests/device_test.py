@@ -9,16 +9,16 @@ import urllib.error
 import urllib.request
 
 import support
-from support import SMOLLM2, StrataTest, need, run
+from support import SMOLLM2, SteelyardTest, need, run
 
 BINARY = pathlib.Path(support.BINARY)
 
 QUESTION = "What is the capital of France?"
 # Whatever this machine has, these commands see a machine without a plug-in.
-NO_GPU = {"STRATA_CUDA_PLUGIN": "/nonexistent/libstrata_cuda.so"}
+NO_GPU = {"STEELYARD_CUDA_PLUGIN": "/nonexistent/libsteelyard_cuda.so"}
 
 
-class Choice(StrataTest):
+class Choice(SteelyardTest):
     def test_unknown_devices_are_refused(self):
         for name in ("tpu0", "cuda-1", "cuda1x", "gpu", ""):
             self.fails("run", self.synth(), "hello", "--device", name, code=2, says="is no device: give auto, cpu or cuda0")
@@ -46,17 +46,17 @@ class Choice(StrataTest):
         self.assertGreaterEqual(done["devices"][0]["threads"], 1)
 
 
-class OnAFakeGpu(StrataTest):
+class OnAFakeGpu(SteelyardTest):
     """The plug-in on a driver that does everything but compute: every token is 0."""
 
     def setUp(self):
-        plugin = BINARY.parent / "testing/libstrata_cuda_fake.so"
+        plugin = BINARY.parent / "testing/libsteelyard_cuda_fake.so"
         if not plugin.exists():
             self.skipTest(f"{plugin.name} isn't built")
-        self.env = {"STRATA_CUDA_PLUGIN": str(plugin), "XDG_CACHE_HOME": str(self.dir / self.id())}
+        self.env = {"STEELYARD_CUDA_PLUGIN": str(plugin), "XDG_CACHE_HOME": str(self.dir / self.id())}
 
     def with_failure(self, text):
-        return {**self.env, "STRATA_FAKE_FAIL": text}
+        return {**self.env, "STEELYARD_FAKE_FAIL": text}
 
     def test_is_chosen_and_its_plan_is_true(self):
         done = self.ok("run", self.synth(), "hello", "--num-predict", "30", "--verbose", env=self.env)
@@ -71,9 +71,9 @@ class OnAFakeGpu(StrataTest):
         self.assertRegex(host, r"staging +([\d.]+) MiB +\1 MiB")
 
     def test_the_cpu_takes_over_where_a_model_does_not_fit(self):
-        done = self.ok("run", self.synth(), "hello", "--num-predict", "2", env={**self.env, "STRATA_FAKE_MEMORY": str(64 << 20)})
+        done = self.ok("run", self.synth(), "hello", "--num-predict", "2", env={**self.env, "STEELYARD_FAKE_MEMORY": str(64 << 20)})
         self.assertRegex(done.stderr, r"^CUDA0 isn't used: the model needs .* of memory on CUDA0.*; using the CPU\n$")
-        self.fails("run", self.synth(), "hello", "--device", "cuda0", env={**self.env, "STRATA_FAKE_MEMORY": str(64 << 20)},
+        self.fails("run", self.synth(), "hello", "--device", "cuda0", env={**self.env, "STEELYARD_FAKE_MEMORY": str(64 << 20)},
                    code=1, says="of memory on CUDA0")
 
     def test_the_cpu_can_be_asked_for(self):
@@ -110,7 +110,7 @@ class OnAFakeGpu(StrataTest):
         models = self.dir / "models"
         models.mkdir(exist_ok=True)
         shutil.copy(self.synth(), models / "tiny.gguf")
-        address = self.serve(env={**self.with_failure("event_query 20 719"), "STRATA_MODELS": str(models)})
+        address = self.serve(env={**self.with_failure("event_query 20 719"), "STEELYARD_MODELS": str(models)})
 
         def ask():
             body = json.dumps({"model": "tiny", "prompt": "hello", "stream": False, "options": {"num_predict": 60}})
@@ -124,7 +124,7 @@ class OnAFakeGpu(StrataTest):
         self.assertTrue(ask()["done"])  # on the CPU
 
 
-class OnPaper(StrataTest):
+class OnPaper(SteelyardTest):
     def test_plans_for_a_gpu_that_is_not_here(self):
         plan = self.ok_json("plan", self.synth(), "--devices", "24GiB", "--json")
         gpu, host = plan["devices"]
@@ -148,7 +148,7 @@ class OnPaper(StrataTest):
         self.fails("plan", self.synth(), "--devices", "big", code=2, says="is no size")
 
 
-class OnTheGpu(StrataTest):
+class OnTheGpu(SteelyardTest):
     labels = "gpu"
 
     def setUp(self):

@@ -9,7 +9,7 @@ import unittest
 import urllib.error
 import urllib.request
 
-from support import PATIENCE, ROOT, StrataTest, run
+from support import PATIENCE, ROOT, SteelyardTest, run
 
 sys.path.insert(0, str(ROOT / "tools"))
 import check_rooms  # noqa: E402
@@ -40,7 +40,7 @@ def flags_in(text):
     return set(re.findall(r"(?<![\w-])(--?[a-zA-Z][a-z0-9-]*)", text))
 
 
-class Documents(StrataTest):
+class Documents(SteelyardTest):
     def test_every_command_is_in_the_readme(self):
         readme = (ROOT / "README.md").read_text()
         self.assertGreaterEqual(len(commands()), 11)
@@ -51,7 +51,7 @@ class Documents(StrataTest):
         checked = 0
         for document in DOCUMENTS:
             for line in code_of(document):
-                for command, rest in re.findall(r"\bstrata ([a-z]+)\b([^|>`]*)", line):
+                for command, rest in re.findall(r"\bsteelyard ([a-z]+)\b([^|>`]*)", line):
                     if command not in commands():
                         continue
                     checked += 1
@@ -85,7 +85,7 @@ class Documents(StrataTest):
             self.assertIn(pathlib.Path(script).name, done.stdout)
 
 
-class Endpoints(StrataTest):
+class Endpoints(SteelyardTest):
     def setUp(self):
         self.base = self.serve("--quiet")
 

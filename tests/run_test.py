@@ -11,14 +11,14 @@ import termios
 import time
 import unittest
 
-from support import BINARY, PATIENCE, SMOLLM2, StrataTest, need, run
+from support import BINARY, PATIENCE, SMOLLM2, SteelyardTest, need, run
 
 # The likeliest word leads the next one by half a nat or more all along the answer, so that the rounding of any mode
 # keeps it. (To "What is the capital of France?" two first words are 0.08 nat apart: a coin toss in fast mode.)
 QUESTION, ANSWER, WORD = "What is the capital of Japan?", "The capital of Japan is Tokyo.", "Tokyo"
 
 
-class OneAnswer(StrataTest):
+class OneAnswer(SteelyardTest):
     def test_answers_a_question(self):
         model = need(SMOLLM2)
         for mode in ("fast", "invariant", "exact"):
@@ -102,7 +102,7 @@ class OneAnswer(StrataTest):
 
 
 class Terminal:
-    """`strata run` at a pseudo-terminal."""
+    """`steelyard run` at a pseudo-terminal."""
 
     def __init__(self, *arguments, env=None):
         self.process, self.terminal = None, None
@@ -173,7 +173,7 @@ class Terminal:
         return os.waitstatus_to_exitcode(status)
 
 
-class Conversation(StrataTest):
+class Conversation(SteelyardTest):
     def start(self, *arguments):
         t = Terminal(*arguments, env={"XDG_STATE_HOME": str(self.dir / "state")})
         t.wait_for(">>> ")
@@ -187,7 +187,7 @@ class Conversation(StrataTest):
         self.assertIn("forgotten", t.ask("/clear"))
         t.send("/bye\n")
         self.assertEqual(t.exit_code(), 0)
-        self.assertIn("And of Italy", (self.dir / "state" / "strata" / "history").read_text().replace("\\040", " "))
+        self.assertIn("And of Italy", (self.dir / "state" / "steelyard" / "history").read_text().replace("\\040", " "))
 
     def test_commands(self):
         t = self.start(self.synth(), "--num-predict", "3")
@@ -246,7 +246,7 @@ class Conversation(StrataTest):
         self.assertEqual(t.exit_code(), 0)
 
 
-class Measure(StrataTest):
+class Measure(SteelyardTest):
     def test_bench_json(self):
         done = self.ok_json("bench", self.synth(), "--tests", "pp64,tg8,tg4@32,tg4x2", "--repeat", "3", "--json")
         self.assertEqual([r["test"] for r in done["results"]], ["pp64", "tg8", "tg4@32", "tg4x2"])
@@ -291,7 +291,7 @@ class Measure(StrataTest):
         self.assertEqual(done.returncode, 0)
 
 
-class Serve(StrataTest):
+class Serve(SteelyardTest):
     def test_stops_on_a_signal(self):
         for number in (signal.SIGINT, signal.SIGTERM):
             with self.subTest(signal=number):

@@ -8,7 +8,7 @@ import subprocess
 import unittest
 
 import support
-from support import StrataTest
+from support import SteelyardTest
 
 # Every head dimension of the kernel for one row, with and without norms, windows, sinks and caps; both kinds of blocks.
 SHAPES = "*OpShapes.FastMode*/llama:*OpShapes.FastMode*/qwen3:*OpShapes.FastMode*/gemma2:*OpShapes.FastMode*/wide_heads"
@@ -17,7 +17,7 @@ CLEAN = re.compile(r"ERROR SUMMARY: 0 errors|RACECHECK SUMMARY: 0 hazards displa
 NOT_WATCHED = "Internal Sanitizer Error"  # a launch that it had no memory for: nothing is known of it
 
 
-class KernelsOnTheGpu(StrataTest):
+class KernelsOnTheGpu(SteelyardTest):
     labels = "gpu slow"
 
     def setUp(self):
@@ -30,7 +30,7 @@ class KernelsOnTheGpu(StrataTest):
         binary = pathlib.Path(support.BINARY).parent / "device_test"
         done = subprocess.run([self.tool, "--tool", tool, *options, binary, f"--gtest_filter={SHAPES}:{TYPES}"], text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=1500,
-                              env={**os.environ, "STRATA_TEST_DEVICE": "cuda0"})
+                              env={**os.environ, "STEELYARD_TEST_DEVICE": "cuda0"})
         tail = "\n".join(done.stdout.splitlines()[-60:])
         self.assertEqual(done.returncode, 0, tail)
         self.assertRegex(done.stdout, CLEAN, tail)

@@ -15,7 +15,7 @@ CLOSED_MODULE = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat
 
 class CudaCompiler(unittest.TestCase):
     def setUp(self):
-        directory = tempfile.TemporaryDirectory(prefix="strata-test-")
+        directory = tempfile.TemporaryDirectory(prefix="steelyard-test-")
         self.addCleanup(directory.cleanup)
         self.dir = pathlib.Path(directory.name)
 
@@ -55,18 +55,18 @@ class CudaCompiler(unittest.TestCase):
         self.assertEqual(self.shell("installed_nvcc"), str(nvcc))
 
     def test_compiles_for_the_gpus_that_are_here(self):
-        self.assertEqual(self.shell("cuda_arguments"), "-DSTRATA_CUDA_ARCHITECTURES=80;90a")
+        self.assertEqual(self.shell("cuda_arguments"), "-DSTEELYARD_CUDA_ARCHITECTURES=80;90a")
         self.tool(self.dir / "bin/nvidia-smi", "9.0\n9.0\n8.6")
-        fetched = self.tool(self.dir / "cache/strata/cuda-13.0/nvidia/cu13/bin/nvcc", "")
+        fetched = self.tool(self.dir / "cache/steelyard/cuda-13.0/nvidia/cu13/bin/nvcc", "")
         self.assertEqual(self.shell("cuda_arguments", [self.dir / "bin"]),
-                         f"-DSTRATA_NVCC={fetched}\n-DSTRATA_CUDA_ARCHITECTURES=86;90a")
+                         f"-DSTEELYARD_NVCC={fetched}\n-DSTEELYARD_CUDA_ARCHITECTURES=86;90a")
 
 
 class FetchedCompiler(unittest.TestCase):
     labels = "slow"
 
     def test_compiles_a_kernel_with_nothing_of_cuda_installed(self):
-        with tempfile.TemporaryDirectory(prefix="strata-test-") as directory:
+        with tempfile.TemporaryDirectory(prefix="steelyard-test-") as directory:
             path = [p for p in os.environ["PATH"].split(":") if not pathlib.Path(p, "nvcc").exists()]
             environment = {**os.environ, "XDG_CACHE_HOME": directory, "CUDA_HOME": f"{directory}/none", "PATH": ":".join(path)}
             done = subprocess.run(["bash", "-c", f'set -euo pipefail; . "{ROOT}/scripts/common.sh"; fetch_nvcc; fetched_nvcc'],

@@ -7,14 +7,14 @@ import sys
 import unittest
 
 import support
-from support import PATIENCE, ROOT, StrataTest
+from support import PATIENCE, ROOT, SteelyardTest
 
 
-class Soak(StrataTest):
+class Soak(SteelyardTest):
     def soak(self, device, env=None, models=None):
         """Two models, the second without a chat template, unless told otherwise."""
         models = models or [self.synth(), self.synth("tiny-gemma3", "--no-template")]
-        command = [sys.executable, ROOT / "tools/soak.py", *models, "--strata", support.BINARY, "--seconds", "6", "--clients", "4",
+        command = [sys.executable, ROOT / "tools/soak.py", *models, "--steelyard", support.BINARY, "--seconds", "6", "--clients", "4",
                    "--context", "2048", "--device", device]
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, **(env or {})})
 
@@ -30,10 +30,10 @@ class OnTheCpu(Soak):
         self.passes("cpu")
 
     def test_says_what_failed(self):
-        plugin = pathlib.Path(support.BINARY).parent / "testing/libstrata_cuda_fake.so"
+        plugin = pathlib.Path(support.BINARY).parent / "testing/libsteelyard_cuda_fake.so"
         if not plugin.exists():
             self.skipTest(f"{plugin.name} isn't built")
-        done = self.soak("cuda0", env={"STRATA_CUDA_PLUGIN": str(plugin), "STRATA_FAKE_FAIL": "event_query 50 719"})
+        done = self.soak("cuda0", env={"STEELYARD_CUDA_PLUGIN": str(plugin), "STEELYARD_FAKE_FAIL": "event_query 50 719"})
         self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
         self.assertIn("CUDA0 is lost", done.stdout)
 

@@ -10,8 +10,8 @@ import threading
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BINARY = os.environ.get("STRATA_BINARY", str(ROOT / "build" / "release" / "strata"))
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "strata"
+BINARY = os.environ.get("STEELYARD_BINARY", str(ROOT / "build" / "release" / "steelyard"))
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "steelyard"
 PATIENCE = 400  # seconds until something counts as hanging; a loaded machine is slow, and no test judges speed
 SMOLLM2 = CACHE / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -24,7 +24,7 @@ def need(path):
 
 
 def run(*arguments, input=None, env=None, timeout=PATIENCE, **options):
-    """Runs `strata arguments…`; text in and out."""
+    """Runs `steelyard arguments…`; text in and out."""
     if isinstance(input, str):
         input = input.encode()
     if input is None and "stdin" not in options:
@@ -37,12 +37,12 @@ def run(*arguments, input=None, env=None, timeout=PATIENCE, **options):
     return done
 
 
-class StrataTest(unittest.TestCase):
+class SteelyardTest(unittest.TestCase):
     """A temporary directory a class, and what commands owe their callers."""
 
     @classmethod
     def setUpClass(cls):
-        cls.dir = pathlib.Path(tempfile.mkdtemp(prefix="strata-test-"))
+        cls.dir = pathlib.Path(tempfile.mkdtemp(prefix="steelyard-test-"))
         cls.addClassCleanup(shutil.rmtree, cls.dir, ignore_errors=True)
 
     @classmethod
@@ -63,7 +63,7 @@ class StrataTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
 
     def serve(self, *flags, env=None):
-        """Starts `strata serve` until the test ends; its address."""
+        """Starts `steelyard serve` until the test ends; its address."""
         server = subprocess.Popen([BINARY, "serve", "--port", "0", *flags], env={**os.environ, **(env or {})},
                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 

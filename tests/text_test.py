@@ -4,19 +4,19 @@ import os
 import pathlib
 import unittest
 
-from support import SMOLLM2, StrataTest, need, run
+from support import SMOLLM2, SteelyardTest, need, run
 
-SHARED = os.environ.get("STRATA_TEST_DATA")
+SHARED = os.environ.get("STEELYARD_TEST_DATA")
 MARKER = "\n__ggml_vocab_test__\n"
 
 
 def shared(name):
     if not SHARED:
-        raise unittest.SkipTest("STRATA_TEST_DATA is not set")
+        raise unittest.SkipTest("STEELYARD_TEST_DATA is not set")
     return pathlib.Path(SHARED) / name
 
 
-class Tokenize(StrataTest):
+class Tokenize(SteelyardTest):
     def test_ids_of_a_synthetic_vocabulary_spell_the_text(self):
         done = self.ok_json("tokenize", self.synth(), "-", "--pieces", "--json", input="héllo\n")
         self.assertEqual(len(done["ids"]), len(done["pieces"]))
@@ -51,7 +51,7 @@ class Tokenize(StrataTest):
         self.check_vectors("llama-bpe")
 
 
-class Render(StrataTest):
+class Render(SteelyardTest):
     def render(self, template, variables):
         path = self.dir / "template.jinja"
         path.write_text(template)
@@ -86,7 +86,7 @@ class Render(StrataTest):
         self.fails("render", model, "-", input='{"messages": []}', says="no chat template.*--template FILE")
 
 
-class Show(StrataTest):
+class Show(SteelyardTest):
     def test_overview_and_json_agree(self):
         model = self.synth()
         text = self.ok("show", model).stdout
@@ -110,38 +110,38 @@ class Show(StrataTest):
         self.assertIn("BPE", done.stdout)
 
 
-class Store(StrataTest):
+class Store(SteelyardTest):
     def test_lists_what_the_directory_holds(self):
         model = self.synth()
         (self.dir / "broken.gguf").write_bytes(b"GGUF")
-        models = self.ok_json("list", "--json", env={"STRATA_MODELS": str(self.dir)})["models"]
+        models = self.ok_json("list", "--json", env={"STEELYARD_MODELS": str(self.dir)})["models"]
         by_name = {m["name"]: m for m in models}
         self.assertEqual(by_name[model.stem]["architecture"], "llama")
         self.assertIn("error", by_name["broken"])
 
     def test_a_name_is_a_model(self):
         model = self.synth()
-        by_name = self.ok("plan", model.stem, env={"STRATA_MODELS": str(self.dir)}).stdout
+        by_name = self.ok("plan", model.stem, env={"STEELYARD_MODELS": str(self.dir)}).stdout
         self.assertEqual(by_name.splitlines()[0], self.ok("plan", model).stdout.splitlines()[0])
 
     def test_an_empty_store_says_where_models_go(self):
         empty = self.dir / "empty"
         empty.mkdir(exist_ok=True)
-        done = self.ok("list", env={"STRATA_MODELS": str(empty), "XDG_CACHE_HOME": str(empty)})
+        done = self.ok("list", env={"STEELYARD_MODELS": str(empty), "XDG_CACHE_HOME": str(empty)})
         self.assertEqual(done.stdout, "")
         self.assertIn(str(empty), done.stderr)
 
 
-class Help(StrataTest):
+class Help(SteelyardTest):
     def test_every_command_has_help_with_examples(self):
         for command in ("run", "serve", "list", "show", "plan", "bench", "probe", "eval", "tokenize", "render", "synth"):
             with self.subTest(command=command):
                 text = self.ok(command, "--help").stdout
                 self.assertIn("Examples:", text)
-                self.assertIn(f"strata {command}", text)
+                self.assertIn(f"steelyard {command}", text)
 
     def test_version(self):
-        self.assertRegex(self.ok("--version").stdout, r"^strata \d+\.\d+\.\d+\n$")
+        self.assertRegex(self.ok("--version").stdout, r"^steelyard \d+\.\d+\.\d+\n$")
 
     def test_synth_lists_its_shapes(self):
         self.assertIn("llama3.2-1b", self.ok("synth", "--list").stdout)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks that every room under src/ includes only what its CMake line lists.
 
-The arrows are read from the `strata_room(NAME ROOMS …)` calls, so there is one place that says them. On top of them:
+The arrows are read from the `steelyard_room(NAME ROOMS …)` calls, so there is one place that says them. On top of them:
 - plan/ may include of device/ only what describes devices, never what runs kernels;
 - only device/cuda/ may include CUDA's headers;
 - the rooms' arrows have no cycle.
@@ -15,7 +15,7 @@ import sys
 SOURCE_SUFFIXES = {".cc", ".h", ".cu", ".cuh", ".inc"}
 PLAN_MAY_INCLUDE_OF_DEVICE = {"target.h", "ceilings.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
-ROOM = re.compile(r"strata_room\(\s*(\w+)([^)]*)\)")
+ROOM = re.compile(r"steelyard_room\(\s*(\w+)([^)]*)\)")
 CUDA_HEADER = re.compile(r"^(cuda|cublas|nccl|nvml|cooperative_groups|nvtx|mma\.h|cub/|cutlass/|thrust/)")
 
 
@@ -85,7 +85,7 @@ def find_violations(root):
         relative = path.relative_to(src)
         room = relative.parts[0]
         if room not in rooms:
-            violations.append(f"src/{relative}: {room}/ is no room: its CMakeLists.txt has no strata_room line")
+            violations.append(f"src/{relative}: {room}/ is no room: its CMakeLists.txt has no steelyard_room line")
             continue
         text = path.read_text(errors="replace")
         clean = strip_comments(text)

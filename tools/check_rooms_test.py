@@ -12,9 +12,9 @@ class CheckRooms(unittest.TestCase):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.root = pathlib.Path(directory.name)
-        self.write("base/CMakeLists.txt", "strata_room(base LIBS fmt::fmt)\n")
-        self.write("device/CMakeLists.txt", "# kernels\nstrata_room(device ROOMS base SUBDIRS cpu)\n")
-        self.write("plan/CMakeLists.txt", "strata_room(plan ROOMS base\n  device LIBS other)\n")
+        self.write("base/CMakeLists.txt", "steelyard_room(base LIBS fmt::fmt)\n")
+        self.write("device/CMakeLists.txt", "# kernels\nsteelyard_room(device ROOMS base SUBDIRS cpu)\n")
+        self.write("plan/CMakeLists.txt", "steelyard_room(plan ROOMS base\n  device LIBS other)\n")
 
     def write(self, name, text):
         path = self.root / "src" / name
@@ -52,7 +52,7 @@ class CheckRooms(unittest.TestCase):
         self.assertIn("attic/ is no room", check_rooms.find_violations(self.root)[0])
 
     def test_finds_a_circle(self):
-        self.write("base/CMakeLists.txt", "strata_room(base ROOMS plan)\n")
+        self.write("base/CMakeLists.txt", "steelyard_room(base ROOMS plan)\n")
         self.assertIn("circle", check_rooms.find_violations(self.root)[0])
 
     def test_the_project_follows_its_own_rule(self):

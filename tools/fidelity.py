@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""How far Strata's logits are from the judge's (tools/reference.py) on the first tokens of the GPL-3 text.
+"""How far Steelyard's logits are from the judge's (tools/reference.py) on the first tokens of the GPL-3 text.
 
   fidelity.py                                   both real models from the cache, all modes, table; exit code 1 if a bar is missed
   fidelity.py --models smollm2 --modes fast --tokens 300
   PEER/bin/python tools/fidelity.py --modes exact fast peer      llama.cpp too, in the environment of bench/against_peer.py
 
-Nothing is downloaded: the models come from --models-dir (default ${XDG_CACHE_HOME:-~/.cache}/strata/models, where ./demo.sh and
-./test.sh put them). Needs numpy. Bars, mean KL(judge || Strata) in nat: exact 1e-5; fast and invariant what llama.cpp's
+Nothing is downloaded: the models come from --models-dir (default ${XDG_CACHE_HOME:-~/.cache}/steelyard/models, where ./demo.sh and
+./test.sh put them). Needs numpy. Bars, mean KL(judge || Steelyard) in nat: exact 1e-5; fast and invariant what llama.cpp's
 int8 activations reach on the same text, goal half of it.
 """
 import argparse
@@ -41,13 +41,13 @@ def find_models(directory, names):
 
 
 def tokens_of(args, model):
-    command = [args.strata, "tokenize", model, args.text, "--bos"]
+    command = [args.steelyard, "tokenize", model, args.text, "--bos"]
     out = subprocess.run(command, check=True, capture_output=True, text=True)
     return [int(t) for t in out.stdout.split()][: args.tokens]
 
 
-def strata_logits(args, model, mode, target):
-    command = [args.strata, "eval", model, args.text, "--tokens", str(args.tokens), "--save-logits", target]
+def steelyard_logits(args, model, mode, target):
+    command = [args.steelyard, "eval", model, args.text, "--tokens", str(args.tokens), "--save-logits", target]
     command += ["--mode", "fast", "--batch", "1"] if mode == DECODE else ["--mode", mode, "--batch", str(args.batch)]
     command += ["--device", args.device]
     command += ["--threads", str(args.threads)] if args.threads else []
@@ -80,7 +80,7 @@ def check(args, name, model, folder):
     held = True
     for mode in args.modes:
         target = os.path.join(folder, "candidate.npy")
-        logits = peer_logits(args, model, ids, target) if mode == PEER else strata_logits(args, model, mode, target)
+        logits = peer_logits(args, model, ids, target) if mode == PEER else steelyard_logits(args, model, mode, target)
         r = reference.compare(judge, logits)
         _, bar, goal = MODELS[name]
         bar, goal = (EXACT, EXACT) if mode == "exact" else (bar, goal)
@@ -95,16 +95,16 @@ def check(args, name, model, folder):
 def main():
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("--strata", default="build/release/strata", help="the binary")
-    a.add_argument("--models-dir", default=os.path.join(cache, "strata", "models"))
+    a.add_argument("--steelyard", default="build/release/steelyard", help="the binary")
+    a.add_argument("--models-dir", default=os.path.join(cache, "steelyard", "models"))
     a.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     a.add_argument("--modes", nargs="+", choices=MODES, default=[m for m in MODES if m != PEER])
     a.add_argument("--text", default="/usr/share/common-licenses/GPL-3")
     a.add_argument("--tokens", type=int, default=1000)
     a.add_argument("--batch", type=int, default=64, help="tokens a step; other kernels serve other sizes")
-    a.add_argument("--device", default="auto", help="as `strata eval` takes it")
+    a.add_argument("--device", default="auto", help="as `steelyard eval` takes it")
     a.add_argument("--threads", type=int)
-    a.add_argument("--env", nargs="*", default=[], metavar="NAME=VALUE", help="for Strata, e.g. to choose the kernels")
+    a.add_argument("--env", nargs="*", default=[], metavar="NAME=VALUE", help="for Steelyard, e.g. to choose the kernels")
     args = a.parse_args()
     args.environment = dict(pair.split("=", 1) for pair in args.env)
     found = find_models(args.models_dir, args.models)

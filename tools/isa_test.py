@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import unittest
 
-BUILD = pathlib.Path(os.environ.get("STRATA_BINARY", "build/release/strata")).resolve().parent
+BUILD = pathlib.Path(os.environ.get("STEELYARD_BINARY", "build/release/steelyard")).resolve().parent
 KERNELS = re.compile(r"src/device/.*/cpu/kernels_(avx2|avx512|avx512vnni|avx512bf16)\.cc\.o$")
 
 
@@ -43,7 +43,7 @@ class InstructionSets(unittest.TestCase):
             listed = subprocess.run(["nm", "-C", "--defined-only", "--extern-only", BUILD / name],
                                     check=True, capture_output=True, text=True).stdout
             names = {line.split(" ", 2)[2] for line in listed.splitlines()}
-            tables = {n for n in names if re.fullmatch(r"strata::cpu::kAvx\w+Kernels", n)}
+            tables = {n for n in names if re.fullmatch(r"steelyard::cpu::kAvx\w+Kernels", n)}
             self.assertEqual(len(tables), 1, name)
             self.assertEqual({n for n in names - tables if "asan" not in n}, set(), name)
 

@@ -6,7 +6,7 @@ small golden parts of the real models. See tests/data/models/README.md for the f
   make_model_goldens.py real NAME MODEL IDS [OUT]  needs numpy only: the judge's log-probabilities on the first ids
 
 The tiny models' weights are drawn, rounded to the type they are stored in, and given in that rounded form to Hugging
-Face's transformers (float64 on the CPU), whose logits are the goldens. Neither Strata nor tools/reference.py has a part in it.
+Face's transformers (float64 on the CPU), whose logits are the goldens. Neither Steelyard nor tools/reference.py has a part in it.
 """
 import os
 import struct

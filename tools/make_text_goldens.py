@@ -373,7 +373,7 @@ def main():
     parser.add_argument("--smollm2", help="SmolLM2-135M-Instruct GGUF")
     parser.add_argument("--gemma", help="Gemma 3 270M GGUF")
     parser.add_argument("--templates", help="folder of published chat templates (*.jinja)")
-    parser.add_argument("--compare", metavar="BINARY", help="compare a strata binary with jinja2 on random templates instead")
+    parser.add_argument("--compare", metavar="BINARY", help="compare a steelyard binary with jinja2 on random templates instead")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()

@@ -63,7 +63,7 @@ def rows(items, per_line):
 
 def main():
     text = [f"// Made by tools/make_unicode_tables.py from Unicode {unicodedata.unidata_version}; don't edit.",
-            "// clang-format off", '#include "text/jinja/unicode_tables.h"', "", "namespace strata::jinja {", ""]
+            "// clang-format off", '#include "text/jinja/unicode_tables.h"', "", "namespace steelyard::jinja {", ""]
     runs = category_runs()
     text += [f"const uint32_t kCategoryRuns[{len(runs)}] = {{", rows([f"0x{r:x}" for r in runs], 14), "};",
              f"const size_t kCategoryRunCount = {len(runs)};", ""]
@@ -78,7 +78,7 @@ def main():
                  f"const LongCase k{name}Long[] = {{",
                  rows([f"{{0x{c:x},{{0x{m[0]:x},0x{m[1]:x},0x{m[2]:x}}}}}" for c, m in long], 5) or "    {0,{0,0,0}},", "};",
                  f"const size_t k{name}LongCount = {len(long)};", ""]
-    text += ["}  // namespace strata::jinja", ""]
+    text += ["}  // namespace steelyard::jinja", ""]
     path = pathlib.Path(__file__).resolve().parent.parent / "src/text/jinja/unicode_tables.cc"
     path.write_text("\n".join(text))
     print(path, path.stat().st_size, "bytes", file=sys.stderr)

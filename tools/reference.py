@@ -2,10 +2,10 @@
 """The judge: a float32 forward pass over exactly dequantised GGUF weights, in numpy.
 
 Written from the definitions of the file format and of the architectures, to be read next to them; slow and plain on
-purpose. It imports no engine: numpy is all it needs. What it computes is what Strata is measured against.
+purpose. It imports no engine: numpy is all it needs. What it computes is what Steelyard is measured against.
 
   reference.py MODEL --tokens-file ids.txt --perplexity
-  reference.py MODEL --text FILE --strata build/release/strata --tokens 1000 --save-logits judge.npy
+  reference.py MODEL --text FILE --steelyard build/release/steelyard --tokens 1000 --save-logits judge.npy
   reference.py MODEL --tokens-file ids.txt --against other.npy        KL(judge || other), top-1 agreement
   reference.py --compare judge.npy other.npy                          the same of two saved files, no model needed
 
@@ -511,7 +511,7 @@ def read_tokens(args):
     if args.tokens_file:
         ids = [int(t) for t in open(args.tokens_file).read().replace(",", " ").split()]
     elif args.text:
-        command = [args.strata, "tokenize", args.model, args.text, "--bos"]
+        command = [args.steelyard, "tokenize", args.model, args.text, "--bos"]
         out = subprocess.run(command, check=True, capture_output=True, text=True)
         ids = [int(t) for t in out.stdout.replace(",", " ").split()]
     else:
@@ -523,8 +523,8 @@ def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("model", nargs="?", help="GGUF file")
     a.add_argument("--tokens-file", help="ids, separated by spaces, commas or lines")
-    a.add_argument("--text", help="text file, tokenised by `strata tokenize`")
-    a.add_argument("--strata", default="build/release/strata", help="the strata binary for --text")
+    a.add_argument("--text", help="text file, tokenised by `steelyard tokenize`")
+    a.add_argument("--steelyard", default="build/release/steelyard", help="the steelyard binary for --text")
     a.add_argument("--tokens", type=int, help="use the first N tokens only")
     a.add_argument("--context", type=int, help="planned context, which selects phi3's RoPE factors (default: the tokens)")
     a.add_argument("--dtype", choices=("float32", "float64"), default="float32")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Mixed load on `strata serve` for a while: is every request answered, and does memory stay flat?
+"""Mixed load on `steelyard serve` for a while: is every request answered, and does memory stay flat?
 
   soak.py MODEL [MODEL ...] [--seconds 240] [--clients 8] [--device cuda0]
 
@@ -117,9 +117,9 @@ def gpu_mib(pid):
 def start_server(args, folder):
     for i, model in enumerate(args.models):
         os.symlink(pathlib.Path(model).resolve(), folder / f"soak{i}.gguf")
-    command = [args.strata, "serve", "--port", "0", "--quiet", "--keep-alive", "-1", "--context", str(args.context)]
+    command = [args.steelyard, "serve", "--port", "0", "--quiet", "--keep-alive", "-1", "--context", str(args.context)]
     command += ["--device", args.device] if args.device else []
-    server = subprocess.Popen(command, env={**os.environ, "STRATA_MODELS": str(folder)}, stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen(command, env={**os.environ, "STEELYARD_MODELS": str(folder)}, stderr=subprocess.PIPE, text=True)
     for line in server.stderr:
         sys.stderr.write(line)
         found = re.search(r"listening on (http://\S+);", line)
@@ -164,11 +164,11 @@ def verdict(args, server, load, samples):
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("models", nargs="+", help="GGUF files, served at the same time")
-    a.add_argument("--strata", default="build/release/strata", help="the binary")
+    a.add_argument("--steelyard", default="build/release/steelyard", help="the binary")
     a.add_argument("--seconds", type=float, default=240)
     a.add_argument("--clients", type=int, default=8)
     a.add_argument("--context", type=int, default=8192)
-    a.add_argument("--device", help="as `strata serve` takes it")
+    a.add_argument("--device", help="as `steelyard serve` takes it")
     args = a.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         server, address = start_server(args, pathlib.Path(folder))

@@ -17,7 +17,7 @@
 #include "base/error.h"
 #include "device/cuda_plugin.h"
 
-using namespace strata;
+using namespace steelyard;
 
 namespace {
 

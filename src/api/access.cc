@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace strata::api {
+namespace steelyard::api {
 namespace {
 
 // "localhost:11434" → "localhost", "[::1]:80" → "::1"
@@ -47,4 +47,4 @@ std::string refusal(const AccessRules& rules, const std::string& host, const std
   return fmt::format("the web origin '{}' isn't allowed; --origin admits it", origin);
 }
 
-}  // namespace strata::api
+}  // namespace steelyard::api

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-namespace strata::api {
+namespace steelyard::api {
 
 struct AccessRules {
   std::string listen_host;  // as given to the server
@@ -16,4 +16,4 @@ struct AccessRules {
 // Empty: allowed; else one sentence why not. `host` and `origin` are the headers' values, empty when absent.
 std::string refusal(const AccessRules& rules, const std::string& host, const std::string& origin);
 
-}  // namespace strata::api
+}  // namespace steelyard::api

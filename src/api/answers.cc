@@ -5,7 +5,7 @@
 #include <atomic>
 #include <nlohmann/json.hpp>
 
-namespace strata::api {
+namespace steelyard::api {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -70,7 +70,7 @@ class NativeFormat final : public AnswerFormat {
     j["prompt_eval_duration"] = a.prompt_ns;
     j["eval_count"] = a.generated_tokens;
     j["eval_duration"] = a.generation_ns;
-    j["strata"] = figures(a);
+    j["steelyard"] = figures(a);
     return j;
   }
 
@@ -110,7 +110,7 @@ class OpenAiFormat final : public AnswerFormat {
                                  {"logprobs", nullptr},
                                  {"finish_reason", native_reason(answer.reason)}}});
     j["usage"] = usage(answer);
-    j["strata"] = figures(answer);
+    j["steelyard"] = figures(answer);
     return {.body = dump(j)};
   }
 
@@ -121,7 +121,7 @@ class OpenAiFormat final : public AnswerFormat {
             {"object", object},
             {"created", created_},
             {"model", facts_.model},
-            {"system_fingerprint", "strata"}};
+            {"system_fingerprint", "steelyard"}};
   }
   Json chunk(const Json& delta, const Json& finish_reason) const {
     Json j = base("chat.completion.chunk");
@@ -209,4 +209,4 @@ std::string rfc3339(Clock::time_point time) {
   return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:09}Z", fmt::gmtime(Clock::to_time_t(whole)), fraction);
 }
 
-}  // namespace strata::api
+}  // namespace steelyard::api

@@ -8,7 +8,7 @@
 #include "api/requests.h"
 #include "base/error.h"
 
-namespace strata::api {
+namespace steelyard::api {
 
 // A complete response.
 struct Reply {
@@ -55,4 +55,4 @@ Reply loaded_reply(const std::string& model, bool chat, const char* reason, std:
 // "2026-01-31T12:34:56.123456789Z"
 std::string rfc3339(std::chrono::system_clock::time_point time);
 
-}  // namespace strata::api
+}  // namespace steelyard::api

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-namespace strata::api {
+namespace steelyard::api {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -189,4 +189,4 @@ Reply Handlers::openai_models(std::string_view id) const {
   return json_reply({{"object", "list"}, {"data", list}});
 }
 
-}  // namespace strata::api
+}  // namespace steelyard::api

@@ -8,7 +8,7 @@
 #include "engine/model_manager.h"
 #include "store/store.h"
 
-namespace strata::api {
+namespace steelyard::api {
 
 struct HttpRequest {
   std::string method;  // "GET"
@@ -50,4 +50,4 @@ class Handlers {
 // The dialect in which errors of a path are told.
 Dialect dialect_of(std::string_view target);
 
-}  // namespace strata::api
+}  // namespace steelyard::api

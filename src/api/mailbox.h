@@ -12,7 +12,7 @@
 
 #include "engine/engine.h"
 
-namespace strata::api {
+namespace steelyard::api {
 
 namespace asio = boost::asio;
 using Strand = asio::strand<asio::io_context::executor_type>;
@@ -99,4 +99,4 @@ class Workers {
   std::vector<std::thread> threads_;
 };
 
-}  // namespace strata::api
+}  // namespace steelyard::api

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 
-namespace strata::api {
+namespace steelyard::api {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -273,7 +273,7 @@ Json read_tools(const Json& json) {
   return *tools;
 }
 
-// What OpenAI's dialect knows and Strata can't do yet.
+// What OpenAI's dialect knows and Steelyard can't do yet.
 void refuse_openai(const Fields& f) {
   if (f.integer("n", 1, 1000000).value_or(1) > 1) f.refuse("n", "may only be 1");
   if (f.flag("logprobs").value_or(false)) f.refuse("logprobs", "aren't supported yet");
@@ -402,4 +402,4 @@ OpenAiChatRequest parse_openai_chat(std::string_view body) {
   return r;
 }
 
-}  // namespace strata::api
+}  // namespace steelyard::api

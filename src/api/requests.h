@@ -1,6 +1,6 @@
 // Request bodies as values: bytes in, a checked request or an Error(bad_input, unsupported) that names the
-// field out. Pure functions. Unknown fields are ignored, as Ollama does; a known one that Strata can't honour
-// yet and that would change the answer is refused rather than ignored.
+// field out. Pure functions. Unknown fields are ignored, as Ollama does; a known one that Steelyard can't
+// honour yet and that would change the answer is refused rather than ignored.
 #pragma once
 
 #include <chrono>
@@ -14,7 +14,7 @@
 #include "engine/engine.h"
 #include "engine/model_manager.h"
 
-namespace strata::api {
+namespace steelyard::api {
 
 // How an answer is drawn, whatever the dialect said.
 struct Options {
@@ -23,7 +23,7 @@ struct Options {
   std::int32_t num_predict = -1;  // negative: until the context is full
   std::uint32_t num_ctx = 0;      // 0: the model's
   std::vector<std::string> stop;
-  std::vector<std::string> ignored;  // names of options that Strata doesn't know, for the log
+  std::vector<std::string> ignored;  // names of options that Steelyard doesn't know, for the log
 };
 
 struct CommonRequest {
@@ -56,4 +56,4 @@ OpenAiChatRequest parse_openai_chat(std::string_view body);
 // "5m", "1h30m", "250ms", "-1", a number of seconds → a duration; negative: for ever.
 KeepAlive parse_keep_alive(std::string_view text);
 
-}  // namespace strata::api
+}  // namespace steelyard::api

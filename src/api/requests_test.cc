@@ -6,7 +6,7 @@
 #include "api/access.h"
 #include "base/error.h"
 
-namespace strata::api {
+namespace steelyard::api {
 namespace {
 
 using ::testing::ElementsAre;
@@ -148,4 +148,4 @@ TEST(Access, LoopbackServersAnswerLoopbackNamesOnly) {
 }
 
 }  // namespace
-}  // namespace strata::api
+}  // namespace steelyard::api

@@ -14,7 +14,7 @@
 #include "api/mailbox.h"
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 namespace asio = boost::asio;
@@ -185,7 +185,7 @@ class Server::Impl::Session : public std::enable_shared_from_this<Session> {
   template <typename Message>
   void dress(Message& message, unsigned status, bool keep) const {
     message.result(status);
-    message.set(http::field::server, "strata");
+    message.set(http::field::server, "steelyard");
     if (!origin_.empty()) {
       message.set(http::field::access_control_allow_origin, origin_);
       message.set(http::field::access_control_allow_headers, "Content-Type, Authorization");
@@ -453,4 +453,4 @@ void Server::stop() {
   });
 }
 
-}  // namespace strata
+}  // namespace steelyard

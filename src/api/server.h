@@ -11,7 +11,7 @@
 #include "engine/model_manager.h"
 #include "store/store.h"
 
-namespace strata {
+namespace steelyard {
 
 struct ServerOptions {
   std::string host = "127.0.0.1";  // an address or a name
@@ -46,4 +46,4 @@ class Server {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace strata
+}  // namespace steelyard

@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "store/synth.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 namespace asio = boost::asio;
@@ -84,7 +84,8 @@ class Client {
 class ServerTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
-    directory_ = std::filesystem::temp_directory_path() / ("strata_server_test." + std::to_string(getpid()));
+    directory_ =
+        std::filesystem::temp_directory_path() / ("steelyard_server_test." + std::to_string(getpid()));
     std::filesystem::create_directories(directory_);
     write_synthetic_model({.shape = "tiny-llama", .type = "Q8_0", .vocabulary = true},
                           directory_ / "tiny.gguf");
@@ -171,7 +172,7 @@ TEST_F(ServerTest, StreamsLinesThatAddUpToTheWholeAnswer) {
   const Json whole = Json::parse(ask("POST", "/api/generate", request.dump()).body);
   EXPECT_EQ(whole["response"], text);  // same seed, same text
   EXPECT_EQ(whole["prompt_eval_count"], last["prompt_eval_count"]);
-  EXPECT_TRUE(whole["strata"].contains("cached_tokens"));
+  EXPECT_TRUE(whole["steelyard"].contains("cached_tokens"));
   request["options"]["num_predict"] = 1;
   EXPECT_GT(Json::parse(ask("POST", "/api/generate", request.dump()).body)["eval_duration"], 0);
 }
@@ -330,4 +331,4 @@ TEST_F(ServerTest, LogsTheOptionsThatItIgnores) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

@@ -1,4 +1,4 @@
-// strata bench
+// steelyard bench
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -12,7 +12,7 @@
 #include "app/direct.h"
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 struct Flags {
@@ -257,9 +257,9 @@ void add_bench(CLI::App& app, Action& action) {
                   "conversation already, x8 for eight streams at once (tokens/s are of all together). A row "
                   "is the median\n"
                   "of --repeat runs after one to warm up; the spread is (fastest - slowest) / median.",
-                  "  strata bench smollm2\n"
-                  "  strata bench smollm2 --tests pp512,tg128,tg128@2048,tg128x8 --repeat 9\n"
-                  "  strata bench llama-1b.gguf --threads 2 --json > bench.json");
+                  "  steelyard bench smollm2\n"
+                  "  steelyard bench smollm2 --tests pp512,tg128,tg128@2048,tg128x8 --repeat 9\n"
+                  "  steelyard bench llama-1b.gguf --threads 2 --json > bench.json");
   auto flags = std::make_shared<Flags>();
   add_model_argument(*command, flags->model);
   command->add_option("--tests", flags->tests, "the tests, separated by commas");
@@ -273,4 +273,4 @@ void add_bench(CLI::App& app, Action& action) {
   command->callback([&action, flags] { action = [flags] { return bench(*flags); }; });
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 constexpr std::uint32_t kMostTokens = 1 << 20, kMostStreams = 256;
@@ -66,4 +66,4 @@ std::vector<BenchCase> default_bench_cases(bool gpu) {
       "pp512,pp2048,tg128,tg128@2048,tg128@8192,tg128x2,tg128x4,tg128x8,tg128x16,tg128x32");
 }
 
-}  // namespace strata
+}  // namespace steelyard

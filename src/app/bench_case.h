@@ -1,4 +1,4 @@
-// What one row of `strata bench` measures, and how its name is written.
+// What one row of `steelyard bench` measures, and how its name is written.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-namespace strata {
+namespace steelyard {
 
 // "pp512": 512 prompt tokens of one sequence. "tg128": 128 tokens generated one after the other. "@2048"
 // after it: with 2048 tokens in the state already. " x8": of eight sequences at once.
@@ -29,4 +29,4 @@ std::vector<BenchCase> parse_bench_cases(std::string_view names);
 // What is measured unless the caller chooses.
 std::vector<BenchCase> default_bench_cases(bool gpu);
 
-}  // namespace strata
+}  // namespace steelyard

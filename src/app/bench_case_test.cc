@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using Kind = BenchCase::Kind;
@@ -32,4 +32,4 @@ TEST(BenchCase, RefusesWhatIsNoTest) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

@@ -8,7 +8,7 @@
 #include "app/interrupt.h"
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -208,4 +208,4 @@ Json timings_json(const Answer& a, double load_seconds) {
   return value;
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -9,7 +9,7 @@
 
 #include "engine/loaded_model.h"
 
-namespace strata {
+namespace steelyard {
 
 // What a user may set for the answers to come.
 struct AnswerSettings {
@@ -63,4 +63,4 @@ class ChatSession {
 std::string timings_text(const Answer& answer, double load_seconds);
 nlohmann::ordered_json timings_json(const Answer& answer, double load_seconds);
 
-}  // namespace strata
+}  // namespace steelyard

@@ -5,7 +5,7 @@
 #include <CLI/App.hpp>
 #include <functional>
 
-namespace strata {
+namespace steelyard {
 
 using Action = std::function<int()>;
 
@@ -21,4 +21,4 @@ void add_tokenize(CLI::App& app, Action& action);
 void add_render(CLI::App& app, Action& action);
 void add_synth(CLI::App& app, Action& action);
 
-}  // namespace strata
+}  // namespace steelyard

@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "store/store.h"
 
-namespace strata {
+namespace steelyard {
 namespace fs = std::filesystem;
 
 void LoadFlags::add(CLI::App& command) {
@@ -61,7 +61,7 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
 }
 
 void add_model_argument(CLI::App& command, std::string& model) {
-  command.add_option("MODEL", model, "a GGUF file, or a name from `strata list`")->required();
+  command.add_option("MODEL", model, "a GGUF file, or a name from `steelyard list`")->required();
 }
 
 fs::path resolve_model(const std::string& model) { return ModelStore::from_environment().resolve(model); }
@@ -129,4 +129,4 @@ const char* mode_name(Mode mode) {
   return "?";
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -7,7 +7,7 @@
 
 #include "engine/loaded_model.h"
 
-namespace strata {
+namespace steelyard {
 
 // Flags that say how a model is loaded.
 struct LoadFlags {
@@ -50,4 +50,4 @@ void note_device(const PreparedModel& model, bool always);
 // "AMD EPYC 9B45, 2 threads, avx512vnni" or "CUDA0: NVIDIA H100, sm_90"
 std::string device_text(const DeviceInfo& device);
 
-}  // namespace strata
+}  // namespace steelyard

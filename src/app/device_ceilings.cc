@@ -2,7 +2,7 @@
 #include "app/output.h"
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 
 Ceilings device_ceilings(Device& device, bool again) {
   const DeviceInfo& info = device.info();
@@ -24,4 +24,4 @@ Ceilings device_ceilings(Device& device, bool again) {
   return measured;
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -1,6 +1,6 @@
 #include "app/direct.h"
 
-namespace strata {
+namespace steelyard {
 
 DirectModel::DirectModel(PreparedModel prepared, bool quiet) : prepared_(std::move(prepared)) {
   Progress progress("loading " + prepared_.path.filename().string(), quiet);
@@ -48,4 +48,4 @@ void DirectModel::finish() {
   for (; in_flight_ > 0; --in_flight_) decoder_->wait();
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -10,7 +10,7 @@
 #include "app/output.h"
 #include "engine/loaded_model.h"
 
-namespace strata {
+namespace steelyard {
 
 class DirectModel {
  public:
@@ -39,4 +39,4 @@ class DirectModel {
   std::vector<std::vector<std::span<const std::int32_t>>> tables_;
 };
 
-}  // namespace strata
+}  // namespace steelyard

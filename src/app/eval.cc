@@ -1,4 +1,4 @@
-// strata eval
+// steelyard eval
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -10,7 +10,7 @@
 #include "app/npy.h"
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 struct Flags {
@@ -169,9 +169,9 @@ int eval(const Flags& flags) {
 void add_eval(CLI::App& app, Action& action) {
   auto* command =
       add_command(app, "eval", "perplexity on a text, and how far the logits are from a reference",
-                  "  strata eval smollm2 text.txt --tokens 1000\n"
-                  "  strata eval smollm2 text.txt --tokens 1000 --mode exact --save-logits exact.npy\n"
-                  "  strata eval smollm2 text.txt --tokens 1000 --against exact.npy");
+                  "  steelyard eval smollm2 text.txt --tokens 1000\n"
+                  "  steelyard eval smollm2 text.txt --tokens 1000 --mode exact --save-logits exact.npy\n"
+                  "  steelyard eval smollm2 text.txt --tokens 1000 --against exact.npy");
   auto flags = std::make_shared<Flags>();
   add_model_argument(*command, flags->model);
   command->add_option("TEXT", flags->text, "a text file; - for standard input")->required();
@@ -189,4 +189,4 @@ void add_eval(CLI::App& app, Action& action) {
   command->callback([&action, flags] { action = [flags] { return eval(*flags); }; });
 }
 
-}  // namespace strata
+}  // namespace steelyard

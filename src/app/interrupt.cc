@@ -1,6 +1,6 @@
 #include "app/interrupt.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 // Signal handlers can reach nothing but globals; InterruptScope owns this one.
@@ -23,4 +23,4 @@ InterruptScope::~InterruptScope() { sigaction(SIGINT, &before_, nullptr); }
 
 bool InterruptScope::interrupted() { return g_interrupted != 0; }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -3,7 +3,7 @@
 
 #include <csignal>
 
-namespace strata {
+namespace steelyard {
 
 // While one lives, SIGINT sets a flag. Scopes nest, on the main thread; each begins without a signal. The
 // second SIGINT of a scope that was made with `second_ends` ends the process as usual, so that nothing can
@@ -21,4 +21,4 @@ class InterruptScope {
   struct sigaction before_ {};
 };
 
-}  // namespace strata
+}  // namespace steelyard

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <filesystem>
 
-namespace strata {
+namespace steelyard {
 namespace fs = std::filesystem;
 
 struct LineEditor::Impl {
@@ -31,8 +31,8 @@ std::string history_file() {
   else
     return {};
   std::error_code error;
-  fs::create_directories(state / "strata", error);
-  return error ? std::string() : (state / "strata" / "history").string();
+  fs::create_directories(state / "steelyard", error);
+  return error ? std::string() : (state / "steelyard" / "history").string();
 }
 
 // libedit reads wide characters by the locale; a bare system's "C" would break everything beyond ASCII.
@@ -54,7 +54,7 @@ Impl& impl_of(EditLine* editor) {
 LineEditor::LineEditor() : impl_(std::make_unique<Impl>()) {
   want_utf8();
   Impl& i = *impl_;
-  i.editor = el_init("strata", stdin, stdout, stderr);
+  i.editor = el_init("steelyard", stdin, stdout, stderr);
   i.history = history_init();
   HistEvent event;
   history(i.history, &event, H_SETSIZE, 1000);
@@ -106,4 +106,4 @@ void LineEditor::remember(const std::string& text) {
   if (!impl_->file.empty()) history(impl_->history, &event, H_SAVE, impl_->file.c_str());
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -5,12 +5,12 @@
 #include <optional>
 #include <string>
 
-namespace strata {
+namespace steelyard {
 
 class LineEditor {
  public:
-  // The history lives in ${XDG_STATE_HOME:-~/.local/state}/strata/history; without one that can be written it
-  // just isn't kept.
+  // The history lives in ${XDG_STATE_HOME:-~/.local/state}/steelyard/history; without one that can be written
+  // it just isn't kept.
   LineEditor();
   ~LineEditor();
   LineEditor(const LineEditor&) = delete;
@@ -29,4 +29,4 @@ class LineEditor {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace strata
+}  // namespace steelyard

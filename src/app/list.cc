@@ -1,4 +1,4 @@
-// strata list
+// steelyard list
 #include <algorithm>
 #include <ctime>
 
@@ -7,7 +7,7 @@
 #include "app/output.h"
 #include "store/store.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 std::string date_text(std::chrono::system_clock::time_point when) {
@@ -68,11 +68,11 @@ int list(bool json) {
 
 void add_list(CLI::App& app, Action& action) {
   auto* command = add_command(app, "list", "list the models in the store",
-                              "  strata list\n"
-                              "  STRATA_MODELS=/data/models strata list --json");
+                              "  steelyard list\n"
+                              "  STEELYARD_MODELS=/data/models steelyard list --json");
   auto json = std::make_shared<bool>(false);
   command->add_flag("--json", *json, "print JSON");
   command->callback([&action, json] { action = [json] { return list(*json); }; });
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -11,7 +11,7 @@
 #include "app/output.h"
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 constexpr int kFailed = 1, kBadUsage = 2, kInterrupted = 130;
@@ -27,7 +27,7 @@ int fail(int code, const std::string& sentence) {
 }
 
 void add_commands(CLI::App& app, Action& action) {
-  app.set_version_flag("--version", "strata " STRATA_VERSION);
+  app.set_version_flag("--version", "steelyard " STEELYARD_VERSION);
   app.set_help_all_flag("--help-all", "help of every command");
   app.require_subcommand(1);
   app.failure_message([](const CLI::App*, const CLI::Error& e) { return std::string(e.what()); });
@@ -40,18 +40,20 @@ void add_commands(CLI::App& app, Action& action) {
 int parse_error(const CLI::App& app, const CLI::ParseError& e, const std::string& first) {
   const CLI::App* command = &app;
   for (const CLI::App* sub : app.get_subcommands()) command = sub;
-  const std::string where = command == &app ? "strata --help" : "strata " + command->get_name() + " --help";
+  const std::string where =
+      command == &app ? "steelyard --help" : "steelyard " + command->get_name() + " --help";
   if (app.get_subcommands().empty() && !first.empty() && first[0] != '-')
-    return fail(kBadUsage, fmt::format("there is no command '{}': `strata --help` lists them", first));
+    return fail(kBadUsage, fmt::format("there is no command '{}': `steelyard --help` lists them", first));
   if (app.get_subcommands().empty() && dynamic_cast<const CLI::RequiredError*>(&e))
-    return fail(kBadUsage, "say what to do: `strata --help` lists the commands");
+    return fail(kBadUsage, "say what to do: `steelyard --help` lists the commands");
   return fail(kBadUsage, fmt::format("{} (see `{}`)", e.what(), where));
 }
 
 int run(int argc, char** argv) {
-  CLI::App app("Strata runs open-weight language models (GGUF files) near the speed limit of this machine.",
-               "strata");
-  app.footer("`strata COMMAND --help` shows a command's flags and examples.");
+  CLI::App app(
+      "Steelyard runs open-weight language models (GGUF files) near the speed limit of this machine.",
+      "steelyard");
+  app.footer("`steelyard COMMAND --help` shows a command's flags and examples.");
   Action action;
   add_commands(app, action);
   try {
@@ -87,9 +89,9 @@ int guarded(int argc, char** argv) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);  // a write to a closed pipe fails with EPIPE instead
-  return strata::guarded(argc, argv);
+  return steelyard::guarded(argc, argv);
 }

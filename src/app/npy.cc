@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 static_assert(std::endian::native == std::endian::little);
@@ -64,4 +64,4 @@ NpyFile NpyFile::open(const std::filesystem::path& path) {
   return f;
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -9,7 +9,7 @@
 #include "base/mapped_file.h"
 #include "base/output_file.h"
 
-namespace strata {
+namespace steelyard {
 
 // Writes rows as they come; the file appears under its name only when finish() was called. Throws Error(io).
 class NpyWriter {
@@ -39,4 +39,4 @@ class NpyFile {
   const float* values_ = nullptr;
 };
 
-}  // namespace strata
+}  // namespace steelyard

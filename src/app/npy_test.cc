@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 namespace fs = std::filesystem;
@@ -16,7 +16,7 @@ using testing::ElementsAre;
 
 class Npy : public testing::Test {
  protected:
-  fs::path dir = fs::temp_directory_path() / fmt::format("strata-npy-{}", ::getpid());
+  fs::path dir = fs::temp_directory_path() / fmt::format("steelyard-npy-{}", ::getpid());
   fs::path path = dir / "x.npy";
   void SetUp() override { fs::create_directories(dir); }
   void TearDown() override { fs::remove_all(dir); }
@@ -79,4 +79,4 @@ TEST_F(Npy, RefusesOtherFiles) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

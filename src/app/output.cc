@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 // 0, or the errno of the failure.
@@ -116,4 +116,4 @@ void Progress::finish() {
   open_ = false;
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <utility>
 
-namespace strata {
+namespace steelyard {
 
 // Thrown when the reader of stdout has gone; main() then ends quietly.
 struct BrokenPipe {};
@@ -66,4 +66,4 @@ class Progress {
   std::uint64_t done_ = 0, total_ = 0;
 };
 
-}  // namespace strata
+}  // namespace steelyard

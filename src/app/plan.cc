@@ -1,4 +1,4 @@
-// strata plan
+// steelyard plan
 #include <memory>
 
 #include "app/commands.h"
@@ -6,7 +6,7 @@
 #include "app/output.h"
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 struct Flags {
@@ -72,10 +72,10 @@ int plan(const Flags& flags) {
 void add_plan(CLI::App& app, Action& action) {
   auto* command =
       add_command(app, "plan", "show what memory a model would take, to the byte, without loading it",
-                  "  strata plan smollm2\n"
-                  "  strata plan llama-8b.gguf --context 32768 --kv-type q8_0 --parallel 4\n"
-                  "  strata plan llama-8b.gguf --memory-limit 4G      says what would make it fit\n"
-                  "  strata plan llama-8b.gguf --devices 24GiB        for a GPU that isn't here");
+                  "  steelyard plan smollm2\n"
+                  "  steelyard plan llama-8b.gguf --context 32768 --kv-type q8_0 --parallel 4\n"
+                  "  steelyard plan llama-8b.gguf --memory-limit 4G      says what would make it fit\n"
+                  "  steelyard plan llama-8b.gguf --devices 24GiB        for a GPU that isn't here");
   auto flags = std::make_shared<Flags>();
   add_model_argument(*command, flags->model);
   command->add_option("--parallel", flags->parallel, "conversations running at once")
@@ -88,4 +88,4 @@ void add_plan(CLI::App& app, Action& action) {
   command->callback([&action, flags] { action = [flags] { return plan(*flags); }; });
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -1,4 +1,4 @@
-// strata probe
+// steelyard probe
 #include <memory>
 #include <sstream>
 
@@ -9,7 +9,7 @@
 #include "base/thread_pool.h"
 #include "device/cuda_plugin.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 struct Flags {
@@ -127,10 +127,10 @@ void add_probe(CLI::App& app, Action& action) {
       "measure this machine's limits: the CPU's read bandwidth and multiply rate per weight type, by\n"
       "threads; each GPU's read bandwidth, tensor cores, link to the host and launch cost.\n"
       "The figures are kept in the user's cache and used by run, bench and serve.",
-      "  strata probe\n"
-      "  strata probe --device cpu --threads 1,2,8 --again\n"
-      "  strata probe --device cuda0\n"
-      "  strata probe --json");
+      "  steelyard probe\n"
+      "  steelyard probe --device cpu --threads 1,2,8 --again\n"
+      "  steelyard probe --device cuda0\n"
+      "  steelyard probe --json");
   auto flags = std::make_shared<Flags>();
   command->add_option("--device", flags->device,
                       "cpu, cuda0, cuda1 … (default: auto, the CPU and every GPU)");
@@ -141,4 +141,4 @@ void add_probe(CLI::App& app, Action& action) {
   command->callback([&action, flags] { action = [flags] { return probe(*flags); }; });
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -1,4 +1,4 @@
-// strata render
+// steelyard render
 #include "app/commands.h"
 #include "app/common.h"
 #include "app/output.h"
@@ -7,7 +7,7 @@
 #include "text/chat_template.h"
 #include "text/vocabulary.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -66,8 +66,8 @@ void add_render(CLI::App& app, Action& action) {
       add_command(app, "render", "print the exact prompt that a chat template makes of its variables",
                   "  echo '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}], "
                   "\"add_generation_prompt\": true}' |\n"
-                  "    strata render smollm2 -\n"
-                  "  strata render --template chat.jinja vars.json");
+                  "    steelyard render smollm2 -\n"
+                  "  steelyard render --template chat.jinja vars.json");
   auto flags = std::make_shared<Flags>();
   command
       ->add_option("ARGUMENTS", flags->arguments,
@@ -80,4 +80,4 @@ void add_render(CLI::App& app, Action& action) {
   command->callback([&action, flags] { action = [flags] { return render(*flags); }; });
 }
 
-}  // namespace strata
+}  // namespace steelyard

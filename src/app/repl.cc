@@ -6,7 +6,7 @@
 #include "app/output.h"
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 constexpr std::string_view kFence = R"(""")";
@@ -187,4 +187,4 @@ bool MultiLine::take(const std::string& line) {
 
 void run_repl(ChatSession& session, bool verbose) { Repl(session, verbose).run(); }
 
-}  // namespace strata
+}  // namespace steelyard

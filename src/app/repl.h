@@ -5,7 +5,7 @@
 
 #include "app/chat_session.h"
 
-namespace strata {
+namespace steelyard {
 
 // What a line asks for: a command and its argument, or a prompt (command empty).
 struct ReplLine {
@@ -32,4 +32,4 @@ class MultiLine {
 // Until /bye or Ctrl-D. Ctrl-C stops an answer or drops a line.
 void run_repl(ChatSession& session, bool verbose);
 
-}  // namespace strata
+}  // namespace steelyard

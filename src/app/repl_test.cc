@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 TEST(ReplLine, SeparatesCommandsFromPrompts) {
@@ -72,4 +72,4 @@ TEST(AnswerSettings, RefusesWhatMakesNoSense) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

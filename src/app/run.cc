@@ -1,4 +1,4 @@
-// strata run
+// steelyard run
 #include <algorithm>
 #include <memory>
 #include <optional>
@@ -11,7 +11,7 @@
 #include "app/repl.h"
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 struct Flags {
@@ -60,7 +60,7 @@ std::unique_ptr<LoadedModel> load(const Flags& flags) {
   if (flags.verbose) device_ceilings(*prepared.device);
   if (!prepared.tokenizer)
     throw_error(ErrorKind::unsupported,
-                "{} has no vocabulary, so it can't be run on text; `strata bench` can measure it",
+                "{} has no vocabulary, so it can't be run on text; `steelyard bench` can measure it",
                 flags.model);
   if (!prepared.template_error.empty())
     note("warning: the model's chat template can't be used ({}); prompts are completed as they are",
@@ -136,10 +136,10 @@ void add_settings(CLI::App& command, Flags& flags) {
 void add_run(CLI::App& app, Action& action) {
   auto* command =
       add_command(app, "run", "chat with a model, or answer one prompt",
-                  "  strata run smollm2                                  a conversation\n"
-                  "  strata run smollm2 'Why is the sky blue?' --verbose  one answer, with timings\n"
-                  "  cat question.txt | strata run smollm2 --json\n"
-                  "  strata run gemma-3-270m-q4_k_m.gguf 'Once upon a time' --num-predict 100 --seed 1");
+                  "  steelyard run smollm2                                  a conversation\n"
+                  "  steelyard run smollm2 'Why is the sky blue?' --verbose  one answer, with timings\n"
+                  "  cat question.txt | steelyard run smollm2 --json\n"
+                  "  steelyard run gemma-3-270m-q4_k_m.gguf 'Once upon a time' --num-predict 100 --seed 1");
   auto flags = std::make_shared<Flags>();
   add_model_argument(*command, flags->model);
   command->add_option("PROMPT", flags->prompt,
@@ -153,4 +153,4 @@ void add_run(CLI::App& app, Action& action) {
   command->callback([&action, flags] { action = [flags] { return run(*flags); }; });
 }
 
-}  // namespace strata
+}  // namespace steelyard

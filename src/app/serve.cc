@@ -1,4 +1,4 @@
-// strata serve
+// steelyard serve
 #include <csignal>
 #include <memory>
 #include <thread>
@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "store/store.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 struct Flags {
@@ -43,7 +43,7 @@ void apply_address(std::string text, ServerOptions& options) {
 
 ServerOptions server_options(const Flags& flags) {
   ServerOptions options;
-  if (const char* env = std::getenv("STRATA_HOST"); env && *env) apply_address(env, options);
+  if (const char* env = std::getenv("STEELYARD_HOST"); env && *env) apply_address(env, options);
   if (!flags.host.empty()) apply_address(flags.host, options);
   if (flags.port >= 0) options.port = static_cast<std::uint16_t>(flags.port);
   options.allowed_origins = flags.origins;
@@ -111,11 +111,12 @@ int serve(const Flags& flags) {
 void add_serve(CLI::App& app, Action& action) {
   auto* command = add_command(
       app, "serve", "serve the models of the store over HTTP: Ollama's API and OpenAI's chat completions",
-      "  strata serve\n"
-      "  strata serve --host 0.0.0.0 --port 8080 --parallel 8 --context 8192\n"
+      "  steelyard serve\n"
+      "  steelyard serve --host 0.0.0.0 --port 8080 --parallel 8 --context 8192\n"
       "  curl http://127.0.0.1:11434/api/generate -d '{\"model\": \"smollm2\", \"prompt\": \"Hi\"}'");
   auto flags = std::make_shared<Flags>();
-  command->add_option("--host", flags->host, "address to listen on (default: $STRATA_HOST, else 127.0.0.1)");
+  command->add_option("--host", flags->host,
+                      "address to listen on (default: $STEELYARD_HOST, else 127.0.0.1)");
   command->add_option("--port", flags->port, "port; 0 takes any free one (default: 11434)")
       ->check(CLI::Range(0, 65535));
   command->add_option("--parallel", flags->parallel, "conversations answered at once by a model")
@@ -138,4 +139,4 @@ void add_serve(CLI::App& app, Action& action) {
   command->callback([&action, flags] { action = [flags] { return serve(*flags); }; });
 }
 
-}  // namespace strata
+}  // namespace steelyard

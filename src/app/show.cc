@@ -1,4 +1,4 @@
-// strata show
+// steelyard show
 #include <algorithm>
 #include <map>
 
@@ -10,7 +10,7 @@
 #include "model/config.h"
 #include "text/vocabulary.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -84,7 +84,7 @@ Json config_json(const ModelConfig& c) {
   return value;
 }
 
-// A file that Strata can't run still has a name, a size and tensors to show; `problem` says what it can't.
+// A file that Steelyard can't run still has a name, a size and tensors to show; `problem` says what it can't.
 Fields describe(const GgufFile& file, std::string& problem) {
   const GgufMetadata& m = file.metadata();
   Fields fields;
@@ -177,9 +177,9 @@ int show(const Flags& flags) {
 
 void add_show(CLI::App& app, Action& action) {
   auto* command = add_command(app, "show", "show a model's configuration, tensors by type and template",
-                              "  strata show smollm2\n"
-                              "  strata show model.gguf --tensors\n"
-                              "  strata show smollm2 --template > chat.jinja");
+                              "  steelyard show smollm2\n"
+                              "  steelyard show model.gguf --tensors\n"
+                              "  steelyard show smollm2 --template > chat.jinja");
   auto flags = std::make_shared<Flags>();
   add_model_argument(*command, flags->model);
   command->add_flag("--metadata", flags->metadata, "every key of the file");
@@ -189,4 +189,4 @@ void add_show(CLI::App& app, Action& action) {
   command->callback([&action, flags] { action = [flags] { return show(*flags); }; });
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -1,4 +1,4 @@
-// strata synth
+// steelyard synth
 #include "store/synth.h"
 
 #include "app/commands.h"
@@ -6,7 +6,7 @@
 #include "app/output.h"
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 struct Flags {
@@ -27,7 +27,7 @@ int list_shapes() {
 int synth(Flags& flags) {
   if (flags.list) return list_shapes();
   if (flags.options.shape.empty() || flags.out.empty())
-    throw_error(ErrorKind::bad_input, "synth wants SHAPE and OUT; `strata synth --list` shows the shapes");
+    throw_error(ErrorKind::bad_input, "synth wants SHAPE and OUT; `steelyard synth --list` shows the shapes");
   flags.options.chat_template = !flags.no_template;
   Progress progress("writing " + flags.out);
   flags.options.progress = [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); };
@@ -39,9 +39,9 @@ int synth(Flags& flags) {
 
 void add_synth(CLI::App& app, Action& action) {
   auto* command = add_command(app, "synth", "write a random-weight GGUF file of a real model's shape",
-                              "  strata synth --list\n"
-                              "  strata synth llama3.2-1b /tmp/llama-1b.gguf\n"
-                              "  strata synth tiny-gemma3 /tmp/tiny.gguf --type q8_0 --vocabulary");
+                              "  steelyard synth --list\n"
+                              "  steelyard synth llama3.2-1b /tmp/llama-1b.gguf\n"
+                              "  steelyard synth tiny-gemma3 /tmp/tiny.gguf --type q8_0 --vocabulary");
   auto flags = std::make_shared<Flags>();
   command->add_option("SHAPE", flags->options.shape, "a shape of --list");
   command->add_option("OUT", flags->out, "the file to write");
@@ -60,4 +60,4 @@ void add_synth(CLI::App& app, Action& action) {
   command->callback([&action, flags] { action = [flags] { return synth(*flags); }; });
 }
 
-}  // namespace strata
+}  // namespace steelyard

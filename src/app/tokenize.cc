@@ -1,4 +1,4 @@
-// strata tokenize
+// steelyard tokenize
 #include "app/commands.h"
 #include "app/common.h"
 #include "app/output.h"
@@ -6,7 +6,7 @@
 #include "text/stream.h"
 #include "text/tokenizer.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 struct Flags {
@@ -67,8 +67,8 @@ int tokenize(const Flags& flags) {
 
 void add_tokenize(CLI::App& app, Action& action) {
   auto* command = add_command(app, "tokenize", "print the token ids of a text",
-                              "  echo -n 'Hello world' | strata tokenize smollm2 -\n"
-                              "  strata tokenize model.gguf prompt.txt --special --pieces");
+                              "  echo -n 'Hello world' | steelyard tokenize smollm2 -\n"
+                              "  steelyard tokenize model.gguf prompt.txt --special --pieces");
   auto flags = std::make_shared<Flags>();
   add_model_argument(*command, flags->model);
   command->add_option("FILE", flags->file, "the text; - for standard input")->required();
@@ -80,4 +80,4 @@ void add_tokenize(CLI::App& app, Action& action) {
   command->callback([&action, flags] { action = [flags] { return tokenize(*flags); }; });
 }
 
-}  // namespace strata
+}  // namespace steelyard

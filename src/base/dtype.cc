@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 constexpr std::array kTypes = {
@@ -45,4 +45,4 @@ const DTypeInfo& dtype_info(DType type) {
   throw_error(ErrorKind::internal, "unknown tensor type id {}", static_cast<int>(type));
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -6,7 +6,7 @@
 #include <optional>
 #include <string_view>
 
-namespace strata {
+namespace steelyard {
 
 enum class DType : std::int32_t {
   F32 = 0,
@@ -34,7 +34,7 @@ struct DTypeInfo {
   std::uint32_t block_bytes;  // bytes per block
 };
 
-// The table's entry, or nullopt when the id is no type that Strata knows.
+// The table's entry, or nullopt when the id is no type that Steelyard knows.
 std::optional<DTypeInfo> find_dtype(std::int32_t gguf_id);
 std::optional<DTypeInfo> find_dtype(std::string_view name);  // case-insensitive
 const DTypeInfo& dtype_info(DType type);
@@ -47,4 +47,4 @@ inline std::uint64_t row_bytes(DType type, std::uint64_t elements) {
   return row_bytes(dtype_info(type), elements);
 }
 
-}  // namespace strata
+}  // namespace steelyard

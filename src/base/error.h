@@ -9,17 +9,17 @@
 #include <string>
 #include <utility>
 
-namespace strata {
+namespace steelyard {
 
 enum class ErrorKind {
   bad_input,    // a file, flag or request is wrong: exit 2, HTTP 400
   not_found,    // a model or file doesn't exist: exit 1, HTTP 404
   no_memory,    // it can't fit: exit 1, HTTP 503
-  unsupported,  // valid, but Strata can't do it yet: exit 1, HTTP 400
+  unsupported,  // valid, but Steelyard can't do it yet: exit 1, HTTP 400
   io,           // the system refused: disk full, port in use: exit 1, HTTP 500
   busy,         // a queue is full: HTTP 503
   cancelled,    // the caller asked to stop
-  internal,     // a broken promise inside Strata: HTTP 500
+  internal,     // a broken promise inside Steelyard: HTTP 500
 };
 
 class Error : public std::runtime_error {
@@ -37,4 +37,4 @@ template <typename... Args>
   throw Error(kind, fmt::format(format, std::forward<Args>(args)...));
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 std::uint64_t page_size() {
@@ -113,4 +113,4 @@ std::uint64_t MappedFile::resident(std::uint64_t offset, std::uint64_t bytes) co
   return static_cast<std::uint64_t>(count) * page_size();
 }
 
-}  // namespace strata
+}  // namespace steelyard

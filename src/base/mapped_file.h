@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <span>
 
-namespace strata {
+namespace steelyard {
 
 class MappedFile {
  public:
@@ -42,4 +42,4 @@ class MappedFile {
   std::uint64_t size_ = 0;
 };
 
-}  // namespace strata
+}  // namespace steelyard

@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 namespace fs = std::filesystem;
@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 class MappedFileTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "strata-map-XXXXXX").string();
+    std::string pattern = (fs::temp_directory_path() / "steelyard-map-XXXXXX").string();
     ASSERT_NE(mkdtemp(pattern.data()), nullptr);
     directory_ = pattern;
   }
@@ -92,4 +92,4 @@ TEST_F(MappedFileTest, RefusesAnUnreadableFile) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

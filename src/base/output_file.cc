@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace fs = std::filesystem;
 
 OutputFile::OutputFile(fs::path path) : path_(std::move(path)), place_(path_) {
@@ -72,4 +72,4 @@ void OutputFile::finish() {
   temporary_.clear();
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 
-namespace strata {
+namespace steelyard {
 
 class OutputFile {
  public:
@@ -33,4 +33,4 @@ class OutputFile {
   int fd_ = -1;
 };
 
-}  // namespace strata
+}  // namespace steelyard

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 namespace fs = std::filesystem;
@@ -18,7 +18,7 @@ using ::testing::HasSubstr;
 class OutputFileTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = fs::temp_directory_path() / fmt::format("strata-output-{}", ::getpid());
+    folder_ = fs::temp_directory_path() / fmt::format("steelyard-output-{}", ::getpid());
     fs::create_directories(folder_);
   }
   void TearDown() override { fs::remove_all(folder_); }
@@ -87,4 +87,4 @@ TEST_F(OutputFileTest, SaysWhyNot) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

@@ -10,7 +10,7 @@
 #include <limits>
 #include <string>
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 namespace fs = std::filesystem;
@@ -102,4 +102,4 @@ std::uint64_t available_bytes() {
       {machine_available(), address_space_available(), control_group_available("/sys/fs/cgroup", groups)});
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <string_view>
 
-namespace strata {
+namespace steelyard {
 
 // Bytes of pages touched and in memory now: private and mapped. 0 where /proc isn't mounted.
 std::uint64_t resident_bytes();
@@ -19,4 +19,4 @@ std::uint64_t available_bytes();
 // /proc/self/cgroup; versions 1 and 2.
 std::uint64_t control_group_available(const std::filesystem::path& root, std::string_view self);
 
-}  // namespace strata
+}  // namespace steelyard

@@ -7,7 +7,7 @@
 #include <fstream>
 #include <string>
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 namespace fs = std::filesystem;
@@ -39,7 +39,7 @@ TEST(Process, ALimitOnAddressSpaceCounts) {
 class ControlGroups : public ::testing::Test {
  protected:
   void SetUp() override {
-    root_ = fs::temp_directory_path() / ("strata_process_test." + std::to_string(getpid()));
+    root_ = fs::temp_directory_path() / ("steelyard_process_test." + std::to_string(getpid()));
   }
   void TearDown() override { fs::remove_all(root_); }
   void write(const fs::path& file, const std::string& text) {
@@ -85,4 +85,4 @@ TEST_F(ControlGroups, NonsenseIsNoLimit) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-namespace strata {
+namespace steelyard {
 
 std::size_t utf8_length(std::string_view text) {
   if (text.empty()) return 0;
@@ -42,4 +42,4 @@ std::string readable(std::string_view text, std::size_t width) {
   return out;
 }
 
-}  // namespace strata
+}  // namespace steelyard

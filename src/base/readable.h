@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace strata {
+namespace steelyard {
 
 // One line of valid UTF-8: control characters and stray bytes escaped, cut to about `width` bytes ("…" marks
 // it).
@@ -14,4 +14,4 @@ std::string readable(std::string_view text, std::size_t width = 80);
 // Length in bytes of the valid UTF-8 character at the start of `text` (1 to 4), or 0 when there is none.
 std::size_t utf8_length(std::string_view text);
 
-}  // namespace strata
+}  // namespace steelyard

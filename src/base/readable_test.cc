@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 TEST(Readable, KeepsTextAndEscapesTheRest) {
@@ -29,4 +29,4 @@ TEST(Readable, Utf8Length) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

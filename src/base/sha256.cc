@@ -6,7 +6,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using State = std::array<std::uint32_t, 8>;
@@ -66,4 +66,4 @@ std::string sha256_hex(std::string_view bytes) {
   return hex;
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -4,9 +4,9 @@
 #include <string>
 #include <string_view>
 
-namespace strata {
+namespace steelyard {
 
 // 64 digits, lower case. Not tuned: for names and ids, not for whole models.
 std::string sha256_hex(std::string_view bytes);
 
-}  // namespace strata
+}  // namespace steelyard

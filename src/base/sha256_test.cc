@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 // As Python's hashlib says; the lengths around which padding takes another block, too.
@@ -20,4 +20,4 @@ TEST(Sha256, IsTheStandards) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

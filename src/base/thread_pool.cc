@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 // A few microseconds of spinning cover most waits of a step. Then yields: where two of the team share a core
@@ -102,4 +102,4 @@ void ThreadPool::barrier() {
   }
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -13,7 +13,7 @@
 #include <type_traits>
 #include <vector>
 
-namespace strata {
+namespace steelyard {
 
 class ThreadPool {
  public:
@@ -66,4 +66,4 @@ constexpr Range split_range(std::uint32_t total, unsigned thread, unsigned n) {
           static_cast<std::uint32_t>(std::uint64_t{total} * (thread + 1) / n)};
 }
 
-}  // namespace strata
+}  // namespace steelyard

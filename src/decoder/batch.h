@@ -7,7 +7,7 @@
 
 #include "device/step.h"
 
-namespace strata {
+namespace steelyard {
 
 // Some consecutive tokens of one sequence: a prefill chunk, or one decode token.
 struct Chunk {
@@ -31,4 +31,4 @@ struct Batch {
   std::span<const Chunk> chunks;
 };
 
-}  // namespace strata
+}  // namespace steelyard

@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "base/process.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 // The step block's arrays, sized once for the plan's limits.
@@ -287,4 +287,4 @@ void Decoder::copy_pages(std::uint32_t group, std::span<const std::int32_t> from
   impl_->executable->copy_pages(group, from, to);
 }
 
-}  // namespace strata
+}  // namespace steelyard

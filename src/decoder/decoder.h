@@ -13,7 +13,7 @@
 #include "model/forward.h"
 #include "plan/plan.h"
 
-namespace strata {
+namespace steelyard {
 
 // Bytes really held, by the plan's lines.
 struct MemoryActual {
@@ -55,4 +55,4 @@ class Decoder {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace strata
+}  // namespace steelyard

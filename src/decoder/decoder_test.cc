@@ -32,12 +32,12 @@ std::atomic<long> allocations{0};
 [[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using namespace testing;
 
-// Without the GPU that STRATA_TEST_DEVICE names, the tests are skipped, and the output says why.
+// Without the GPU that STEELYARD_TEST_DEVICE names, the tests are skipped, and the output says why.
 class NeedsItsDevice : public ::testing::Environment {
   void SetUp() override {
     if (test_device().kind != DeviceName::Kind::cuda) return;
@@ -342,4 +342,4 @@ TEST(Decoder, SaysWhatDoesNotFitBeforeReadingAnything) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

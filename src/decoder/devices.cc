@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 
 DeviceName parse_device(std::string_view name) {
   std::string lower(name);
@@ -39,4 +39,4 @@ void Devices::lose(const Device& device) {
   lost_.insert(device.info().id);
 }
 
-}  // namespace strata
+}  // namespace steelyard

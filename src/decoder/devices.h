@@ -13,7 +13,7 @@
 #include "device/cuda_plugin.h"
 #include "device/device.h"
 
-namespace strata {
+namespace steelyard {
 
 struct DeviceName {
   enum class Kind : std::uint8_t { automatic, cpu, cuda };
@@ -38,4 +38,4 @@ class Devices {
   std::set<std::string> lost_;  // ids
 };
 
-}  // namespace strata
+}  // namespace steelyard

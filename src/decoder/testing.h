@@ -1,4 +1,4 @@
-// Helpers of this room's tests: a model loaded on the CPU, or on the GPU that STRATA_TEST_DEVICE names
+// Helpers of this room's tests: a model loaded on the CPU, or on the GPU that STEELYARD_TEST_DEVICE names
 // ("cuda0"), with its own simple page tables.
 #pragma once
 
@@ -14,7 +14,7 @@
 #include "decoder/devices.h"
 #include "model/config.h"
 
-namespace strata::testing {
+namespace steelyard::testing {
 
 struct LoadOptions {
   Mode mode = Mode::fast;
@@ -24,7 +24,7 @@ struct LoadOptions {
 };
 
 inline DeviceName test_device() {
-  const char* name = std::getenv("STRATA_TEST_DEVICE");
+  const char* name = std::getenv("STEELYARD_TEST_DEVICE");
   return name ? parse_device(name) : DeviceName{DeviceName::Kind::cpu};
 }
 
@@ -115,7 +115,7 @@ class TestModel {
 };
 
 inline std::filesystem::path golden(const std::string& name) {
-  return std::filesystem::path(STRATA_SOURCE_DIR) / "tests/data/models" / name;
+  return std::filesystem::path(STEELYARD_SOURCE_DIR) / "tests/data/models" / name;
 }
 
 // The data of a .npy file of 4-byte elements (version 1.0, little endian, C order).
@@ -142,8 +142,8 @@ inline std::filesystem::path real_model(const std::string& file) {
     cache = xdg;
   else if (const char* home = std::getenv("HOME"))
     cache = std::filesystem::path(home) / ".cache";
-  const auto path = cache / "strata/models" / file;
+  const auto path = cache / "steelyard/models" / file;
   return std::filesystem::exists(path) ? path : std::filesystem::path();
 }
 
-}  // namespace strata::testing
+}  // namespace steelyard::testing

@@ -10,16 +10,16 @@
 #include "device/cuda/wire.h"
 #include "device/cuda_target.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using namespace cuda;
 
 std::string plugin_path() {
-  if (const char* path = std::getenv("STRATA_CUDA_PLUGIN"); path && *path) return path;
+  if (const char* path = std::getenv("STEELYARD_CUDA_PLUGIN"); path && *path) return path;
   std::error_code error;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  return (self.parent_path() / "libstrata_cuda.so").string();
+  return (self.parent_path() / "libsteelyard_cuda.so").string();
 }
 
 struct Plugin {
@@ -30,14 +30,15 @@ struct Plugin {
 Plugin open_plugin() {
   const std::string path = plugin_path();
   std::error_code error;
-  if (!std::filesystem::exists(path, error)) return {nullptr, "no CUDA: this build has no libstrata_cuda.so"};
+  if (!std::filesystem::exists(path, error))
+    return {nullptr, "no CUDA: this build has no libsteelyard_cuda.so"};
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) return {nullptr, fmt::format("no CUDA: {}", dlerror())};
   const auto entry = reinterpret_cast<abi::EntryPoint>(dlsym(library, abi::kEntryPoint));
   const abi::Api* api = entry ? entry(abi::kAbiVersion) : nullptr;
   if (!api || api->api_bytes != sizeof(abi::Api) || api->program_bytes != sizeof(abi::ProgramView) ||
       api->block_bytes != sizeof(abi::BlockView) || api->output_bytes != sizeof(StepOutput))
-    return {nullptr, fmt::format("no CUDA: {} was built for another version of Strata", path)};
+    return {nullptr, fmt::format("no CUDA: {} was built for another version of Steelyard", path)};
   return {api, {}};
 }
 
@@ -266,4 +267,4 @@ std::unique_ptr<Device> make_cuda_device(std::uint32_t index) {
   return std::make_unique<CudaDevice>(*plugin().api, index);
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -5,7 +5,7 @@
 #include "device/cuda/fast_layout.h"
 #include "device/cuda/general_args.h"
 
-namespace strata {
+namespace steelyard {
 namespace cuda {
 namespace {
 
@@ -187,4 +187,4 @@ const Target& cuda_target() {
   return target;
 }
 
-}  // namespace strata
+}  // namespace steelyard

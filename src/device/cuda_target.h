@@ -8,7 +8,7 @@
 #include "device/cuda/device_step.h"
 #include "device/target.h"
 
-namespace strata {
+namespace steelyard {
 
 namespace cuda {
 
@@ -60,4 +60,4 @@ struct BucketSize {
 std::vector<BucketSize> bucket_sizes(const StepLimits& limits);
 
 }  // namespace cuda
-}  // namespace strata
+}  // namespace steelyard

@@ -16,7 +16,7 @@
 #include "device/step.h"
 #include "device/target.h"
 
-namespace strata {
+namespace steelyard {
 
 struct DeviceInfo {
   std::string id;             // "CPU", "CUDA0"
@@ -144,4 +144,4 @@ struct CpuOptions {
 };
 std::unique_ptr<Device> make_cpu_device(const CpuOptions& options = {});
 
-}  // namespace strata
+}  // namespace steelyard

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace strata {
+namespace steelyard {
 
 struct DriverMemory {
   std::uint64_t all = 0;  // bytes, of every process
@@ -19,4 +19,4 @@ inline std::uint64_t taken_between(const DriverMemory& before, const DriverMemor
   return after.told ? growth(before.own, after.own) : growth(before.all, after.all);
 }
 
-}  // namespace strata
+}  // namespace steelyard

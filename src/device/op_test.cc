@@ -1,4 +1,4 @@
-// Every op on the CPU, or on the GPU that STRATA_TEST_DEVICE names ("cuda0"), against the slow reference,
+// Every op on the CPU, or on the GPU that STEELYARD_TEST_DEVICE names ("cuda0"), against the slow reference,
 // over types, shapes and modes.
 #include <gtest/gtest.h>
 
@@ -14,7 +14,7 @@
 #include "device/device.h"
 #include "device/testing/harness.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using namespace testing;
@@ -196,9 +196,9 @@ void compare_with_reference(Device& device, const Shape& shape, DType type, DTyp
   }
 }
 
-// Index of the GPU that STRATA_TEST_DEVICE names; -1: the CPU is tested.
+// Index of the GPU that STEELYARD_TEST_DEVICE names; -1: the CPU is tested.
 int test_gpu() {
-  const char* name = std::getenv("STRATA_TEST_DEVICE");
+  const char* name = std::getenv("STEELYARD_TEST_DEVICE");
   const std::string_view text = name ? name : "";
   return text.starts_with("cuda") || text.starts_with("CUDA") ? std::atoi(name + 4) : -1;
 }
@@ -396,4 +396,4 @@ TEST(Executable, RefusesBlocksThatBreakItsLimits) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <span>
 
-namespace strata {
+namespace steelyard {
 
 inline constexpr std::int32_t kLastSample = -1;  // as a row's token: the last token sampled for its slot
 
@@ -64,4 +64,4 @@ struct StepResult {
   std::int64_t nanoseconds = 0;  // device time of the step
 };
 
-}  // namespace strata
+}  // namespace steelyard

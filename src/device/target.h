@@ -7,7 +7,7 @@
 
 #include "program/program.h"
 
-namespace strata {
+namespace steelyard {
 
 // The most that one step may hold; fixed when an executable is compiled.
 struct StepLimits {
@@ -53,4 +53,4 @@ class Target {
 const Target& cpu_target();
 const Target& cuda_target();
 
-}  // namespace strata
+}  // namespace steelyard

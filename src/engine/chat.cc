@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -196,4 +196,4 @@ TemplateAbilities template_abilities(std::string_view source) {
           .thinking = mentions("enable_thinking") || mentions("reasoning_content") || mentions("<think>")};
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -12,7 +12,7 @@
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
-namespace strata {
+namespace steelyard {
 
 // As templates want them: messages is an array of {role, content, thinking?, tool_calls?, …}.
 struct ChatInput {
@@ -44,4 +44,4 @@ struct TemplateAbilities {
 };
 TemplateAbilities template_abilities(std::string_view source);
 
-}  // namespace strata
+}  // namespace steelyard

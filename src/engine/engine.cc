@@ -10,7 +10,7 @@
 #include "engine/generation.h"
 #include "engine/scheduler.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using State = Generation::State;
@@ -423,4 +423,4 @@ std::uint32_t Engine::context() const { return impl_->context(); }
 EngineStats Engine::stats() const { return impl_->stats(); }
 std::vector<StepRecord> Engine::recent_steps(std::size_t most) const { return impl_->recent_steps(most); }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -17,7 +17,7 @@
 #include "observe/step_log.h"
 #include "text/tokenizer.h"
 
-namespace strata {
+namespace steelyard {
 
 // What the engine needs of a vocabulary. Thread-safe.
 class TokenText {
@@ -130,4 +130,4 @@ class Engine {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace strata
+}  // namespace steelyard

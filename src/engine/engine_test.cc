@@ -8,7 +8,7 @@
 
 #include "engine/fake_runner.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using ::testing::HasSubstr;
@@ -487,4 +487,4 @@ TEST(EngineProperty, EveryAnswerIsWhatItGivesAlone) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

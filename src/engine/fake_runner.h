@@ -18,7 +18,7 @@
 #include "base/error.h"
 #include "engine/engine.h"
 
-namespace strata {
+namespace steelyard {
 
 inline constexpr TokenId kFakeEnd = 0;
 inline constexpr std::int32_t kFakePoison = -77;
@@ -244,4 +244,4 @@ class FakeText : public TokenText {
   std::vector<std::string> pieces_;
 };
 
-}  // namespace strata
+}  // namespace steelyard

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 double rate(double tokens, std::int64_t nanoseconds) {
@@ -138,4 +138,4 @@ std::span<const TokenId> Generation::tokens() const {
   return std::span<const TokenId>(state_->tokens).subspan(state_->prompt_tokens);
 }
 
-}  // namespace strata
+}  // namespace steelyard

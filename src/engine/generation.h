@@ -13,7 +13,7 @@
 #include "engine/sequence.h"
 #include "text/stream.h"
 
-namespace strata {
+namespace steelyard {
 
 using EngineClock = std::chrono::steady_clock;
 
@@ -62,4 +62,4 @@ struct Generation::State : Sequence {
   void count(Answer& a) const;
 };
 
-}  // namespace strata
+}  // namespace steelyard

@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "base/process.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 constexpr std::uint32_t kDefaultContext = 4096;
@@ -180,11 +180,11 @@ std::vector<TokenId> LoadedModel::encode_chat(const ChatInput& input) const {
         ErrorKind::bad_input, "{} has no chat template{}; give it a plain prompt to complete",
         prepared_.path.filename().string(),
         prepared_.template_error.empty() ? "" : " that can be used (" + prepared_.template_error + ")");
-  return strata::encode_chat(*prepared_.chat_template, input, tokens);
+  return steelyard::encode_chat(*prepared_.chat_template, input, tokens);
 }
 
 std::vector<TokenId> LoadedModel::encode_text(std::string_view text, bool special) const {
   return tokenizer().encode(text, {.add_special = true, .parse_special = special});
 }
 
-}  // namespace strata
+}  // namespace steelyard

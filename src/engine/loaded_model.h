@@ -15,7 +15,7 @@
 #include "observe/ceilings.h"
 #include "text/tokenizer.h"
 
-namespace strata {
+namespace steelyard {
 
 struct ModelOptions {
   std::string device = "auto";    // parse_device(); auto: the first GPU on which the model fits, else the CPU
@@ -79,7 +79,7 @@ class LoadedModel {
   // Its device can't run steps any more: every request fails.
   bool device_lost() const { return prepared_.device && prepared_.device->lost(); }
   const Device& device() const { return *prepared_.device; }
-  // Null when its device was not probed (`strata probe`).
+  // Null when its device was not probed (`steelyard probe`).
   const Ceilings* ceilings() const { return ceilings_ ? &*ceilings_ : nullptr; }
   double load_seconds() const { return load_seconds_; }
   Engine& engine() const { return *engine_; }
@@ -101,4 +101,4 @@ class LoadedModel {
   std::unique_ptr<Engine> engine_;
 };
 
-}  // namespace strata
+}  // namespace steelyard

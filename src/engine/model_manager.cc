@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <exception>
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -189,4 +189,4 @@ void ModelManager::janitor() {
   }
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -17,7 +17,7 @@
 #include "base/error.h"
 #include "engine/loaded_model.h"
 
-namespace strata {
+namespace steelyard {
 
 // How a manager sees the world; each may be called from several threads.
 struct ModelEvents {
@@ -81,4 +81,4 @@ class ModelManager {
   std::thread janitor_;
 };
 
-}  // namespace strata
+}  // namespace steelyard

@@ -4,7 +4,7 @@
 #include <bit>
 #include <random>
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 // Folded 128-bit product: every input bit reaches the whole result.
@@ -174,4 +174,4 @@ void PagePool::push_free(std::int32_t page) {
   ++free_count_;
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -13,7 +13,7 @@
 #include <span>
 #include <vector>
 
-namespace strata {
+namespace steelyard {
 
 // Names everything before a page; the sequence's beginning is {}.
 struct PrefixKey {
@@ -100,4 +100,4 @@ class PagePool {
   std::uint64_t secret_[4];
 };
 
-}  // namespace strata
+}  // namespace steelyard

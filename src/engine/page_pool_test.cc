@@ -6,7 +6,7 @@
 #include <random>
 #include <set>
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using Tokens = std::vector<std::int32_t>;
@@ -157,4 +157,4 @@ TEST(PagePool, CountsAddUpInRandomUse) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

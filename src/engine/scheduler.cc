@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 constexpr std::uint32_t kLeastShare = 32;  // rows of a prompt worth a place in the step
@@ -481,4 +481,4 @@ void Scheduler::drop_cache() {
   for (auto& pool : pools_) pool.drop_cache();
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -18,7 +18,7 @@
 #include "engine/step_runner.h"
 #include "observe/ceilings.h"
 
-namespace strata {
+namespace steelyard {
 
 // One step's batch with the memory behind its views. Used again and again; after the first few steps filling
 // it allocates nothing.
@@ -135,4 +135,4 @@ class Scheduler {
   std::vector<std::vector<std::int32_t>> found_;
 };
 
-}  // namespace strata
+}  // namespace steelyard

@@ -9,7 +9,7 @@
 #include "engine/step_runner.h"
 #include "text/tokenizer.h"
 
-namespace strata {
+namespace steelyard {
 
 struct SequencePages {
   std::vector<std::int32_t> table;  // entry p: positions p·page_tokens …; -1 where a window has passed
@@ -47,4 +47,4 @@ struct Sequence {
   virtual ~Sequence() = default;
 };
 
-}  // namespace strata
+}  // namespace steelyard

@@ -1,6 +1,6 @@
 #include "engine/step_runner.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 class DecoderRunner final : public StepRunner {
@@ -34,4 +34,4 @@ std::unique_ptr<StepRunner> make_decoder_runner(Decoder& decoder) {
   return std::make_unique<DecoderRunner>(decoder);
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -9,7 +9,7 @@
 #include "decoder/batch.h"
 #include "decoder/decoder.h"
 
-namespace strata {
+namespace steelyard {
 
 struct RunnerGroup {
   std::uint32_t window = 0;  // tokens; 0: every page is kept
@@ -41,4 +41,4 @@ class StepRunner {
 // The decoder must outlive it.
 std::unique_ptr<StepRunner> make_decoder_runner(Decoder& decoder);
 
-}  // namespace strata
+}  // namespace steelyard

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "gguf/reader.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 template <typename T>
@@ -320,4 +320,4 @@ void GgufFile::release(const GgufTensor& tensor, std::uint64_t begin, std::uint6
   if (!files_.empty()) files_[tensor.file].release(tensor.offset + begin, bytes);
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -4,7 +4,7 @@
 // A GgufFile is immutable after open and may be read from any thread. Names, keys, strings and arrays are
 // views into the mapping: they live as long as the GgufFile (moving it keeps them). Every count, size and
 // offset was checked against the file before use; a bad file throws Error (bad_input, or unsupported for
-// valid things that Strata can't read, such as an unknown tensor type) with one sentence.
+// valid things that Steelyard can't read, such as an unknown tensor type) with one sentence.
 #pragma once
 
 #include <array>
@@ -23,7 +23,7 @@
 #include "base/dtype.h"
 #include "base/mapped_file.h"
 
-namespace strata {
+namespace steelyard {
 
 // Value types with the format's ids.
 enum class GgufType : std::uint32_t {
@@ -194,4 +194,4 @@ class GgufFile {
   std::uint64_t tensor_bytes_ = 0;
 };
 
-}  // namespace strata
+}  // namespace steelyard

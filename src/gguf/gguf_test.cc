@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "gguf/testing.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using testing::failure;
@@ -386,7 +386,7 @@ TEST(GgufBadFile, UnknownTensorTypes) {
     return Bytes().header(1, 0).tensor("blk.0.attn_q.weight", {256}, type, 0).pad(32).zeros(2048);
   };
   EXPECT_THAT(failure(one(16), ErrorKind::unsupported),
-              HasSubstr("tensor 'blk.0.attn_q.weight' has type id 16 (IQ2_XXS), which Strata can't read"));
+              HasSubstr("tensor 'blk.0.attn_q.weight' has type id 16 (IQ2_XXS), which Steelyard can't read"));
   EXPECT_THAT(failure(one(1000), ErrorKind::unsupported), HasSubstr("type id 1000 (no known type)"));
   EXPECT_THAT(failure(one(-1), ErrorKind::unsupported), HasSubstr("type id -1"));
 }
@@ -412,4 +412,4 @@ TEST(GgufBadFile, PartsOfSplitModelsNeedFiles) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

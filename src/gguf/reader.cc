@@ -10,7 +10,7 @@
 
 static_assert(std::endian::native == std::endian::little, "GGUF numbers are read in place");
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 constexpr std::uint64_t kMaxNameBytes = 1024;  // tensor names; real ones stay under 64
@@ -21,7 +21,7 @@ constexpr std::uint64_t kMaxAlignment = 1 << 20;
 constexpr std::uint64_t kLeastEntryBytes = 8 + 1 + 4 + 1;
 constexpr std::uint64_t kLeastTensorBytes = 8 + 1 + 4 + 4 + 8;
 
-// Types that exist in the format but that Strata doesn't read, for the message.
+// Types that exist in the format but that Steelyard doesn't read, for the message.
 std::string_view foreign_type_name(std::int32_t id) {
   switch (id) {
     case 9:
@@ -104,11 +104,11 @@ std::uint32_t GgufReader::magic_and_version() {
   take(4, "the magic number");
   const auto version = number<std::uint32_t>("the version");
   if ((version & 0xffffu) == 0) {
-    throw_error(ErrorKind::unsupported, "{} is a big-endian GGUF file; Strata reads little-endian ones",
+    throw_error(ErrorKind::unsupported, "{} is a big-endian GGUF file; Steelyard reads little-endian ones",
                 name_);
   }
   if (version != 2 && version != 3) {
-    throw_error(ErrorKind::unsupported, "{} is a GGUF file of version {}; Strata reads versions 2 and 3",
+    throw_error(ErrorKind::unsupported, "{} is a GGUF file of version {}; Steelyard reads versions 2 and 3",
                 name_, version);
   }
   return version;
@@ -224,8 +224,8 @@ GgufShape GgufReader::shape(std::string_view tensor) {
 DType GgufReader::type(std::string_view tensor, std::int32_t id) const {
   const auto info = find_dtype(id);
   if (!info) {
-    throw_error(ErrorKind::unsupported, "{}: tensor '{}' has type id {} ({}), which Strata can't read", name_,
-                readable(tensor), id, foreign_type_name(id));
+    throw_error(ErrorKind::unsupported, "{}: tensor '{}' has type id {} ({}), which Steelyard can't read",
+                name_, readable(tensor), id, foreign_type_name(id));
   }
   return info->type;
 }
@@ -324,4 +324,4 @@ GgufFile GgufReader::parse(std::span<const std::byte> bytes, std::string_view na
   return file;
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -12,7 +12,7 @@
 #include "base/readable.h"
 #include "gguf/gguf.h"
 
-namespace strata {
+namespace steelyard {
 
 // What one file's header says; tensors' offsets are from the start of the file and lie inside it.
 struct GgufHeader {
@@ -60,4 +60,4 @@ class GgufReader {
 // Bytes of a number or boolean; 0 for strings, arrays and ids that are no type.
 std::uint32_t gguf_type_bytes(GgufType type);
 
-}  // namespace strata
+}  // namespace steelyard

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "gguf/reader.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 std::optional<std::uint32_t> five_digits(std::string_view text) {
@@ -101,4 +101,4 @@ GgufFile GgufReader::open(const std::filesystem::path& path) {
   return file;
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-namespace strata {
+namespace steelyard {
 
 struct SplitName {
   std::string prefix;        // "name"
@@ -20,4 +20,4 @@ struct SplitName {
 // nullopt when the file name isn't that of a part.
 std::optional<SplitName> parse_split_name(std::string_view file_name);
 
-}  // namespace strata
+}  // namespace steelyard

@@ -7,7 +7,7 @@
 #include <map>
 #include <utility>
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 // general.file_type values; the empty ones were retired.
@@ -49,4 +49,4 @@ std::string quantization_name(const GgufFile& file) {
   return std::string(dtype_info(most->first).name);
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -6,7 +6,7 @@
 
 #include "gguf/gguf.h"
 
-namespace strata {
+namespace steelyard {
 
 // Weights in all tensors.
 std::uint64_t parameter_count(const GgufFile& file);
@@ -16,4 +16,4 @@ std::string short_count(std::uint64_t n);
 // file without tensors.
 std::string quantization_name(const GgufFile& file);
 
-}  // namespace strata
+}  // namespace steelyard

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 
-namespace strata::testing {
+namespace steelyard::testing {
 
 // The sentence of the error that the action throws; the test fails when there is none or it is of another
 // kind.
@@ -23,4 +23,4 @@ inline std::string failure(const std::function<void()>& action, ErrorKind kind =
   return "";
 }
 
-}  // namespace strata::testing
+}  // namespace steelyard::testing

@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "gguf/reader.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 template <typename T>
@@ -211,4 +211,4 @@ void GgufWriter::finish() {
   file_.finish();
 }
 
-}  // namespace strata
+}  // namespace steelyard

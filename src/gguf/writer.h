@@ -15,7 +15,7 @@
 #include "base/output_file.h"
 #include "gguf/gguf.h"
 
-namespace strata {
+namespace steelyard {
 
 class GgufWriter {
  public:
@@ -92,4 +92,4 @@ class GgufWriter {
   std::uint64_t tensor_written_ = 0;  // bytes of it so far
 };
 
-}  // namespace strata
+}  // namespace steelyard

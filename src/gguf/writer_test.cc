@@ -14,7 +14,7 @@
 #include "gguf/testing.h"
 #include "quant/quant.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 namespace fs = std::filesystem;
@@ -24,7 +24,7 @@ using ::testing::HasSubstr;
 class GgufFileTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "strata-gguf-XXXXXX").string();
+    std::string pattern = (fs::temp_directory_path() / "steelyard-gguf-XXXXXX").string();
     ASSERT_NE(mkdtemp(pattern.data()), nullptr);
     directory_ = pattern;
   }
@@ -242,7 +242,7 @@ fs::path model_path(const std::string& name) {
   const char* cache = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
   const fs::path base = cache != nullptr ? fs::path(cache) : fs::path(home != nullptr ? home : "") / ".cache";
-  return base / "strata" / "models" / name;
+  return base / "steelyard" / "models" / name;
 }
 
 TEST_P(RealModelTest, OpensAndLists) {
@@ -268,4 +268,4 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return std::string(info.param.architecture); });
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 constexpr std::uint32_t kMaxLayers = 1024;
@@ -253,11 +253,11 @@ ModelConfig read_config(const GgufFile& file) {
   const std::string architecture(file.metadata().require_string("general.architecture"));
   const auto reader = readers().find(architecture);
   if (reader == readers().end())
-    throw_error(ErrorKind::unsupported, "the architecture \"{}\" isn't supported; Strata runs {}",
+    throw_error(ErrorKind::unsupported, "the architecture \"{}\" isn't supported; Steelyard runs {}",
                 architecture, fmt::join(known_architectures(), ", "));
   ModelConfig config = reader->second(Keys(file, architecture));
   check_config(config);
   return config;
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -9,7 +9,7 @@
 #include "gguf/gguf.h"
 #include "program/program.h"
 
-namespace strata {
+namespace steelyard {
 
 struct LayerConfig {
   std::uint32_t n_heads;
@@ -51,4 +51,4 @@ ModelConfig read_config(const GgufFile& file);
 // The architectures read_config knows.
 std::vector<std::string> known_architectures();
 
-}  // namespace strata
+}  // namespace steelyard

@@ -11,13 +11,13 @@
 #include "base/error.h"
 #include "model/forward.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using ::testing::HasSubstr;
 
 std::vector<std::byte> golden_bytes(const std::string& name) {
-  std::ifstream in(std::string(STRATA_SOURCE_DIR) + "/tests/data/models/" + name, std::ios::binary);
+  std::ifstream in(std::string(STEELYARD_SOURCE_DIR) + "/tests/data/models/" + name, std::ios::binary);
   std::vector<char> chars((std::istreambuf_iterator<char>(in)), {});
   std::vector<std::byte> bytes(chars.size());
   std::memcpy(bytes.data(), chars.data(), chars.size());
@@ -104,4 +104,4 @@ TEST(Forward, AWindowBeyondTheContextIsFullAttention) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

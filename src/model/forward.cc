@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 // Rows of a tensor that hold one weight, when several are fused into it.
@@ -43,7 +43,7 @@ class Builder {
     const GgufTensor& t = find(tensor, 1, width, {});
     if (t.type != DType::F32)
       throw_error(ErrorKind::unsupported,
-                  "the tensor {} is {}, but Strata reads norms and biases as F32 only", tensor,
+                  "the tensor {} is {}, but Steelyard reads norms and biases as F32 only", tensor,
                   dtype_info(t.type).name);
     return add({.name = tensor,
                 .role = role,
@@ -259,4 +259,4 @@ std::span<const std::byte> weight_bytes(const GgufFile& file, const WeightSpec& 
   return file.data(*source.tensor).subspan(row * source.row_begin, row * spec.rows);
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -9,7 +9,7 @@
 #include "model/config.h"
 #include "program/program.h"
 
-namespace strata {
+namespace steelyard {
 
 struct ForwardOptions {
   DType kv_type = DType::F16;    // F16, Q8_0 or F32
@@ -35,4 +35,4 @@ Forward write_forward(const GgufFile& file, const ModelConfig& config, const For
 std::span<const std::byte> weight_bytes(const GgufFile& file, const WeightSpec& spec,
                                         const WeightSource& source);
 
-}  // namespace strata
+}  // namespace steelyard

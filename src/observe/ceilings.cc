@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -86,7 +86,7 @@ std::filesystem::path ceilings_path(const DeviceInfo& device) {
   if (device.threads) name += fmt::format("-{}", device.threads);
   for (char& c : name)
     if (!std::isalnum(static_cast<unsigned char>(c)) && c != '.' && c != '_') c = '-';
-  return base / "strata" / fmt::format("ceilings-{}.json", name);
+  return base / "steelyard" / fmt::format("ceilings-{}.json", name);
 }
 
 std::optional<Ceilings> load_ceilings(const std::filesystem::path& path) {
@@ -95,7 +95,7 @@ std::optional<Ceilings> load_ceilings(const std::filesystem::path& path) {
   try {
     return from_json(Json::parse(file));
   } catch (const std::exception& e) {
-    throw_error(ErrorKind::bad_input, "{} holds no measured ceilings ({}): run `strata probe` again",
+    throw_error(ErrorKind::bad_input, "{} holds no measured ceilings ({}): run `steelyard probe` again",
                 path.string(), e.what());
   }
 }
@@ -153,4 +153,4 @@ double achieved_over_limit(const Program& program, const StepShape& shape, doubl
   return seconds > 0 ? step_limit(program, shape, ceilings).seconds() / seconds : 0;
 }
 
-}  // namespace strata
+}  // namespace steelyard

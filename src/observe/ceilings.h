@@ -12,7 +12,7 @@
 #include "device/device.h"
 #include "program/cost.h"
 
-namespace strata {
+namespace steelyard {
 
 struct Ceilings {
   std::string device;         // its name, "AMD EPYC 9B45"
@@ -29,8 +29,8 @@ struct Ceilings {
 // Measures now: about a second, best while nothing else uses the device. Throws Error.
 Ceilings measure_ceilings(Device& device);
 
-// ${XDG_CACHE_HOME:-~/.cache}/strata/ceilings-<device>[-<threads>].json; characters of the device's name that
-// file names don't like become '-'. Throws Error(io) when there is no home directory.
+// ${XDG_CACHE_HOME:-~/.cache}/steelyard/ceilings-<device>[-<threads>].json; characters of the device's name
+// that file names don't like become '-'. Throws Error(io) when there is no home directory.
 std::filesystem::path ceilings_path(const DeviceInfo& device);
 
 // nullopt when there is no file; Error(bad_input) naming the file when it isn't what save_ceilings wrote.
@@ -53,4 +53,4 @@ StepLimit step_limit(const Program& program, const StepShape& shape, const Ceili
 double achieved_over_limit(const Program& program, const StepShape& shape, double seconds,
                            const Ceilings& ceilings);
 
-}  // namespace strata
+}  // namespace steelyard

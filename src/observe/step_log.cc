@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace strata {
+namespace steelyard {
 
 StepLog::StepLog(std::size_t kept) : ring_(std::max<std::size_t>(kept, 1)) {}
 
@@ -35,4 +35,4 @@ StepTotals StepLog::totals() const {
   return totals_;
 }
 
-}  // namespace strata
+}  // namespace steelyard

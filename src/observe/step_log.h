@@ -6,7 +6,7 @@
 #include <mutex>
 #include <vector>
 
-namespace strata {
+namespace steelyard {
 
 struct StepRecord {
   std::uint64_t number = 0;   // from 1
@@ -43,4 +43,4 @@ class StepLog {
   StepTotals totals_;
 };
 
-}  // namespace strata
+}  // namespace steelyard

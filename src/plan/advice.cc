@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "plan/plan.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 constexpr std::uint32_t kLeastContext = 256;
@@ -109,4 +109,4 @@ std::string to_text(const MemoryPlan& plan, const std::vector<std::vector<std::u
   return text;
 }
 
-}  // namespace strata
+}  // namespace steelyard

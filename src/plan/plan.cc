@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) { return (a + b - 1) / b; }
@@ -180,4 +180,4 @@ MemoryPlan plan_memory(const PlanInput& in) {
   return plan;
 }
 
-}  // namespace strata
+}  // namespace steelyard

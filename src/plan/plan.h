@@ -10,7 +10,7 @@
 #include "model/config.h"
 #include "program/program.h"
 
-namespace strata {
+namespace steelyard {
 
 enum class Purpose : std::uint8_t {
   weights,
@@ -80,4 +80,4 @@ std::string why_not(const PlanInput& input, std::uint64_t free_bytes);
 // A table for people, plan beside actual bytes when `actual` is given (by line, parallel to devices[].lines).
 std::string to_text(const MemoryPlan& plan, const std::vector<std::vector<std::uint64_t>>* actual = nullptr);
 
-}  // namespace strata
+}  // namespace steelyard

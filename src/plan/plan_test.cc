@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 // A target whose sizes can be worked out by hand: matrices cost a byte an element and 8 more, the rest lies
@@ -139,4 +139,4 @@ TEST(Plan, TextShowsPlanBesideReality) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

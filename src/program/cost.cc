@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 struct CostOf {
@@ -71,4 +71,4 @@ OpCost step_cost(const Program& program, const StepShape& shape) {
   return total;
 }
 
-}  // namespace strata
+}  // namespace steelyard

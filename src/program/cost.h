@@ -6,7 +6,7 @@
 
 #include "program/program.h"
 
-namespace strata {
+namespace steelyard {
 
 struct StepShape {
   std::uint32_t rows = 1;     // tokens computed
@@ -26,4 +26,4 @@ struct OpCost {
 OpCost op_cost(const Program& program, const Op& op, const StepShape& shape);
 OpCost step_cost(const Program& program, const StepShape& shape);  // the sum
 
-}  // namespace strata
+}  // namespace steelyard

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 template <typename... F>
@@ -139,4 +139,4 @@ void check(const Program& program) {
   }
 }
 
-}  // namespace strata
+}  // namespace steelyard

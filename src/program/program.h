@@ -15,7 +15,7 @@
 
 #include "base/dtype.h"
 
-namespace strata {
+namespace steelyard {
 
 using BufferId = std::int16_t;
 using WeightId = std::int32_t;
@@ -186,4 +186,4 @@ const char* op_name(const Op& op);
 // Throws Error(internal) naming the first op whose ids, shapes or row sets don't fit together.
 void check(const Program& program);
 
-}  // namespace strata
+}  // namespace steelyard

@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "program/cost.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 // embed → attention over one state → head; 8 wide, 16 tokens in the vocabulary.
@@ -67,4 +67,4 @@ TEST(Cost, CountsBytesOnceAndProductsPerRow) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

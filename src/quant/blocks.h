@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace strata {
+namespace steelyard {
 
 struct BlockQ4_0 {      // w = d (q - 8)
   std::uint16_t d;      // half, as all d, m and dmin below
@@ -113,4 +113,4 @@ inline void pack_scale_q3k(std::uint8_t* s, int g, std::uint8_t scale) {  // s a
 // 2^(e - 128) of MXFP4, subnormal for e < 2.
 float mxfp4_scale(std::uint8_t e);
 
-}  // namespace strata
+}  // namespace steelyard

@@ -4,7 +4,7 @@
 #include <array>
 #include <cstdint>
 
-namespace strata {
+namespace steelyard {
 
 // IQ4_NL and IQ4_XS: the value of each 4-bit code.
 inline constexpr std::array<std::int8_t, 16> kIq4Values = {-127, -104, -83, -65, -49, -35, -22, -10,
@@ -14,4 +14,4 @@ inline constexpr std::array<std::int8_t, 16> kIq4Values = {-127, -104, -83, -65,
 inline constexpr std::array<std::int8_t, 16> kMxfp4Values = {0, 1,  2,  3,  4,  6,  8,  12,
                                                              0, -1, -2, -3, -4, -6, -8, -12};
 
-}  // namespace strata
+}  // namespace steelyard

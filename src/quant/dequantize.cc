@@ -8,7 +8,7 @@
 #include "quant/half.h"
 #include "quant/quant.h"
 
-namespace strata {
+namespace steelyard {
 
 float mxfp4_scale(std::uint8_t e) {
   return e < 2 ? std::bit_cast<float>(0x00200000u << e) : std::bit_cast<float>((e - 1u) << 23);
@@ -194,4 +194,4 @@ void dequantize(DType type, const std::byte* blocks, std::uint64_t n, float* out
   }
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -5,7 +5,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace strata {
+namespace steelyard {
 
 inline float half_to_float(std::uint16_t h) {
   const std::uint32_t sign = static_cast<std::uint32_t>(h & 0x8000u) << 16;
@@ -47,4 +47,4 @@ inline std::uint16_t float_to_bf16(float f) {
   return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-}  // namespace strata
+}  // namespace steelyard

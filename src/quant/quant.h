@@ -7,7 +7,7 @@
 
 #include "base/dtype.h"
 
-namespace strata {
+namespace steelyard {
 
 // Writes n_elements floats. Bit-exact with the format's definition: every product of scale, sub-scale and
 // code is exact in float, so that one rounding is left at most (where a minimum is added or subtracted).
@@ -19,4 +19,4 @@ void dequantize(DType type, const std::byte* blocks, std::uint64_t n_elements, f
 // finite count as 0 in block types.
 void quantize(DType type, const float* values, std::uint64_t n_elements, std::byte* out);
 
-}  // namespace strata
+}  // namespace steelyard

@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "quant/half.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 const std::vector<DType> kAll = {DType::F32,  DType::F16,    DType::BF16,   DType::Q4_0,
@@ -23,7 +23,7 @@ const std::vector<DType> kAll = {DType::F32,  DType::F16,    DType::BF16,   DTyp
                                  DType::Q6_K, DType::IQ4_NL, DType::IQ4_XS, DType::MXFP4};
 
 std::vector<char> read_golden(const std::string& name) {
-  std::ifstream file(std::string(STRATA_SOURCE_DIR) + "/tests/data/quant/" + name, std::ios::binary);
+  std::ifstream file(std::string(STEELYARD_SOURCE_DIR) + "/tests/data/quant/" + name, std::ios::binary);
   EXPECT_TRUE(file) << name;
   return {std::istreambuf_iterator<char>(file), {}};
 }
@@ -240,4 +240,4 @@ TEST(Half, Bf16RoundsToNearestEven) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

@@ -11,7 +11,7 @@
 #include "quant/quant.h"
 #include "quant/search.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 constexpr std::array<float, 32> kEqualWeights = [] {
@@ -362,4 +362,4 @@ void quantize(DType type, const float* values, std::uint64_t n, std::byte* out) 
   }
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 // Sums for the best d of x ≈ d v: d = xv / vv lowers the error by xv² / vv.
@@ -129,4 +129,4 @@ Affine search_affine(std::span<const float> x, std::span<const float> w, int lev
   return best;
 }
 
-}  // namespace strata
+}  // namespace steelyard

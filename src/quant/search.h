@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <span>
 
-namespace strata {
+namespace steelyard {
 
 // Rounds to the nearest code in lo … hi; huge and NaN inputs land inside.
 int nearest_code(float value, int lo, int hi);
@@ -25,4 +25,4 @@ struct Affine {
 Affine search_affine(std::span<const float> x, std::span<const float> w, int levels,
                      bool offset_not_positive);
 
-}  // namespace strata
+}  // namespace steelyard

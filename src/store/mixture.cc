@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 bool contains(std::string_view name, std::string_view part) {
@@ -113,4 +113,4 @@ DType tensor_type(const Mixture& mixture, const TensorPlace& place) {
   return fitting(mixture.q4_k_m ? q4_k_m_type(place) : mixture.base, place.columns);
 }
 
-}  // namespace strata
+}  // namespace steelyard

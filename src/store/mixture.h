@@ -6,7 +6,7 @@
 
 #include "base/dtype.h"
 
-namespace strata {
+namespace steelyard {
 
 // A recipe: one type for all matrices, or the "Q4_K_M" mixture over a base of Q4_K.
 struct Mixture {
@@ -31,4 +31,4 @@ struct TensorPlace {
 // then to F16.
 DType tensor_type(const Mixture& mixture, const TensorPlace& place);
 
-}  // namespace strata
+}  // namespace steelyard

@@ -17,7 +17,7 @@
 #include "gguf/split.h"
 #include "gguf/summary.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 namespace fs = std::filesystem;
@@ -203,10 +203,10 @@ ModelStore ModelStore::from_environment() {
     const std::string value = environment(variable);
     return value.empty() ? home / fallback : fs::path(value);
   };
-  const std::string own = environment("STRATA_MODELS");
+  const std::string own = environment("STEELYARD_MODELS");
   return ModelStore(
-      {own.empty() ? or_home("XDG_DATA_HOME", ".local/share") / "strata" / "models" : fs::path(own),
-       or_home("XDG_CACHE_HOME", ".cache") / "strata" / "models"});
+      {own.empty() ? or_home("XDG_DATA_HOME", ".local/share") / "steelyard" / "models" : fs::path(own),
+       or_home("XDG_CACHE_HOME", ".cache") / "steelyard" / "models"});
 }
 
 std::vector<StoredModel> ModelStore::list() const {
@@ -250,4 +250,4 @@ StoredModel ModelStore::find(std::string_view name) const {
   return describe(pick(candidates(directories_), name, directories_));
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-namespace strata {
+namespace steelyard {
 
 struct StoredModel {
   std::string name;  // the file's stem; "-00001-of-0000N" of split models left out
@@ -29,8 +29,8 @@ class ModelStore {
  public:
   // Earlier directories win; missing ones count as empty.
   explicit ModelStore(std::vector<std::filesystem::path> directories);
-  // $STRATA_MODELS, or ${XDG_DATA_HOME:-~/.local/share}/strata/models; then
-  // ${XDG_CACHE_HOME:-~/.cache}/strata/models, where demo.sh keeps what it fetched.
+  // $STEELYARD_MODELS, or ${XDG_DATA_HOME:-~/.local/share}/steelyard/models; then
+  // ${XDG_CACHE_HOME:-~/.cache}/steelyard/models, where demo.sh keeps what it fetched.
   static ModelStore from_environment();
 
   std::span<const std::filesystem::path> directories() const { return directories_; }
@@ -54,4 +54,4 @@ class ModelStore {
   std::vector<std::filesystem::path> directories_;
 };
 
-}  // namespace strata
+}  // namespace steelyard

@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "gguf/writer.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 namespace fs = std::filesystem;
@@ -22,7 +22,7 @@ using ::testing::HasSubstr;
 class StoreTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "strata-store-XXXXXX").string();
+    std::string pattern = (fs::temp_directory_path() / "steelyard-store-XXXXXX").string();
     ASSERT_NE(mkdtemp(pattern.data()), nullptr);
     root_ = pattern;
     fs::create_directories(root_ / "own");
@@ -159,24 +159,24 @@ TEST(StoreEnvironment, FollowsTheVariables) {
     }
   };
   std::vector<std::pair<std::string, std::string>> saved;
-  for (const char* name : {"HOME", "STRATA_MODELS", "XDG_DATA_HOME", "XDG_CACHE_HOME"}) {
+  for (const char* name : {"HOME", "STEELYARD_MODELS", "XDG_DATA_HOME", "XDG_CACHE_HOME"}) {
     if (const char* value = std::getenv(name)) saved.emplace_back(name, value);
     unsetenv(name);
   }
   set("HOME", "/home/someone");
   EXPECT_THAT(ModelStore::from_environment().directories(),
-              ::testing::ElementsAre("/home/someone/.local/share/strata/models",
-                                     "/home/someone/.cache/strata/models"));
+              ::testing::ElementsAre("/home/someone/.local/share/steelyard/models",
+                                     "/home/someone/.cache/steelyard/models"));
   set("XDG_DATA_HOME", "/data");
   set("XDG_CACHE_HOME", "/cache");
   EXPECT_THAT(ModelStore::from_environment().directories(),
-              ::testing::ElementsAre("/data/strata/models", "/cache/strata/models"));
-  set("STRATA_MODELS", "/models");
+              ::testing::ElementsAre("/data/steelyard/models", "/cache/steelyard/models"));
+  set("STEELYARD_MODELS", "/models");
   EXPECT_THAT(ModelStore::from_environment().directories(),
-              ::testing::ElementsAre("/models", "/cache/strata/models"));
-  for (const char* name : {"HOME", "STRATA_MODELS", "XDG_DATA_HOME", "XDG_CACHE_HOME"}) unsetenv(name);
+              ::testing::ElementsAre("/models", "/cache/steelyard/models"));
+  for (const char* name : {"HOME", "STEELYARD_MODELS", "XDG_DATA_HOME", "XDG_CACHE_HOME"}) unsetenv(name);
   for (const auto& [name, value] : saved) setenv(name.c_str(), value.c_str(), 1);
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

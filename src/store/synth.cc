@@ -11,7 +11,7 @@
 #include "store/synth_blocks.h"
 #include "store/synth_model.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 constexpr std::uint64_t kChunkBytes = 8 << 20;
@@ -90,4 +90,4 @@ void write_synthetic_model(const SynthOptions& options, const std::filesystem::p
   writer.finish();
 }
 
-}  // namespace strata
+}  // namespace steelyard

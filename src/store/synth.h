@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-namespace strata {
+namespace steelyard {
 
 struct SynthShape {
   std::string_view name;          // "llama3.2-1b", "tiny-gemma3"
@@ -38,4 +38,4 @@ struct SynthOptions {
 // written; nothing is left behind then.
 void write_synthetic_model(const SynthOptions& options, const std::filesystem::path& path);
 
-}  // namespace strata
+}  // namespace steelyard

@@ -11,7 +11,7 @@
 #include "quant/half.h"
 #include "quant/quant.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 constexpr std::uint32_t kBlockVariants = 64;
@@ -279,4 +279,4 @@ void SynthBlocks::fill(std::span<std::byte> bytes, std::uint64_t seed) const {
   }
 }
 
-}  // namespace strata
+}  // namespace steelyard

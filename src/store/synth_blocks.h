@@ -10,7 +10,7 @@
 
 #include "base/dtype.h"
 
-namespace strata {
+namespace steelyard {
 
 // xoshiro256++ (Blackman and Vigna, public domain), seeded through splitmix64.
 class SynthRandom {
@@ -40,4 +40,4 @@ class SynthBlocks {
   std::vector<Field> fields_;
 };
 
-}  // namespace strata
+}  // namespace steelyard

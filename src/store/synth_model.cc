@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 // Published configurations; "tiny-…" are made up, small enough for tests and of widths that every type
@@ -260,4 +260,4 @@ void add_synth_metadata(GgufWriter& w, const SynthShape& s, const Mixture& mixtu
   }
 }
 
-}  // namespace strata
+}  // namespace steelyard

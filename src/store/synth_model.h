@@ -9,7 +9,7 @@
 #include "store/mixture.h"
 #include "store/synth.h"
 
-namespace strata {
+namespace steelyard {
 
 struct SynthTensor {
   std::string name;
@@ -26,4 +26,4 @@ std::vector<SynthTensor> synth_tensors(const SynthShape& shape, const Mixture& m
 void add_synth_metadata(GgufWriter& writer, const SynthShape& shape, const Mixture& mixture,
                         const SynthOptions& options);
 
-}  // namespace strata
+}  // namespace steelyard

@@ -19,7 +19,7 @@
 #include "store/synth_blocks.h"
 #include "store/synth_model.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 namespace fs = std::filesystem;
@@ -28,7 +28,7 @@ using ::testing::HasSubstr;
 class SynthTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "strata-synth-XXXXXX").string();
+    std::string pattern = (fs::temp_directory_path() / "steelyard-synth-XXXXXX").string();
     ASSERT_NE(mkdtemp(pattern.data()), nullptr);
     directory_ = pattern;
   }
@@ -177,7 +177,7 @@ TEST(Mixture, GivesTheTypesOfARealFile) {
   const char* cache = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
   const fs::path base = cache != nullptr ? fs::path(cache) : fs::path(home != nullptr ? home : "") / ".cache";
-  const fs::path path = base / "strata/models/gemma-3-270m-q4_k_m.gguf";
+  const fs::path path = base / "steelyard/models/gemma-3-270m-q4_k_m.gguf";
   if (!fs::exists(path)) GTEST_SKIP() << path << " has not been fetched";
   const GgufFile real = GgufFile::open(path);
   const std::vector<SynthTensor> ours =
@@ -221,4 +221,4 @@ TEST(Mixture, FollowsTheRules) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

@@ -5,7 +5,7 @@
 #include "text/jinja/parser.h"
 #include "text/stream.h"
 
-namespace strata {
+namespace steelyard {
 
 namespace {
 
@@ -56,4 +56,4 @@ std::string ChatTemplate::render(const nlohmann::ordered_json& vars, const Templ
   }
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -12,7 +12,7 @@
 #include <string>
 #include <string_view>
 
-namespace strata {
+namespace steelyard {
 
 // What a template may spend; beyond it render() throws Error(bad_input).
 struct TemplateLimits {
@@ -43,4 +43,4 @@ class ChatTemplate {
   std::unique_ptr<const Impl> impl_;
 };
 
-}  // namespace strata
+}  // namespace steelyard

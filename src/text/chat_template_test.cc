@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "text/test_files.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -101,8 +101,8 @@ void check_chats(const std::string& goldens, const std::filesystem::path& folder
 TEST_F(Goldens, OwnTemplatesOverManyChats) { check_chats("own.jsonl", test_data("templates")); }
 
 TEST_F(Goldens, PublishedTemplatesOverManyChats) {
-  const char* root = std::getenv("STRATA_TEST_DATA");
-  if (root == nullptr) GTEST_SKIP() << "STRATA_TEST_DATA is not set: the published templates are not here";
+  const char* root = std::getenv("STEELYARD_TEST_DATA");
+  if (root == nullptr) GTEST_SKIP() << "STEELYARD_TEST_DATA is not set: the published templates are not here";
   check_chats("published.jsonl", std::filesystem::path(root) / "templates");
 }
 
@@ -229,4 +229,4 @@ TEST(HostileTemplate, MethodNamesOutliveTheirSpelling) {  // found by fuzzing
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "text/unicode.h"
 
-namespace strata {
+namespace steelyard {
 
 namespace {
 
@@ -349,4 +349,4 @@ void CharacterBpeEncoder::encode_word(const Vocabulary& vocabulary, std::string_
     emit(vocabulary, word.substr(symbols[i].begin, symbols[i].length), symbols[i].id, out);
 }
 
-}  // namespace strata
+}  // namespace steelyard

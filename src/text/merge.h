@@ -12,7 +12,7 @@
 #include "text/pretokenizer.h"
 #include "text/vocabulary.h"
 
-namespace strata {
+namespace steelyard {
 
 // A run of bytes during merging, in a doubly linked list over a vector.
 struct MergeSymbol {
@@ -124,4 +124,4 @@ uint32_t byte_letter(uint8_t byte);
 // The byte of a letter, or -1.
 int letter_byte(uint32_t code);
 
-}  // namespace strata
+}  // namespace steelyard

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "text/unicode.h"
 
-namespace strata {
+namespace steelyard {
 
 namespace {
 
@@ -256,4 +256,4 @@ void Pretokenizer::split(std::string_view text, std::vector<size_t>& ends) const
   }
 }
 
-}  // namespace strata
+}  // namespace steelyard

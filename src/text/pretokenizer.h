@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-namespace strata {
+namespace steelyard {
 
 struct PretokenizerSpec {
   std::vector<const char*> patterns;  // applied one after the other, each to what the ones before left
@@ -37,4 +37,4 @@ class Pretokenizer {
   std::vector<std::unique_ptr<const Pattern>> patterns_;
 };
 
-}  // namespace strata
+}  // namespace steelyard

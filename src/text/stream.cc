@@ -4,7 +4,7 @@
 
 #include "text/unicode.h"
 
-namespace strata {
+namespace steelyard {
 
 namespace {
 
@@ -94,4 +94,4 @@ std::string StopMatcher::flush() {
   return stopped_ ? std::string() : out;
 }
 
-}  // namespace strata
+}  // namespace steelyard

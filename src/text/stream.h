@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-namespace strata {
+namespace steelyard {
 
 // Puts token pieces together so that only whole characters come out. Bytes that can't become valid UTF-8 come
 // out as U+FFFD, one for each maximal invalid part (Unicode 15, §3.9). One stream per answer; not
@@ -44,4 +44,4 @@ class StopMatcher {
   bool stopped_ = false;
 };
 
-}  // namespace strata
+}  // namespace steelyard

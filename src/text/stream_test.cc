@@ -6,7 +6,7 @@
 
 #include "text/unicode.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 TEST(Utf8Stream, HoldsUnfinishedCharacters) {
@@ -93,4 +93,4 @@ TEST(StopMatcher, TheStopThatIsCompleteFirstWins) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

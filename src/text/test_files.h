@@ -7,15 +7,15 @@
 #include <iterator>
 #include <string>
 
-namespace strata {
+namespace steelyard {
 
 inline std::filesystem::path model_file(const char* name) {
-  if (const char* dir = std::getenv("STRATA_MODELS_DIR")) return std::filesystem::path(dir) / name;
+  if (const char* dir = std::getenv("STEELYARD_MODELS_DIR")) return std::filesystem::path(dir) / name;
   const char* cache = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
   std::filesystem::path base = cache && *cache ? std::filesystem::path(cache)
                                                : std::filesystem::path(home ? home : "/root") / ".cache";
-  return base / "strata" / "models" / name;
+  return base / "steelyard" / "models" / name;
 }
 
 inline std::string read_text(const std::filesystem::path& path) {
@@ -24,7 +24,7 @@ inline std::string read_text(const std::filesystem::path& path) {
 }
 
 inline std::filesystem::path test_data(const std::string& name) {
-  return std::filesystem::path(STRATA_SOURCE_DIR) / "tests" / "data" / "text" / name;
+  return std::filesystem::path(STEELYARD_SOURCE_DIR) / "tests" / "data" / "text" / name;
 }
 
-}  // namespace strata
+}  // namespace steelyard

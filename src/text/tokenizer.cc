@@ -8,7 +8,7 @@
 #include "text/merge.h"
 #include "text/unicode.h"
 
-namespace strata {
+namespace steelyard {
 
 namespace {
 
@@ -203,4 +203,4 @@ std::string Tokenizer::decode(const std::vector<TokenId>& tokens, bool special) 
   return out;
 }
 
-}  // namespace strata
+}  // namespace steelyard

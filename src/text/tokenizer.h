@@ -10,7 +10,7 @@
 
 #include "text/vocabulary.h"
 
-namespace strata {
+namespace steelyard {
 
 struct EncodeOptions {
   bool add_special = true;     // BOS and EOS where the file asks for them
@@ -45,4 +45,4 @@ class Tokenizer {
   std::unique_ptr<const Impl> impl_;
 };
 
-}  // namespace strata
+}  // namespace steelyard

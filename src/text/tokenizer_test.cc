@@ -16,7 +16,7 @@
 #include "text/test_files.h"
 #include "text/unicode.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using ::testing::ElementsAre;
@@ -59,9 +59,9 @@ void check_goldens(const Tokenizer& tokenizer, const std::string& name) {
 // ------------------------------------------------------------------------------------------ shared vectors
 
 void check_vectors(const std::string& name) {
-  const char* root = std::getenv("STRATA_TEST_DATA");
+  const char* root = std::getenv("STEELYARD_TEST_DATA");
   if (root == nullptr)
-    GTEST_SKIP() << "STRATA_TEST_DATA is not set: the shared vocabulary vectors are not here";
+    GTEST_SKIP() << "STEELYARD_TEST_DATA is not set: the shared vocabulary vectors are not here";
   std::filesystem::path path = std::filesystem::path(root) / "vocab" / ("ggml-vocab-" + name + ".gguf");
   Tokenizer tokenizer = open_tokenizer(path);
   std::string all = read_text(path.string() + ".inp");
@@ -430,4 +430,4 @@ TEST(Vocabulary, NoneEncodesNothing) {
 }
 
 }  // namespace
-}  // namespace strata
+}  // namespace steelyard

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-namespace strata {
+namespace steelyard {
 
 namespace {
 
@@ -76,4 +76,4 @@ size_t valid_prefix(std::string_view text) {
   return at;
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace strata {
+namespace steelyard {
 
 struct Utf8Char {
   uint32_t code;    // U+FFFD when invalid
@@ -20,4 +20,4 @@ void append_utf8(std::string& out, uint32_t code);
 // Bytes of the longest prefix that is valid UTF-8.
 size_t valid_prefix(std::string_view text);
 
-}  // namespace strata
+}  // namespace steelyard

@@ -9,7 +9,7 @@
 #include "text/pretokenizer.h"
 #include "text/stream.h"
 
-namespace strata {
+namespace steelyard {
 
 namespace {
 
@@ -240,4 +240,4 @@ bool Vocabulary::is_end(TokenId id) const {
   return std::binary_search(end_tokens_.begin(), end_tokens_.end(), id);
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-namespace strata {
+namespace steelyard {
 
 class GgufMetadata;
 
@@ -116,4 +116,4 @@ class Vocabulary {
   bool strip_after_special_ = false;
 };
 
-}  // namespace strata
+}  // namespace steelyard

@@ -5,7 +5,7 @@
 #include "gguf/gguf.h"
 #include "text/vocabulary.h"
 
-namespace strata {
+namespace steelyard {
 
 namespace {
 
@@ -59,4 +59,4 @@ Vocabulary Vocabulary::from_metadata(const GgufMetadata& metadata) {
   return Vocabulary(parts);
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -17,7 +17,7 @@
 #include "device/cpu/executable.h"
 #include "device/cpu/probe.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using namespace cpu;
@@ -220,4 +220,4 @@ std::unique_ptr<Device> make_cpu_device(const CpuOptions& options) {
   return std::make_unique<CpuDevice>(options);
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -8,7 +8,7 @@
 #include "device/cpu/sampler.h"
 #include "quant/quant.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 namespace {
 
 constexpr std::uint32_t kRowTile = 32;  // prefill rows that share the keys they read
@@ -520,4 +520,4 @@ void CpuExecutable::copy_pages(std::uint32_t group, std::span<const std::int32_t
 void CpuExecutable::set_tracing(bool on) { tracing_ = on; }
 void CpuExecutable::set_probe(Probe probe) { probe_ = std::move(probe); }
 
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

@@ -11,7 +11,7 @@
 #include "device/cpu/workspace.h"
 #include "device/device.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 
 class CpuExecutable final : public Executable {
  public:
@@ -77,4 +77,4 @@ class CpuExecutable final : public Executable {
   std::vector<float> probe_row_;
 };
 
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

@@ -1,7 +1,7 @@
 #include "device/cpu/format_choice.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 
 ActFormat preferred_format(WeightRole, DType) { return ActFormat::q8; }
 
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

@@ -5,8 +5,8 @@
 #include "device/cpu/kernels.h"
 #include "program/program.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 
 ActFormat preferred_format(WeightRole role, DType type);
 
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

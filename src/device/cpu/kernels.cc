@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 
 extern const Kernels kPortableKernels;
 #if defined(__x86_64__)
@@ -70,18 +70,18 @@ Isa choose_isa() {
   for (const Isa isa : kIsas) {
     if (isa_available(isa)) best = isa;
   }
-  const char* wish = std::getenv("STRATA_CPU_ISA");
+  const char* wish = std::getenv("STEELYARD_CPU_ISA");
   if (wish == nullptr || *wish == '\0') return best;
   for (const Isa isa : kIsas) {
     if (std::string_view(wish) != isa_name(isa)) continue;
     if (!isa_available(isa)) {
-      throw_error(ErrorKind::bad_input, "STRATA_CPU_ISA={} but this CPU lacks it; the best it has is {}",
+      throw_error(ErrorKind::bad_input, "STEELYARD_CPU_ISA={} but this CPU lacks it; the best it has is {}",
                   wish, isa_name(best));
     }
     return isa;
   }
   throw_error(ErrorKind::bad_input,
-              "STRATA_CPU_ISA={} is unknown; use portable, avx2, avx512, avx512vnni or avx512bf16", wish);
+              "STEELYARD_CPU_ISA={} is unknown; use portable, avx2, avx512, avx512vnni or avx512bf16", wish);
 }
 
 const Kernels& kernels(Isa isa) {
@@ -143,4 +143,4 @@ void rope_angles(std::int32_t position, const double* inv_freq, std::uint32_t ha
   }
 }
 
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

@@ -14,13 +14,13 @@
 #include "base/dtype.h"
 #include "device/cpu/pack.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 
 enum class Isa : std::uint8_t { portable, avx2, avx512, avx512vnni, avx512bf16 };
 const char* isa_name(Isa isa);
 bool isa_available(Isa isa);
-// The best this CPU can run, or what the environment's STRATA_CPU_ISA names. Throws Error(bad_input) for an
-// unknown name or an instruction set the CPU lacks.
+// The best this CPU can run, or what the environment's STEELYARD_CPU_ISA names. Throws Error(bad_input) for
+// an unknown name or an instruction set the CPU lacks.
 Isa choose_isa();
 
 // ---- Activations: the right-hand side of a product
@@ -225,4 +225,4 @@ void rope_angles(std::int32_t position, const double* inv_freq, std::uint32_t ha
 void rope_inv_freq(std::uint32_t n_rot, double base, double freq_scale, const float* factors,
                    double* inv_freq);
 
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

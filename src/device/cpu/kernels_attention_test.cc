@@ -10,7 +10,7 @@
 
 #include "device/cpu/kernels.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 namespace {
 
 struct Case {
@@ -191,4 +191,4 @@ TEST(Attention, ChunkingAndCompanyDontChangeARowsBits) {
 }
 
 }  // namespace
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

@@ -5,11 +5,11 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 
-#define STRATA_SIMD "device/cpu/kernels_simd_avx512.h"
+#define STEELYARD_SIMD "device/cpu/kernels_simd_avx512.h"
 #include "device/cpu/kernels_impl.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 extern const Kernels kAvx512Kernels;
 const Kernels kAvx512Kernels = kernel_table(Isa::avx512);
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu
 #endif

@@ -1,13 +1,13 @@
 // Everything of one instruction set's table, compiled with its flags. The including file names the vectors
-// (kernels_simd_*.h) in STRATA_SIMD, includes <immintrin.h> if they need it, and exports kernel_table.
+// (kernels_simd_*.h) in STEELYARD_SIMD, includes <immintrin.h> if they need it, and exports kernel_table.
 // All code is internal to the file.
 #include "base/dtype.h"
 #include "device/cpu/kernels.h"
 #include "quant/quant.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 namespace {
-#include STRATA_SIMD
+#include STEELYARD_SIMD
 // (in this order)
 #include "device/cpu/kernels_impl_math.h"
 // (clang-format keeps the groups apart)
@@ -48,4 +48,4 @@ constexpr Kernels kernel_table(Isa isa) {
   return k;
 }
 }  // namespace
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

@@ -12,7 +12,7 @@ struct KvHead {                              // where things are in one head of 
   std::uint32_t dim_k, dim_v, pad_k, pad_v;  // padded: V to 16; Q8_0 both to 32
   std::uint64_t v, k_scales, v_scales, bytes;
 };
-STRATA_INLINE KvHead kv_head(const KvLayout& l) {
+STEELYARD_INLINE KvHead kv_head(const KvLayout& l) {
   KvHead h;
   const std::uint32_t unit = l.type == DType::Q8_0 ? 32 : 16;
   const std::uint32_t size = l.type == DType::F32 ? 4 : l.type == DType::F16 ? 2 : 1;
@@ -26,8 +26,8 @@ STRATA_INLINE KvHead kv_head(const KvLayout& l) {
   h.bytes = kv_head_bytes(l);
   return h;
 }
-STRATA_INLINE std::uint8_t* page_at(const KvPages& pages, std::uint32_t page, std::uint32_t head,
-                                    std::uint64_t head_bytes) {
+STEELYARD_INLINE std::uint8_t* page_at(const KvPages& pages, std::uint32_t page, std::uint32_t head,
+                                       std::uint64_t head_bytes) {
   return reinterpret_cast<std::uint8_t*>(pages.base) +
          static_cast<std::uint64_t>(pages.table[page]) * pages.page_stride + head * head_bytes;
 }
@@ -38,7 +38,7 @@ struct Count {
 };
 
 template <DType T>
-STRATA_INLINE VF kv_load(const std::uint8_t* p, std::uint64_t index) {
+STEELYARD_INLINE VF kv_load(const std::uint8_t* p, std::uint64_t index) {
   if constexpr (T == DType::F32) return vf_load(reinterpret_cast<const float*>(p) + index);
   if constexpr (T == DType::F16) return vf_load_f16(p + 2 * index);
   return vf_load_i8(p + index);
@@ -46,8 +46,8 @@ STRATA_INLINE VF kv_load(const std::uint8_t* p, std::uint64_t index) {
 
 // s[N][32] = scores of N queries against a page's tokens, before scale.
 template <DType T, int N>
-STRATA_INLINE void page_scores(const KvHead& h, const std::uint8_t* page, const float* const* q,
-                               float (*s)[32]) {
+STEELYARD_INLINE void page_scores(const KvHead& h, const std::uint8_t* page, const float* const* q,
+                                  float (*s)[32]) {
   VF a[N], b[N];
   for (int i = 0; i < N; ++i) a[i] = b[i] = vf_zero();
   if constexpr (T == DType::Q8_0) {
@@ -88,7 +88,7 @@ STRATA_INLINE void page_scores(const KvHead& h, const std::uint8_t* page, const 
 
 // Scale, soft-cap, mask to tokens [lo, hi), and one online softmax step: s becomes probabilities, state[0]
 // the running maximum, state[1] the running sum. Returns the factor for what was summed before.
-STRATA_INLINE float softmax_step(const AttentionArgs& args, float* s, int lo, int hi, float* state) {
+STEELYARD_INLINE float softmax_step(const AttentionArgs& args, float* s, int lo, int hi, float* state) {
   const VF none = vf_set(kMinusInfinity), scale = vf_set(args.scale);
   VF a = vf_mul(vf_load(s), scale), b = vf_mul(vf_load(s + 16), scale);
   if (args.softcap > 0.0f) {
@@ -118,8 +118,8 @@ STRATA_INLINE float softmax_step(const AttentionArgs& args, float* s, int lo, in
 
 // sum[i][0..dim_v) = sum * factor + sum over tokens t < n of p[i][t] V[t]. N queries.
 template <DType T, int N>
-STRATA_INLINE void page_values(const KvHead& h, const std::uint8_t* page, const float (*p)[32],
-                               const float* factor, std::uint32_t n, float* const* sum) {
+STEELYARD_INLINE void page_values(const KvHead& h, const std::uint8_t* page, const float (*p)[32],
+                                  const float* factor, std::uint32_t n, float* const* sum) {
   constexpr int kV = 4;  // vectors of dimensions at once
   const std::uint8_t* v = page + h.v;
   for (std::uint32_t d = 0; d < h.pad_v; d += 16 * kV) {
@@ -155,7 +155,7 @@ STRATA_INLINE void page_values(const KvHead& h, const std::uint8_t* page, const 
 
 // Asks for `bytes` from `p` on, some hundred cycles before they are read: pages lie apart, so that the
 // processor's own prefetching starts anew on each.
-STRATA_INLINE void prefetch_range(const std::uint8_t* p, std::uint64_t bytes) {
+STEELYARD_INLINE void prefetch_range(const std::uint8_t* p, std::uint64_t bytes) {
   for (std::uint64_t i = 0; i < bytes; i += 64) prefetch(p + i);
 }
 
@@ -204,8 +204,8 @@ static void chunk_queries(const AttentionArgs& args, const KvHead& h, std::uint3
 }
 
 template <DType T>
-STRATA_INLINE void chunk_typed(const AttentionArgs& args, const KvHead& h, std::uint32_t head,
-                               std::uint32_t chunk, const Query* queries, std::uint32_t n) {
+STEELYARD_INLINE void chunk_typed(const AttentionArgs& args, const KvHead& h, std::uint32_t head,
+                                  std::uint32_t chunk, const Query* queries, std::uint32_t n) {
   // Many queries find the keys in the cache but for the first block of them; a large page is read long enough
   // for the processor's own prefetching.
   const bool few = n <= 8 && h.bytes <= 16384;
@@ -223,7 +223,7 @@ static void attention_chunk_queries(const AttentionArgs& args, const KvHead& h, 
   chunk_typed<DType::F32>(args, h, head, chunk, queries, n);
 }
 
-STRATA_INLINE float exp1(float x) {
+STEELYARD_INLINE float exp1(float x) {
   float t[16];
   vf_store(t, vf_exp(vf_set(x)));
   return t[0];
@@ -284,10 +284,10 @@ static void attention_merge_kernel(const float* partials, std::uint64_t stride, 
 }
 
 // A tile of queries: n consecutive (row, head) pairs, row-major over the group's heads.
-STRATA_INLINE void attention_tile(const AttentionArgs& args, const KvHead& h, std::uint32_t head,
-                                  std::uint32_t group, std::uint32_t pair, std::uint32_t n,
-                                  std::int32_t first_position, float* out, std::uint64_t out_stride,
-                                  float* scratch) {
+STEELYARD_INLINE void attention_tile(const AttentionArgs& args, const KvHead& h, std::uint32_t head,
+                                     std::uint32_t group, std::uint32_t pair, std::uint32_t n,
+                                     std::int32_t first_position, float* out, std::uint64_t out_stride,
+                                     float* scratch) {
   const std::uint32_t stride = partial_floats(h.dim_v);
   Query queries[kQueryTile];
   for (std::uint32_t i = 0; i < n; ++i) {
@@ -325,14 +325,14 @@ static void attention_kernel(const AttentionArgs& args, std::uint32_t head, std:
 
 // ---- Appending
 // ----------------------------------------------------------------------------------------------
-STRATA_INLINE void put_half(std::uint8_t* p, float x) {
+STEELYARD_INLINE void put_half(std::uint8_t* p, float x) {
   std::uint8_t t[32];
   vf_store_f16(t, vf_set(x));
   __builtin_memcpy(p, t, 2);
 }
 
 // 32 values -> i8 with one f16 scale.
-STRATA_INLINE void quantize_kv(const float* x, std::uint32_t n, std::uint8_t* q, std::uint8_t* scale) {
+STEELYARD_INLINE void quantize_kv(const float* x, std::uint32_t n, std::uint8_t* q, std::uint8_t* scale) {
   const VF a = n >= 16 ? vf_load(x) : load_part(x, n);
   const VF b = n >= 32 ? vf_load(x + 16) : n > 16 ? load_part(x + 16, n - 16) : vf_zero();
   const float top = vf_hmax(vf_max(vf_abs(a), vf_abs(b)));

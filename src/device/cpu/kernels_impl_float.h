@@ -5,8 +5,8 @@
 constexpr std::uint32_t kFloatCols = 256;
 
 template <class W>
-STRATA_INLINE void float_tile_packed(const std::uint8_t* group, std::uint32_t col, std::uint32_t n,
-                                     float* out) {
+STEELYARD_INLINE void float_tile_packed(const std::uint8_t* group, std::uint32_t col, std::uint32_t n,
+                                        float* out) {
   const std::uint8_t* p = group + std::uint64_t{col / (32u * W::kBlocks)} * W::kRecord;
   constexpr int offset = W::kShift < 0 ? 0 : 1 << (W::kShift < 0 ? 0 : W::kShift);
   for (std::uint32_t done = 0; done < n; p += W::kRecord) {
@@ -84,7 +84,7 @@ static void float_tile(const PackedMatrix& w, std::uint32_t row, std::uint32_t c
 
 // Even and odd columns have an accumulator each (acc[r][0..15], [16..31]); x: records of f32 rows.
 template <int R>
-STRATA_INLINE void float_block(const float* w, const std::uint8_t* x, std::uint32_t n, float* acc) {
+STEELYARD_INLINE void float_block(const float* w, const std::uint8_t* x, std::uint32_t n, float* acc) {
   VF even[R], odd[R];
   for (int r = 0; r < R; ++r) {
     even[r] = vf_load(acc + 32 * r);

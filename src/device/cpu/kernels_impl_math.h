@@ -3,7 +3,7 @@
 
 // e^x, relative error about 1e-7; 0 below -87.3, which includes -infinity. Range reduction by ln 2 and the
 // degree-6 polynomial of the Cephes library (S. Moshier).
-STRATA_INLINE VF vf_exp(VF x) {
+STEELYARD_INLINE VF vf_exp(VF x) {
   const VF c = vf_min(vf_max(x, vf_set(-88.0f)), vf_set(88.3f));
   const VI n = vf_round(vf_mul(c, vf_set(1.44269504088896341f)));
   const VF nf = vi_to_float(n);
@@ -19,22 +19,22 @@ STRATA_INLINE VF vf_exp(VF x) {
   return vf_less_select(x, vf_set(-87.3f), vf_zero(), vf_mul(p, power));
 }
 
-STRATA_INLINE VF vf_sigmoid(VF x) {
+STEELYARD_INLINE VF vf_sigmoid(VF x) {
   const VF one = vf_set(1.0f);
   return vf_div(one, vf_add(one, vf_exp(vf_sub(vf_zero(), x))));
 }
 
-STRATA_INLINE VF vf_silu(VF x) { return vf_mul(x, vf_sigmoid(x)); }
+STEELYARD_INLINE VF vf_silu(VF x) { return vf_mul(x, vf_sigmoid(x)); }
 
 // x/2 (1 + tanh(u)) = x sigmoid(2u) with u = sqrt(2/pi) (x + 0.044715 x^3).
-STRATA_INLINE VF vf_gelu_tanh(VF x) {
+STEELYARD_INLINE VF vf_gelu_tanh(VF x) {
   const VF u =
       vf_mul(x, vf_fma(vf_mul(x, x), vf_set(2.0f * 0.7978845608f * 0.044715f), vf_set(2.0f * 0.7978845608f)));
   return vf_mul(x, vf_sigmoid(u));
 }
 
 // 1 - 2 / (e^2x + 1); a Taylor polynomial near zero, where that would cancel.
-STRATA_INLINE VF vf_tanh(VF x) {
+STEELYARD_INLINE VF vf_tanh(VF x) {
   const VF one = vf_set(1.0f), s = vf_mul(x, x);
   VF p = vf_fma(s, vf_set(-0.00886323553f), vf_set(0.0218694885f));
   p = vf_fma(p, s, vf_set(-0.0539682540f));
@@ -45,19 +45,19 @@ STRATA_INLINE VF vf_tanh(VF x) {
   return vf_less_select(vf_abs(x), vf_set(0.3f), small, big);
 }
 
-STRATA_INLINE VF load_part(const float* p, std::uint32_t n) {  // n < 16 values, then zeros
+STEELYARD_INLINE VF load_part(const float* p, std::uint32_t n) {  // n < 16 values, then zeros
   float t[16] = {};
   for (std::uint32_t i = 0; i < n; ++i) t[i] = p[i];
   return vf_load(t);
 }
-STRATA_INLINE void store_part(float* p, std::uint32_t n, VF a) {
+STEELYARD_INLINE void store_part(float* p, std::uint32_t n, VF a) {
   float t[16];
   vf_store(t, a);
   for (std::uint32_t i = 0; i < n; ++i) p[i] = t[i];
 }
 // f(16 lanes) -> 16 lanes over an array, with a padded tail.
 template <typename F>
-STRATA_INLINE void transform(const float* x, std::uint32_t n, float* y, const F& f) {
+STEELYARD_INLINE void transform(const float* x, std::uint32_t n, float* y, const F& f) {
   std::uint32_t i = 0;
   for (; i + 16 <= n; i += 16) vf_store(y + i, f(vf_load(x + i)));
   if (i < n) store_part(y + i, n - i, f(load_part(x + i, n - i)));
@@ -102,7 +102,7 @@ static std::uint32_t argmax_kernel(const float* x, std::uint32_t n) {
   return 0;
 }
 
-STRATA_INLINE float rms_factor(const float* x, float eps, std::uint32_t cols) {
+STEELYARD_INLINE float rms_factor(const float* x, float eps, std::uint32_t cols) {
   VF s0 = vf_zero(), s1 = vf_zero();
   std::uint32_t i = 0;
   for (; i + 32 <= cols; i += 32) {
@@ -132,7 +132,7 @@ static void rms_norm_kernel(const float* x, const float* weight, float eps, std:
 
 // ---- Records of 32 activations (kernels.h)
 // ------------------------------------------------------------------
-STRATA_INLINE std::uint8_t* record_at(const ActView& v, std::uint32_t row, std::uint32_t block) {
+STEELYARD_INLINE std::uint8_t* record_at(const ActView& v, std::uint32_t row, std::uint32_t block) {
   const std::uint64_t rec = record_bytes(v.format);
   return reinterpret_cast<std::uint8_t*>(v.data) + row / kActTile * act_tile_bytes(v.format, v.cols) +
          (std::uint64_t{block} * kActTile + row % kActTile) * rec;
@@ -141,7 +141,7 @@ STRATA_INLINE std::uint8_t* record_at(const ActView& v, std::uint32_t row, std::
 // Blocks whose range is below this become their middle: the inverse scale would overflow.
 constexpr float kTiny = 1e-34f;
 
-STRATA_INLINE void encode_q8(VF a, VF b, std::uint8_t* rec) {
+STEELYARD_INLINE void encode_q8(VF a, VF b, std::uint8_t* rec) {
   const VF zero = vf_zero();
   const float top = vf_hmax(vf_max(a, b)), bottom = -vf_hmax(vf_max(vf_sub(zero, a), vf_sub(zero, b)));
   const float range = top - bottom, middle = 0.5f * top + 0.5f * bottom;
@@ -162,7 +162,7 @@ STRATA_INLINE void encode_q8(VF a, VF b, std::uint8_t* rec) {
   __builtin_memcpy(rec + 32, &t, sizeof(t));
 }
 
-STRATA_INLINE void encode_record(ActFormat format, VF a, VF b, std::uint8_t* rec) {
+STEELYARD_INLINE void encode_record(ActFormat format, VF a, VF b, std::uint8_t* rec) {
   if (format == ActFormat::q8) return encode_q8(a, b, rec);
   vf_store(reinterpret_cast<float*>(rec), a);
   vf_store(reinterpret_cast<float*>(rec) + 16, b);
@@ -170,8 +170,8 @@ STRATA_INLINE void encode_record(ActFormat format, VF a, VF b, std::uint8_t* rec
 
 // values(i, n): the 16 values from column i on, of which n exist.
 template <typename F>
-STRATA_INLINE void encode_columns(const ActView& dst, std::uint32_t row, std::uint32_t col_begin,
-                                  std::uint32_t cols, const F& values) {
+STEELYARD_INLINE void encode_columns(const ActView& dst, std::uint32_t row, std::uint32_t col_begin,
+                                     std::uint32_t cols, const F& values) {
   for (std::uint32_t c = 0; c < cols; c += kActBlock) {
     const std::uint32_t left = cols - c;
     const VF a = values(c, left < 16 ? left : 16);

@@ -25,7 +25,7 @@ template <class W>
 constexpr bool kOffset = W::kShift >= 0 && !(kSignedWeights && W::kFull);
 
 template <class W>
-STRATA_INLINE Block block_of(const Scales& s, int b, const VI w[8]) {
+STEELYARD_INLINE Block block_of(const Scales& s, int b, const VI w[8]) {
   Block k;
   k.scale[0] = vf_load(s.scale[b * W::kHalves]);
   k.scale[1] = vf_load(s.scale[b * W::kHalves + W::kHalves - 1]);
@@ -44,7 +44,7 @@ STRATA_INLINE Block block_of(const Scales& s, int b, const VI w[8]) {
 // acc[g][r] += the products of one block of G groups and N rows: as many chains of dot products overlap, and
 // G of them share what is read of a row.
 template <class W, int G, int N>
-STRATA_INLINE void block_rows(const VI (*w)[8], const Block* k, const std::uint8_t* x, VF (*acc)[N]) {
+STEELYARD_INLINE void block_rows(const VI (*w)[8], const Block* k, const std::uint8_t* x, VF (*acc)[N]) {
   constexpr std::uint32_t rec = record_bytes(ActFormat::q8);
   constexpr bool split = kSplit<W>;
   constexpr int shift = kOffset<W> ? W::kShift : 0;
@@ -183,7 +183,7 @@ struct GroupPlan {
 };
 
 template <class W>
-STRATA_INLINE GroupPlan plan_for(std::uint32_t cols) {
+STEELYARD_INLINE GroupPlan plan_for(std::uint32_t cols) {
   GroupPlan plan;
   plan.fn = group_rows<W>;
   if constexpr (kTileRows >= 16) plan.pair = pair_kernel<W>;
@@ -217,10 +217,10 @@ static GroupPlan plan_group(const PackedMatrix& w) {
 
 // ---- Whole products
 // -----------------------------------------------------------------------------------------
-STRATA_INLINE std::uint32_t min_u(std::uint32_t a, std::uint32_t b) { return a < b ? a : b; }
+STEELYARD_INLINE std::uint32_t min_u(std::uint32_t a, std::uint32_t b) { return a < b ? a : b; }
 
 // Writes 16 (or fewer, at the edge) outputs of row r with the epilogue.
-STRATA_INLINE void finish(const MatmulArgs& a, std::uint32_t row, std::uint32_t out, const float* value) {
+STEELYARD_INLINE void finish(const MatmulArgs& a, std::uint32_t row, std::uint32_t out, const float* value) {
   const std::uint32_t n = min_u(16, a.w.rows - out);
   float* y = a.y + row * a.y_stride + out;
   const float* res = a.residual != nullptr ? a.residual + row * a.residual_stride + out : nullptr;
@@ -241,7 +241,7 @@ STRATA_INLINE void finish(const MatmulArgs& a, std::uint32_t row, std::uint32_t 
 
 // Rows of activations that stay in the second-level cache while all weights of the range pass by.
 constexpr std::uint64_t kChunkBytes = 384 * 1024;
-STRATA_INLINE std::uint32_t chunk_tiles(std::uint64_t tile_bytes) {
+STEELYARD_INLINE std::uint32_t chunk_tiles(std::uint64_t tile_bytes) {
   const std::uint64_t n = kChunkBytes / (tile_bytes + 1);
   return n < 1 ? 1 : static_cast<std::uint32_t>(n);
 }
@@ -260,8 +260,9 @@ static void matmul_float(const MatmulArgs& a) {
 }
 
 // Groups [first, first + count), count 1 or 2, times n <= 16 rows: out[count][16][16].
-STRATA_INLINE void multiply_groups(const GroupPlan& plan, const std::uint8_t* w, std::uint32_t first,
-                                   std::uint32_t count, const std::uint8_t* x, std::uint32_t n, float* out) {
+STEELYARD_INLINE void multiply_groups(const GroupPlan& plan, const std::uint8_t* w, std::uint32_t first,
+                                      std::uint32_t count, const std::uint8_t* x, std::uint32_t n,
+                                      float* out) {
   w += first * plan.group_bytes;
   if (count == 2 && n == 16 && plan.pair != nullptr)
     return plan.pair(w, plan.group_bytes, x, plan.records, out);
@@ -292,8 +293,8 @@ static void matmul_kernel(const MatmulArgs& a) {
 }
 
 // Gate and up values of 32 outputs -> one record of the next product's activations.
-STRATA_INLINE void finish_gate_up(const GateUpArgs& a, std::uint32_t row, std::uint32_t o, const float* g0,
-                                  const float* g1, const float* u0, const float* u1) {
+STEELYARD_INLINE void finish_gate_up(const GateUpArgs& a, std::uint32_t row, std::uint32_t o, const float* g0,
+                                     const float* g1, const float* u0, const float* u1) {
   VF x0 = vf_load(g0), x1 = vf_load(g1);
   x0 = vf_mul(a.act == Gate::silu ? vf_silu(x0) : vf_gelu_tanh(x0), vf_load(u0));
   x1 = vf_mul(a.act == Gate::silu ? vf_silu(x1) : vf_gelu_tanh(x1), vf_load(u1));

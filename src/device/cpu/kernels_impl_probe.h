@@ -14,12 +14,12 @@ static std::uint64_t read_all_kernel(const std::byte* data, std::uint64_t bytes)
   return static_cast<std::uint32_t>(vi_sum(vi_and(s[0], vi_set(0xFFFFFF))));  // masked: no lanes overflow
 }
 
-STRATA_INLINE VI add(VI a, VI b) { return vi_add(a, b); }
-STRATA_INLINE VF add(VF a, VF b) { return vf_add(a, b); }
+STEELYARD_INLINE VI add(VI a, VI b) { return vi_add(a, b); }
+STEELYARD_INLINE VF add(VF a, VF b) { return vf_add(a, b); }
 
 // Twelve independent accumulators, named one by one: the compiler keeps an array of them in memory.
 template <typename V, typename F>
-STRATA_INLINE V spin(std::uint64_t iterations, V x, F step) {
+STEELYARD_INLINE V spin(std::uint64_t iterations, V x, F step) {
   V a = x, b = step(a), c = step(b), d = step(c), e = step(d), f = step(e);  // all different
   V g = step(f), h = step(g), i = step(h), j = step(i), k = step(j), l = step(k);
   for (std::uint64_t n = 0; n < iterations; ++n) {

@@ -8,7 +8,7 @@ struct Scales {  // of one record, [block][half] where there are several
   float minimum[8][16];
 };
 
-STRATA_INLINE void nibble_tiles(const std::uint8_t* p, VI w[8]) {
+STEELYARD_INLINE void nibble_tiles(const std::uint8_t* p, VI w[8]) {
   const VI low = vi_set(0x0f0f0f0f);
   for (int t = 0; t < 4; ++t) {
     const VI q = vi_load(p + 64 * t);
@@ -16,7 +16,7 @@ STRATA_INLINE void nibble_tiles(const std::uint8_t* p, VI w[8]) {
     w[t + 4] = vi_and(vi_shr<4>(q), low);
   }
 }
-STRATA_INLINE void add_high_bits(const std::uint8_t* p, VI w[8]) {
+STEELYARD_INLINE void add_high_bits(const std::uint8_t* p, VI w[8]) {
   const VI h = vi_load(p), bit = vi_set(0x10101010);
   w[0] = vi_or_and(w[0], vi_shl<4>(h), bit);
   w[1] = vi_or_and(w[1], vi_shl<3>(h), bit);
@@ -27,7 +27,7 @@ STRATA_INLINE void add_high_bits(const std::uint8_t* p, VI w[8]) {
   w[6] = vi_or_and(w[6], vi_shr<2>(h), bit);
   w[7] = vi_or_and(w[7], vi_shr<3>(h), bit);
 }
-STRATA_INLINE void add_high_pairs(const std::uint8_t* p, VI w[8]) {
+STEELYARD_INLINE void add_high_pairs(const std::uint8_t* p, VI w[8]) {
   const VI bits = vi_set(0x30303030);
   for (int t = 0; t < 2; ++t) {
     const VI h = vi_load(p + 64 * t);
@@ -45,11 +45,11 @@ struct Block32 {
   static constexpr bool kMin = HasMin, kFull = false;
   static constexpr std::uint32_t kHead = HasMin ? 64 : 32;
   static constexpr std::uint32_t kRecord = kHead + (HasHigh ? 64 : 0) + 256;
-  STRATA_INLINE void scales(const std::uint8_t* p, Scales& s) {
+  STEELYARD_INLINE void scales(const std::uint8_t* p, Scales& s) {
     vf_store(s.scale[0], vf_load_f16(p));
     if constexpr (HasMin) vf_store(s.minimum[0], vf_load_f16(p + 32));
   }
-  STRATA_INLINE void tiles(const std::uint8_t* p, int, VI w[8]) {
+  STEELYARD_INLINE void tiles(const std::uint8_t* p, int, VI w[8]) {
     nibble_tiles(p + kRecord - 256, w);
     if constexpr (HasHigh) add_high_bits(p + kHead, w);
   }
@@ -63,8 +63,8 @@ struct PackedQ8_0 {
   static constexpr int kBlocks = 1, kHalves = 1, kShift = 7;
   static constexpr bool kMin = false, kFull = true;
   static constexpr std::uint32_t kRecord = 32 + 512;
-  STRATA_INLINE void scales(const std::uint8_t* p, Scales& s) { vf_store(s.scale[0], vf_load_f16(p)); }
-  STRATA_INLINE void tiles(const std::uint8_t* p, int, VI w[8]) {
+  STEELYARD_INLINE void scales(const std::uint8_t* p, Scales& s) { vf_store(s.scale[0], vf_load_f16(p)); }
+  STEELYARD_INLINE void tiles(const std::uint8_t* p, int, VI w[8]) {
     for (int t = 0; t < 8; ++t) w[t] = vi_load(p + 32 + 64 * t);
   }
 };
@@ -75,7 +75,7 @@ struct SuperK {
   static constexpr bool kMin = true, kFull = false;
   static constexpr std::uint32_t kBlock = 256 + (HasHigh ? 64 : 0);
   static constexpr std::uint32_t kRecord = 64 + 192 + 8 * kBlock;
-  STRATA_INLINE void scales(const std::uint8_t* p, Scales& s) {
+  STEELYARD_INLINE void scales(const std::uint8_t* p, Scales& s) {
     const VF d = vf_load_f16(p), dmin = vf_sub(vf_zero(), vf_load_f16(p + 32));
     const VI v0 = vi_load(p + 64), v1 = vi_load(p + 128), v2 = vi_load(p + 192);
     const VI m =
@@ -89,7 +89,7 @@ struct SuperK {
       vf_store(s.minimum[k + 4], vf_mul(dmin, vi_to_float(vi_and(vi_shr_n(m, 8 * k), six))));
     }
   }
-  STRATA_INLINE void tiles(const std::uint8_t* p, int b, VI w[8]) {
+  STEELYARD_INLINE void tiles(const std::uint8_t* p, int b, VI w[8]) {
     const std::uint8_t* q = p + 256 + static_cast<std::uint32_t>(b) * kBlock;
     nibble_tiles(q + kBlock - 256, w);
     if constexpr (HasHigh) add_high_bits(q, w);
@@ -102,7 +102,7 @@ struct PackedQ6_K {
   static constexpr int kBlocks = 8, kHalves = 2, kShift = 5;
   static constexpr bool kMin = false, kFull = false;
   static constexpr std::uint32_t kRecord = 32 + 256 + 8 * 384;
-  STRATA_INLINE void scales(const std::uint8_t* p, Scales& s) {
+  STEELYARD_INLINE void scales(const std::uint8_t* p, Scales& s) {
     const VF d = vf_load_f16(p);
     for (int j = 0; j < 4; ++j) {
       const VI v = vi_load(p + 32 + 64 * j);
@@ -112,14 +112,14 @@ struct PackedQ6_K {
       vf_store(s.scale[4 * j + 3], vf_mul(d, vi_to_float(vi_sar<24>(v))));
     }
   }
-  STRATA_INLINE void tiles(const std::uint8_t* p, int b, VI w[8]) {
+  STEELYARD_INLINE void tiles(const std::uint8_t* p, int b, VI w[8]) {
     const std::uint8_t* q = p + 288 + static_cast<std::uint32_t>(b) * 384;
     nibble_tiles(q + 128, w);
     add_high_pairs(q, w);
   }
 };
 
-STRATA_INLINE VF bcast_f(const std::uint8_t* p) {
+STEELYARD_INLINE VF bcast_f(const std::uint8_t* p) {
   float x;
   __builtin_memcpy(&x, p, 4);
   return vf_set(x);

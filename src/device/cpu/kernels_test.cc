@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "quant/quant.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 namespace {
 
 struct AlignedFree {
@@ -315,13 +315,13 @@ TEST(Rope, BothLayouts) {
 }
 
 TEST(Isa, UnknownOrMissingNamesAreErrors) {
-  setenv("STRATA_CPU_ISA", "sse9", 1);
+  setenv("STEELYARD_CPU_ISA", "sse9", 1);
   EXPECT_THROW(choose_isa(), Error);
-  setenv("STRATA_CPU_ISA", "portable", 1);
+  setenv("STEELYARD_CPU_ISA", "portable", 1);
   EXPECT_EQ(choose_isa(), Isa::portable);
-  unsetenv("STRATA_CPU_ISA");
+  unsetenv("STEELYARD_CPU_ISA");
   EXPECT_TRUE(isa_available(choose_isa()));
 }
 
 }  // namespace
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

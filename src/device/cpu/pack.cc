@@ -6,7 +6,7 @@
 #include "quant/half.h"
 #include "quant/quant.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 namespace {
 
 using Bytes = const std::uint8_t*;
@@ -321,4 +321,4 @@ void dequantize_row(const PackedMatrix& m, std::uint32_t row, float* out) {
   }
 }
 
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

@@ -26,7 +26,7 @@
 
 #include "base/dtype.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 
 inline constexpr std::uint32_t kRowGroup = 16;
 
@@ -53,4 +53,4 @@ void pack(DType type, const std::byte* raw, std::uint64_t rows, std::uint64_t co
 // out[cols]: bit-equal to quant/'s dequantize of that row.
 void dequantize_row(const PackedMatrix& matrix, std::uint32_t row, float* out);
 
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

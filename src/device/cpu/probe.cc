@@ -11,7 +11,7 @@
 
 #include "base/thread_pool.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 namespace {
 
 double now() {
@@ -101,4 +101,4 @@ double measure_multiply_rate(Isa isa, DType type, unsigned threads) {
   return 2.0 * rows * cols * n / seconds;
 }
 
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

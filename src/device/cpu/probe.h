@@ -5,7 +5,7 @@
 #include "base/dtype.h"
 #include "device/cpu/kernels.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 
 // Bytes read from memory (a buffer larger than the last-level cache).
 double measure_read_bandwidth(Isa isa, unsigned threads);
@@ -18,4 +18,4 @@ double measure_fma_rate(Isa isa, unsigned threads);
 // cached.
 double measure_multiply_rate(Isa isa, DType type, unsigned threads);
 
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 namespace {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
@@ -150,4 +150,4 @@ std::int32_t sample(const Kernels& kernels, const SamplingParams& p, const Sampl
   return draw(c, p.temperature, uniform(p.seed, in.position));
 }
 
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

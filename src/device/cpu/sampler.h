@@ -9,7 +9,7 @@
 #include "device/cpu/kernels.h"
 #include "device/step.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 
 struct Candidate {
   float logit;
@@ -30,4 +30,4 @@ std::int32_t sample(const Kernels& kernels, const SamplingParams& params, const 
 // A uniform number in [0, 1) from a counter (SplitMix64's finaliser over seed and position).
 double uniform(std::uint64_t seed, std::int32_t position);
 
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

@@ -7,7 +7,7 @@
 #include <map>
 #include <vector>
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 namespace {
 
 constexpr SamplingParams kPlain{.temperature = 1, .top_k = 0, .top_p = 1};
@@ -91,4 +91,4 @@ TEST(Sampler, MasksForbid) {
 }
 
 }  // namespace
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

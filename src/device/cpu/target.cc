@@ -4,7 +4,7 @@
 #include "base/error.h"
 #include "device/cpu/workspace.h"
 
-namespace strata {
+namespace steelyard {
 namespace {
 
 using namespace cpu;
@@ -45,4 +45,4 @@ const Target& cpu_target() {
   return target;
 }
 
-}  // namespace strata
+}  // namespace steelyard

@@ -4,7 +4,7 @@
 
 #include "device/cpu/format_choice.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 namespace {
 
 class Carver {
@@ -125,4 +125,4 @@ Workspace lay_out(const Program& p, const StepLimits& limits, Mode mode, std::ui
   return w;
 }
 
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

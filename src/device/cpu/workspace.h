@@ -9,7 +9,7 @@
 #include "device/target.h"
 #include "program/program.h"
 
-namespace strata::cpu {
+namespace steelyard::cpu {
 
 // A step of at most this many rows is normed and quantised by every thread for itself, which saves a barrier.
 inline constexpr std::uint32_t kPrivateRows = 4;
@@ -46,4 +46,4 @@ struct Workspace {
 
 Workspace lay_out(const Program& program, const StepLimits& limits, Mode mode, std::uint32_t threads);
 
-}  // namespace strata::cpu
+}  // namespace steelyard::cpu

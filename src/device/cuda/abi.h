@@ -1,6 +1,6 @@
-// The interface of the plug-in libstrata_cuda.so: plain data and functions, status codes, no exceptions,
+// The interface of the plug-in libsteelyard_cuda.so: plain data and functions, status codes, no exceptions,
 // nothing shared between its sides but what is passed. Both sides are built from this header; kAbiVersion and
-// the sizes that strata_cuda_api() checks refuse any other pairing.
+// the sizes that steelyard_cuda_api() checks refuse any other pairing.
 #pragma once
 
 #include <cstddef>
@@ -10,10 +10,10 @@
 #include "device/step.h"
 #include "device/target.h"
 
-namespace strata::cuda::abi {
+namespace steelyard::cuda::abi {
 
 inline constexpr std::uint32_t kAbiVersion = 3;
-inline constexpr const char* kEntryPoint = "strata_cuda_api";
+inline constexpr const char* kEntryPoint = "steelyard_cuda_api";
 
 // 0, or 1 + ErrorKind with a sentence in the message.
 using Status = std::int32_t;
@@ -152,4 +152,4 @@ struct Api {
 // The one exported function. nullptr: another version.
 using EntryPoint = const Api* (*)(std::uint32_t version);
 
-}  // namespace strata::cuda::abi
+}  // namespace steelyard::cuda::abi

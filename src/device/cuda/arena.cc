@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 namespace {
 
 double mib(std::uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
@@ -95,4 +95,4 @@ void VirtualArena::resize(std::uint64_t bytes) {
   used_ = bytes;
 }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

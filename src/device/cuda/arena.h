@@ -7,7 +7,7 @@
 
 #include "device/cuda/gpu.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 inline constexpr std::uint64_t kGranule = 2ull << 20;
 
@@ -60,4 +60,4 @@ class VirtualArena {
   std::vector<Piece> pieces_;
 };
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

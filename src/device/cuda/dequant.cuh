@@ -9,7 +9,7 @@
 #include "device/cuda/dequant_args.h"
 #include "device/cuda/fast_layout.cuh"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 __device__ inline float half_at(const std::uint8_t* p) {
   return __half2float(*reinterpret_cast<const __half*>(p));
@@ -203,4 +203,4 @@ __device__ inline void load32(const MatrixArg& w, std::uint32_t row, std::uint32
   }
 }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

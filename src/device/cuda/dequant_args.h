@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 struct MatrixArg {
   const std::uint8_t* data;
@@ -13,4 +13,4 @@ struct MatrixArg {
   std::int32_t repacked;    // in the fast kernels' layout
 };
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

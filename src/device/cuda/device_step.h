@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 inline constexpr std::uint32_t kPageTokens = 64;  // tokens of a KV page (Target::page_tokens)
 
@@ -59,4 +59,4 @@ struct KvView {
   std::uint32_t v_offset, k_scale_offset, v_scale_offset;  // bytes from the page's start
 };
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

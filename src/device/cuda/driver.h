@@ -1,6 +1,6 @@
-// The part of the CUDA driver interface that Strata calls, as a table of functions filled from libcuda.so.1
-// at run time. The few types are declared here (they are the driver's stable binary interface), so that the
-// host side builds and is tested, against a fake table, where no CUDA toolkit is installed.
+// The part of the CUDA driver interface that Steelyard calls, as a table of functions filled from
+// libcuda.so.1 at run time. The few types are declared here (they are the driver's stable binary interface),
+// so that the host side builds and is tested, against a fake table, where no CUDA toolkit is installed.
 // host_test.cc compares them with cuda.h where there is one.
 #pragma once
 
@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <string>
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 using CuResult = int;  // 0 = success
 using CuDevice = int;
@@ -86,7 +86,7 @@ struct CuLaunchConfig {
 };
 
 // name in the table, symbol, parameters
-#define STRATA_CUDA_FUNCTIONS(X)                                                                             \
+#define STEELYARD_CUDA_FUNCTIONS(X)                                                                          \
   X(init, cuInit, (unsigned))                                                                                \
   X(driver_version, cuDriverGetVersion, (int*))                                                              \
   X(error_name, cuGetErrorName, (CuResult, const char**))                                                    \
@@ -145,13 +145,13 @@ struct CuLaunchConfig {
   X(graph_launch, cuGraphLaunch, (CuGraphExec, CuStream))
 
 struct Driver {
-#define STRATA_CUDA_MEMBER(name, symbol, parameters) CuResult(*name) parameters = nullptr;
-  STRATA_CUDA_FUNCTIONS(STRATA_CUDA_MEMBER)
-#undef STRATA_CUDA_MEMBER
+#define STEELYARD_CUDA_MEMBER(name, symbol, parameters) CuResult(*name) parameters = nullptr;
+  STEELYARD_CUDA_FUNCTIONS(STEELYARD_CUDA_MEMBER)
+#undef STEELYARD_CUDA_MEMBER
 };
 
 // Opens libcuda.so.1 and fills the table. False: `why` says in one sentence what is missing. The library
 // stays open for the life of the process.
 bool load_driver(Driver& driver, std::string& why);
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

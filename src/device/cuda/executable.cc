@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 class CudaExecutable::Services final : public CompileServices {
  public:
@@ -463,4 +463,4 @@ void CudaExecutable::copy_pages(std::uint32_t group, std::span<const std::int32_
     }
 }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

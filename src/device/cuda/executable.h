@@ -12,7 +12,7 @@
 #include "device/cuda/gpu.h"
 #include "device/device.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 class CudaExecutable final : public Executable {
  public:
@@ -108,4 +108,4 @@ class CudaExecutable final : public Executable {
   ProbeByIndex probe_;
 };
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

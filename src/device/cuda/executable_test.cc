@@ -8,7 +8,7 @@
 #include "device/cuda/testing.h"
 #include "device/cuda_target.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 namespace {
 
 using ::testing::HasSubstr;
@@ -201,4 +201,4 @@ TEST_F(ExecutableTest, CopiesWholePagesOfAGroup) {
 }
 
 }  // namespace
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

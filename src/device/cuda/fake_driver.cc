@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 namespace {
 
 FakeDriver* fake = nullptr;  // the driver's interface has no context argument
@@ -353,4 +353,4 @@ std::span<const KernelImage> FakeDriver::images() {
   return image;
 }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

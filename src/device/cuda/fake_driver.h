@@ -11,7 +11,7 @@
 
 #include "device/cuda/gpu.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 class FakeDriver {
  public:
@@ -49,4 +49,4 @@ class FakeDriver {
   Driver table_;
 };
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -1,13 +1,14 @@
 // The plug-in on the fake driver, for end-to-end tests on machines without a GPU: everything works but
-// kernels, which compute nothing, so that every sample is token 0. STRATA_FAKE_MEMORY: bytes of the GPU's
-// memory. STRATA_FAKE_FAIL="CALL N RESULT": from the N-th call of that driver function on, it returns RESULT.
+// kernels, which compute nothing, so that every sample is token 0. STEELYARD_FAKE_MEMORY: bytes of the GPU's
+// memory. STEELYARD_FAKE_FAIL="CALL N RESULT": from the N-th call of that driver function on, it returns
+// RESULT.
 #include <atomic>
 #include <cstdlib>
 #include <sstream>
 
 #include "device/cuda/fake_driver.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 namespace {
 
 struct Failure {
@@ -18,9 +19,9 @@ struct Failure {
 };
 
 FakeDriver* make_fake() {
-  const char* memory = std::getenv("STRATA_FAKE_MEMORY");
+  const char* memory = std::getenv("STEELYARD_FAKE_MEMORY");
   auto* fake = new FakeDriver(memory ? std::strtoull(memory, nullptr, 10) : 8ull << 30);
-  if (const char* text = std::getenv("STRATA_FAKE_FAIL")) {
+  if (const char* text = std::getenv("STEELYARD_FAKE_FAIL")) {
     auto failure = std::make_shared<Failure>();
     std::istringstream(text) >> failure->call >> failure->after >> failure->result;
     fake->fail = [failure](const std::string& call) {
@@ -40,4 +41,4 @@ bool load_driver(Driver& driver, std::string&) {
 
 std::span<const KernelImage> embedded_kernels() { return FakeDriver::images(); }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -3,8 +3,8 @@
 // Everything is host code without CUDA headers: kernels live in .cu files that nvcc turns into fatbins
 // (extern "C"
 // __global__ functions, names unique over the plug-in, prefix "fast_"), and are started by name through
-// Launcher. `fast_*.cu` are compiled for every architecture of STRATA_CUDA_ARCHS, `fast_*_sm90a.cu` for 90a
-// only.
+// Launcher. `fast_*.cu` are compiled for every architecture of STEELYARD_CUDA_ARCHS, `fast_*_sm90a.cu` for
+// 90a only.
 //
 // Activations between ops are float32, row-major, [rows][width] at fixed addresses, whatever the mode. An op
 // that wants them quantised or in bf16 converts into scratch first (or in the producer's epilogue, when it
@@ -22,7 +22,7 @@
 #include "device/target.h"
 #include "program/program.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 using DevicePtr = std::uint64_t;
 
@@ -112,4 +112,4 @@ std::unique_ptr<FastPlan> make_fast_plan(const FastInput& input, CompileServices
 void enqueue_repack(Launcher& launcher, DType type, std::uint32_t rows, std::uint32_t cols,
                     std::uint32_t row_begin, std::uint32_t row_end, DevicePtr raw, DevicePtr matrix);
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -7,7 +7,7 @@
 #include "device/cuda/fast_format.h"
 #include "device/cuda/general_args.h"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 struct Segment {  // one repacked matrix
   const std::uint8_t* w;
@@ -189,4 +189,4 @@ constexpr std::uint32_t kStepOwnFloats(std::uint32_t d) { return 2 * d + 16; }
 inline constexpr std::uint32_t kStepParts = 16;   // blocks that share the keys of one KV head, at most
 inline constexpr std::uint32_t kStepTags = 1024;  // tags of a step, more than its ops
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast

@@ -9,7 +9,7 @@
 #include "device/cuda/fast_softmax.cuh"
 #include "device/cuda/kv.cuh"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 // Whether the `tokens` rows from row `first` on (fewer at the end) exist and belong to one sequence.
 __device__ inline bool is_prompt_tile(const StepView& step, std::uint32_t first, std::uint32_t tokens) {
@@ -72,4 +72,4 @@ __device__ inline void finish(const AttentionTileArg& a, std::uint32_t first, st
   }
 }
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast

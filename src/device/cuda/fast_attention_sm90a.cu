@@ -12,7 +12,7 @@
 #include "device/cuda/fast_units.cuh"
 #include "device/cuda/ptx.cuh"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 namespace {
 
 template <int D>
@@ -204,30 +204,30 @@ __device__ inline void combine(const AttentionTileArg& a, const StepView& step) 
 }
 
 }  // namespace
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast
 
-using strata::cuda::KvView;
-using strata::cuda::StepView;
-using strata::cuda::fast::AttentionTileArg;
+using steelyard::cuda::KvView;
+using steelyard::cuda::StepView;
+using steelyard::cuda::fast::AttentionTileArg;
 
-#define STRATA_ATTENTION(D)                                                                                 \
+#define STEELYARD_ATTENTION(D)                                                                              \
   extern "C" __global__ void __launch_bounds__(128)                                                         \
       fast_attention_##D(const __grid_constant__ AttentionTileArg a, const __grid_constant__ StepView step, \
                          const __grid_constant__ KvView kv) {                                               \
-    strata::cuda::fast::wait_for_predecessor();                                                             \
-    strata::cuda::fast::whole<D>(a, step, kv);                                                              \
+    steelyard::cuda::fast::wait_for_predecessor();                                                          \
+    steelyard::cuda::fast::whole<D>(a, step, kv);                                                           \
   }                                                                                                         \
   extern "C" __global__ void __launch_bounds__(128)                                                         \
       fast_attention_split_##D(const __grid_constant__ AttentionTileArg a,                                  \
                                const __grid_constant__ StepView step, const __grid_constant__ KvView kv) {  \
-    strata::cuda::fast::wait_for_predecessor();                                                             \
-    strata::cuda::fast::split<D>(a, step, kv);                                                              \
+    steelyard::cuda::fast::wait_for_predecessor();                                                          \
+    steelyard::cuda::fast::split<D>(a, step, kv);                                                           \
   }                                                                                                         \
   extern "C" __global__ void __launch_bounds__(D) fast_attention_combine_##D(                               \
       const __grid_constant__ AttentionTileArg a, const __grid_constant__ StepView step) {                  \
-    strata::cuda::fast::wait_for_predecessor();                                                             \
-    strata::cuda::fast::combine<D>(a, step);                                                                \
+    steelyard::cuda::fast::wait_for_predecessor();                                                          \
+    steelyard::cuda::fast::combine<D>(a, step);                                                             \
   }
-STRATA_ATTENTION(64)
-STRATA_ATTENTION(128)
-STRATA_ATTENTION(256)
+STEELYARD_ATTENTION(64)
+STEELYARD_ATTENTION(128)
+STEELYARD_ATTENTION(256)

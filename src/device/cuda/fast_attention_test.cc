@@ -9,8 +9,8 @@
 
 namespace {
 
-using namespace strata::cuda;
-using namespace strata::cuda::fast;
+using namespace steelyard::cuda;
+using namespace steelyard::cuda::fast;
 using emulation::Aligned;
 using emulation::normal;
 using emulation::Vector;

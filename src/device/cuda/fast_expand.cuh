@@ -5,7 +5,7 @@
 #include "device/cuda/fast_mma.cuh"
 #include "device/cuda/fast_wgmma.cuh"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 __device__ inline std::uint32_t bits(__half2 h) { return *reinterpret_cast<const std::uint32_t*>(&h); }
 __device__ inline __half2 halves(std::uint32_t w) { return *reinterpret_cast<const __half2*>(&w); }
@@ -184,20 +184,20 @@ __device__ __forceinline__ void expand_any(int type, const Source& s, std::uint3
   if (type == kQ6_K) return expand_chunk<kQ6_K>(s, c, lane, a);
   if (type == kQ8_0) return expand_chunk<kQ8_0>(s, c, lane, a);
   switch (type) {
-#define STRATA_CASE(T)              \
+#define STEELYARD_CASE(T)           \
   case T:                           \
     expand_chunk<T>(s, c, lane, a); \
     break;
-    STRATA_CASE(kF16)
-    STRATA_CASE(kQ4_0)
-    STRATA_CASE(kQ4_1)
-    STRATA_CASE(kQ5_0)
-    STRATA_CASE(kQ5_1)
-    STRATA_CASE(kQ5_K)
-    STRATA_CASE(kBF16)
-    STRATA_CASE(kMXFP4)
-#undef STRATA_CASE
+    STEELYARD_CASE(kF16)
+    STEELYARD_CASE(kQ4_0)
+    STEELYARD_CASE(kQ4_1)
+    STEELYARD_CASE(kQ5_0)
+    STEELYARD_CASE(kQ5_1)
+    STEELYARD_CASE(kQ5_K)
+    STEELYARD_CASE(kBF16)
+    STEELYARD_CASE(kMXFP4)
+#undef STEELYARD_CASE
   }
 }
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast

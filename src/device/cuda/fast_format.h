@@ -29,12 +29,12 @@
 #include <cstdint>
 
 #ifdef __CUDACC__
-#define STRATA_HOST_DEVICE __host__ __device__
+#define STEELYARD_HOST_DEVICE __host__ __device__
 #else
-#define STRATA_HOST_DEVICE
+#define STEELYARD_HOST_DEVICE
 #endif
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 inline constexpr std::uint32_t kGroupRows = 16;
 inline constexpr std::uint32_t kChunkCols = 64;
@@ -44,38 +44,38 @@ inline constexpr std::uint32_t kUnitCols = 256;
 inline constexpr int kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ5_1 = 7, kQ8_0 = 8, kQ4_K = 12, kQ5_K = 13,
                      kQ6_K = 14, kBF16 = 30, kMXFP4 = 39;
 
-STRATA_HOST_DEVICE constexpr bool is_fast(int t) {
+STEELYARD_HOST_DEVICE constexpr bool is_fast(int t) {
   return t == kF16 || t == kQ4_0 || t == kQ4_1 || t == kQ5_0 || t == kQ5_1 || t == kQ8_0 || t == kQ4_K ||
          t == kQ5_K || t == kQ6_K || t == kBF16 || t == kMXFP4;
 }
-STRATA_HOST_DEVICE constexpr bool is_super(int t) { return t == kQ4_K || t == kQ5_K || t == kQ6_K; }
+STEELYARD_HOST_DEVICE constexpr bool is_super(int t) { return t == kQ4_K || t == kQ5_K || t == kQ6_K; }
 
-STRATA_HOST_DEVICE constexpr std::uint32_t unit_header_bytes(int t) {
+STEELYARD_HOST_DEVICE constexpr std::uint32_t unit_header_bytes(int t) {
   return t == kQ4_K || t == kQ5_K ? 256 : t == kQ6_K ? 288 : 0;
 }
-STRATA_HOST_DEVICE constexpr std::uint32_t chunk_scale_bytes(int t) {
+STEELYARD_HOST_DEVICE constexpr std::uint32_t chunk_scale_bytes(int t) {
   return t == kQ4_0 || t == kQ5_0 || t == kQ8_0 ? 64 : t == kQ4_1 || t == kQ5_1 ? 128 : t == kMXFP4 ? 32 : 0;
 }
-STRATA_HOST_DEVICE constexpr std::uint32_t chunk_high_bytes(int t) {
+STEELYARD_HOST_DEVICE constexpr std::uint32_t chunk_high_bytes(int t) {
   return t == kQ5_0 || t == kQ5_1 || t == kQ5_K ? 128 : t == kQ6_K ? 256 : 0;
 }
-STRATA_HOST_DEVICE constexpr std::uint32_t chunk_bytes(int t) {
+STEELYARD_HOST_DEVICE constexpr std::uint32_t chunk_bytes(int t) {
   return chunk_scale_bytes(t) + chunk_high_bytes(t) +
          (t == kQ8_0                ? 1024
           : t == kF16 || t == kBF16 ? 2048
                                     : 512);
 }
-STRATA_HOST_DEVICE constexpr std::uint32_t unit_bytes(int t) {
+STEELYARD_HOST_DEVICE constexpr std::uint32_t unit_bytes(int t) {
   return unit_header_bytes(t) + 4 * chunk_bytes(t);
 }
 // Units that cols columns take, the last one perhaps in part.
-STRATA_HOST_DEVICE constexpr std::uint32_t units_of(std::uint32_t cols) {
+STEELYARD_HOST_DEVICE constexpr std::uint32_t units_of(std::uint32_t cols) {
   return (cols + kUnitCols - 1) / kUnitCols;
 }
 // Bytes of 16 rows; cols is a multiple of kChunkCols (of kUnitCols for 256-weight types).
-STRATA_HOST_DEVICE constexpr std::uint64_t group_bytes(int t, std::uint32_t cols) {
+STEELYARD_HOST_DEVICE constexpr std::uint64_t group_bytes(int t, std::uint32_t cols) {
   return std::uint64_t{cols / kUnitCols} * unit_bytes(t) +
          std::uint64_t{cols % kUnitCols / kChunkCols} * chunk_bytes(t);
 }
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast

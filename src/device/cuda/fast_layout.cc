@@ -5,7 +5,7 @@
 #include "device/cuda/fast_args.h"
 #include "device/cuda/fast_format.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 bool fast_has_layout(DType type, std::uint32_t, std::uint32_t cols) {
   const int t = static_cast<int>(type);
@@ -70,4 +70,4 @@ std::uint64_t fast_scratch_bytes(const Program& program, const StepLimits& limit
   return fast_step_offset(program, limits) + (mode == Mode::fast ? step_memory(program).bytes : 0);
 }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -7,7 +7,7 @@
 
 #include "device/cuda/fast_format.h"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 // Scale and minimum of a sub-block: value = d * code - m. Q6_K has a scale for each 16 columns: d16.
 struct SubScale {
@@ -118,9 +118,9 @@ __device__ inline void block32(const std::uint8_t* matrix, std::uint32_t cols, s
   }
 }
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 // Columns [32 * block, 32 * block + 32) of row `row` as exact floats, for general kernels that meet a
 // repacked matrix (embedding rows, row counts without a fast kernel). `matrix`: the whole repacked matrix.
@@ -154,4 +154,4 @@ __device__ inline void repacked_block32(int type, const std::uint8_t* matrix, st
   }
 }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -8,7 +8,7 @@
 #include "device/target.h"
 #include "program/program.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 inline constexpr std::uint32_t kRepackRows = 64;  // the loader cuts matrices at multiples of this
 
@@ -40,4 +40,4 @@ StepMemory step_memory(const Program& program);
 // Scratch of the fast kernels for one executable, a multiple of 256.
 std::uint64_t fast_scratch_bytes(const Program& program, const StepLimits& limits, Mode mode);
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

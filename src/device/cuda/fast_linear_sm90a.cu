@@ -6,7 +6,7 @@
 
 #include "device/cuda/fast_units.cuh"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 namespace {
 
 // Copies units ahead until the ring is full.
@@ -233,12 +233,12 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
         } while (!ended && walk.left != 0);
       };
       switch (s.type) {
-#define STRATA_CASE(T)                               \
+#define STEELYARD_CASE(T)                            \
   case T:                                            \
     units_of_type(std::integral_constant<int, T>{}); \
     break;
-        STRATA_FAST_TYPES(STRATA_CASE)
-#undef STRATA_CASE
+        STEELYARD_FAST_TYPES(STEELYARD_CASE)
+#undef STEELYARD_CASE
       }
       flush(group);
     }
@@ -295,18 +295,18 @@ __device__ inline void spread(const LinearArg& a) {
 }
 
 }  // namespace
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast
 
-extern "C" __global__ void __launch_bounds__(strata::cuda::fast::kThreads, 1)
-    fast_linear_1(const __grid_constant__ strata::cuda::fast::LinearArg a) {
-  strata::cuda::fast::linear<1>(a);
+extern "C" __global__ void __launch_bounds__(steelyard::cuda::fast::kThreads, 1)
+    fast_linear_1(const __grid_constant__ steelyard::cuda::fast::LinearArg a) {
+  steelyard::cuda::fast::linear<1>(a);
 }
-extern "C" __global__ void __launch_bounds__(strata::cuda::fast::kThreads, 1)
-    fast_linear_8(const __grid_constant__ strata::cuda::fast::LinearArg a) {
-  strata::cuda::fast::linear<8>(a);
+extern "C" __global__ void __launch_bounds__(steelyard::cuda::fast::kThreads, 1)
+    fast_linear_8(const __grid_constant__ steelyard::cuda::fast::LinearArg a) {
+  steelyard::cuda::fast::linear<8>(a);
 }
 // The input of a product with 2 to 8 rows. grid: (rows, shares of the columns)
-extern "C" __global__ void __launch_bounds__(strata::cuda::fast::kThreads)
-    fast_few_input(const __grid_constant__ strata::cuda::fast::LinearArg a) {
-  strata::cuda::fast::spread(a);
+extern "C" __global__ void __launch_bounds__(steelyard::cuda::fast::kThreads)
+    fast_few_input(const __grid_constant__ steelyard::cuda::fast::LinearArg a) {
+  steelyard::cuda::fast::spread(a);
 }

@@ -9,8 +9,8 @@
 
 namespace {
 
-using namespace strata::cuda;
-using namespace strata::cuda::fast;
+using namespace steelyard::cuda;
+using namespace steelyard::cuda::fast;
 using emulation::Aligned;
 using emulation::Matrix;
 using emulation::Vector;
@@ -134,7 +134,7 @@ INSTANTIATE_TEST_SUITE_P(Emulated, FastLinearTypes,
                                            kBF16, kMXFP4),
                          [](const auto& info) {
                            return std::string(
-                               strata::dtype_info(static_cast<strata::DType>(info.param)).name);
+                               steelyard::dtype_info(static_cast<steelyard::DType>(info.param)).name);
                          });
 
 // The scales that several rows share are those of sub_scale() to the bit.

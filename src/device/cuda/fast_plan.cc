@@ -10,7 +10,7 @@
 #include "device/cuda/fast_step.h"
 #include "device/cuda/general_args.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 namespace {
 
 using fast::Epilogue;
@@ -29,10 +29,11 @@ struct AttentionKernels {
   std::uint32_t head_dim;
   const char *whole, *split, *combine, *prompt;
 };
-#define STRATA_KERNELS(D) \
+#define STEELYARD_KERNELS(D) \
   { D, "fast_attention_" #D, "fast_attention_split_" #D, "fast_attention_combine_" #D, "fast_prompt_" #D }
-constexpr AttentionKernels kAttention[] = {STRATA_KERNELS(64), STRATA_KERNELS(128), STRATA_KERNELS(256)};
-#undef STRATA_KERNELS
+constexpr AttentionKernels kAttention[] = {STEELYARD_KERNELS(64), STEELYARD_KERNELS(128),
+                                           STEELYARD_KERNELS(256)};
+#undef STEELYARD_KERNELS
 
 class Plan final : public FastPlan {
  public:
@@ -469,4 +470,4 @@ void enqueue_repack(Launcher& launcher, DType type, std::uint32_t rows, std::uin
   if (threads != 0) launcher(l, static_cast<int>(type), rows, cols, row_begin, row_end, raw, matrix);
 }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

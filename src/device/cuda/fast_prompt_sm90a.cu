@@ -8,7 +8,7 @@
 #include "device/cuda/fast_wgmma.cuh"
 #include "device/cuda/ptx.cuh"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 namespace {
 
 // Queries, keys and values stand in slices of 64 lines: 64 columns of a query, key or value each.
@@ -129,19 +129,19 @@ __device__ inline void prompt(const AttentionTileArg& a, const StepView& step, c
 }
 
 }  // namespace
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast
 
-using strata::cuda::KvView;
-using strata::cuda::StepView;
-using strata::cuda::fast::AttentionTileArg;
+using steelyard::cuda::KvView;
+using steelyard::cuda::StepView;
+using steelyard::cuda::fast::AttentionTileArg;
 
-#define STRATA_PROMPT(D)                                                                                 \
-  extern "C" __global__ void __launch_bounds__(strata::cuda::fast::kPromptGroups(D) * 128, 1)            \
+#define STEELYARD_PROMPT(D)                                                                              \
+  extern "C" __global__ void __launch_bounds__(steelyard::cuda::fast::kPromptGroups(D) * 128, 1)         \
       fast_prompt_##D(const __grid_constant__ AttentionTileArg a, const __grid_constant__ StepView step, \
                       const __grid_constant__ KvView kv) {                                               \
-    strata::cuda::fast::wait_for_predecessor();                                                          \
-    strata::cuda::fast::prompt<D>(a, step, kv);                                                          \
+    steelyard::cuda::fast::wait_for_predecessor();                                                       \
+    steelyard::cuda::fast::prompt<D>(a, step, kv);                                                       \
   }
-STRATA_PROMPT(64)
-STRATA_PROMPT(128)
-STRATA_PROMPT(256)
+STEELYARD_PROMPT(64)
+STEELYARD_PROMPT(128)
+STEELYARD_PROMPT(256)

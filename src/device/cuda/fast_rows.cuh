@@ -14,7 +14,7 @@
 #include "device/cuda/fast_args.h"
 #include "device/cuda/fast_expand.cuh"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 // As activate() in fast_units.cuh, but for the last bit of its division.
 __device__ inline float activation(float x, bool gelu) {
@@ -309,7 +309,7 @@ __device__ void Rows<N, MW, KW>::consume() {
 
 template <int N, int MW, int KW>
 __device__ void rows_kernel(const LinearArg& a, const ManyArg& m) {
-  STRATA_DYNAMIC_SHARED(memory);
+  STEELYARD_DYNAMIC_SHARED(memory);
   Rows<N, MW, KW> r(a, m, memory);
   if (threadIdx.x < m.stages) {
     barrier_init(r.full + threadIdx.x * 8, r.kProducers);
@@ -328,11 +328,11 @@ __device__ void rows_kernel(const LinearArg& a, const ManyArg& m) {
   }
 }
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast
 
-#define STRATA_ROWS(name, N, MW, KW)                                                             \
-  extern "C" __global__ void __launch_bounds__(strata::cuda::fast::Rows<N, MW, KW>::kThreads, 1) \
-      name(const __grid_constant__ strata::cuda::fast::LinearArg a,                              \
-           const __grid_constant__ strata::cuda::fast::ManyArg m) {                              \
-    strata::cuda::fast::rows_kernel<N, MW, KW>(a, m);                                            \
+#define STEELYARD_ROWS(name, N, MW, KW)                                                             \
+  extern "C" __global__ void __launch_bounds__(steelyard::cuda::fast::Rows<N, MW, KW>::kThreads, 1) \
+      name(const __grid_constant__ steelyard::cuda::fast::LinearArg a,                              \
+           const __grid_constant__ steelyard::cuda::fast::ManyArg m) {                              \
+    steelyard::cuda::fast::rows_kernel<N, MW, KW>(a, m);                                            \
   }

@@ -10,8 +10,8 @@
 
 namespace {
 
-using namespace strata::cuda;
-using namespace strata::cuda::fast;
+using namespace steelyard::cuda;
+using namespace steelyard::cuda::fast;
 using emulation::Aligned;
 using emulation::Matrix;
 using emulation::Vector;
@@ -33,7 +33,7 @@ struct Case {
 };
 std::string name_of(const Case& c) {
   return std::string(c.kernel->name) + "_" +
-         std::string(strata::dtype_info(static_cast<strata::DType>(c.type)).name);
+         std::string(steelyard::dtype_info(static_cast<steelyard::DType>(c.type)).name);
 }
 void PrintTo(const Case& c, std::ostream* out) { *out << name_of(c); }
 

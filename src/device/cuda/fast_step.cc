@@ -5,7 +5,7 @@
 
 #include "device/cuda/fast_format.h"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 namespace {
 
 constexpr const char* kKernel = "fast_step";
@@ -236,4 +236,4 @@ void StepKernel::enqueue(Launcher& launcher) const {
   launcher(l, arg_);
 }
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast

@@ -7,7 +7,7 @@
 #include "device/cuda/fast.h"
 #include "device/cuda/fast_args.h"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 class StepKernel {
  public:
@@ -26,4 +26,4 @@ class StepKernel {
 // The matrix as a segment of a product that writes to `out`.
 Segment make_segment(const FastInput& input, WeightId weight, WeightId bias, float* out);
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast

@@ -6,7 +6,7 @@
 #include "device/cuda/fast_units.cuh"
 #include "device/cuda/fast_words.cuh"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 // What a step says of its row, in shared memory.
 struct StepRow {
@@ -450,4 +450,4 @@ __device__ __forceinline__ void add_parts(const StepAttention& a, std::uint32_t 
   sync_warps();  // shares were read
 }
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast

@@ -3,7 +3,7 @@
 
 #include "device/cuda/fast_step_state.cuh"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 // The same bits in every multiplying thread. scratch() is free again after the next sync_warps().
 __device__ __forceinline__ float sum_of_block(float v) {
@@ -130,4 +130,4 @@ __device__ __forceinline__ void load_halves(const StepLinear& o, Flow& flow, std
   }
 }
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast

@@ -6,7 +6,7 @@
 #include "device/cuda/fast_step_input.cuh"
 #include "device/cuda/fast_step_stream.cuh"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 namespace {
 
 // Op `i` into its place in shared memory, by one warp. It is there after wait_for_copies() and a barrier.
@@ -124,12 +124,12 @@ __device__ __forceinline__ void multiply(Stream& stream) {
     const GroupUnits u;
     float acc[2] = {};
     switch (u.type) {
-#define STRATA_CASE(T)                                           \
+#define STEELYARD_CASE(T)                                        \
   case T:                                                        \
     run_units<T>(u.n, u.last_chunks, u.in, u.sums, stream, acc); \
     break;
-      STRATA_FAST_TYPES(STRATA_CASE)
-#undef STRATA_CASE
+      STEELYARD_FAST_TYPES(STEELYARD_CASE)
+#undef STEELYARD_CASE
     }
     leave_group(acc);
   }
@@ -359,9 +359,9 @@ __device__ __forceinline__ void step(const StepArg& s) {
 }
 
 }  // namespace
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast
 
-extern "C" __global__ void __launch_bounds__(strata::cuda::fast::kThreads, 1)
-    fast_step(const __grid_constant__ strata::cuda::fast::StepArg s) {
-  strata::cuda::fast::step(s);
+extern "C" __global__ void __launch_bounds__(steelyard::cuda::fast::kThreads, 1)
+    fast_step(const __grid_constant__ steelyard::cuda::fast::StepArg s) {
+  steelyard::cuda::fast::step(s);
 }

@@ -11,7 +11,7 @@
 #include "device/cuda/fast_units.cuh"
 #include "device/cuda/fast_words.cuh"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 constexpr int kOpsAhead = 8;  // descriptors in shared memory
 
@@ -74,4 +74,4 @@ __device__ __forceinline__ std::uint64_t* barriers() {
 }
 __device__ __forceinline__ std::uint8_t* region() { return dynamic_shared() + kStepRegionOffset; }
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast

@@ -3,7 +3,7 @@
 
 #include "device/cuda/fast_step_state.cuh"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 __device__ __forceinline__ Walk walk_of(const StepOp& op) {
   const LinearArg& a = op.linear.linear;
@@ -136,4 +136,4 @@ static __device__ __noinline__ void fill() {
   stream.save();
 }
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast

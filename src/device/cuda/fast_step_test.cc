@@ -8,8 +8,8 @@
 
 namespace {
 
-using namespace strata::cuda;
-using namespace strata::cuda::fast;
+using namespace steelyard::cuda;
+using namespace steelyard::cuda::fast;
 using emulation::Aligned;
 using emulation::Matrix;
 using emulation::normal;

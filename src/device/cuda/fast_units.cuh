@@ -12,7 +12,7 @@
 #include "device/cuda/fast_mma.cuh"
 #include "device/cuda/ptx.cuh"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 constexpr int kThreads = kLinearWarps * 32;
 
@@ -186,7 +186,7 @@ __device__ __forceinline__ void unit_many(const std::uint8_t* unit, const FewInp
   }
 }
 
-#define STRATA_FAST_TYPES(X) \
+#define STEELYARD_FAST_TYPES(X) \
   X(kF16) X(kQ4_0) X(kQ4_1) X(kQ5_0) X(kQ5_1) X(kQ8_0) X(kQ4_K) X(kQ5_K) X(kQ6_K) X(kBF16) X(kMXFP4)
 
 // A block's share of the work and how it is cut: phases of at most kPhaseGroups row groups and unit_span
@@ -366,4 +366,4 @@ __device__ inline float activate(float x, bool gelu) {
   return 0.5f * x * (1.f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
 }
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast

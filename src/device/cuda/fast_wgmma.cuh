@@ -8,7 +8,7 @@
 
 #include "device/cuda/ptx.cuh"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 // 16-byte aligned, a multiple of 16 bytes.
 __device__ inline void bulk_copy(std::uint32_t to, const void* from, std::uint32_t bytes,
@@ -45,7 +45,7 @@ __device__ __forceinline__ void pin(float (&c)[Count]) {
   for (int i = 0; i < Count; i++) asm volatile("" : "+f"(c[i])::"memory");
 }
 
-#define STRATA_F8(c, i)                                                                       \
+#define STEELYARD_F8(c, i)                                                                    \
   "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3]), "+f"(c[i + 4]), "+f"(c[i + 5]), \
       "+f"(c[i + 6]), "+f"(c[i + 7])
 
@@ -57,14 +57,14 @@ __device__ __forceinline__ void wgmma(float (&c)[N / 2], const std::uint32_t (&a
         "{\n .reg .b64 d;\n mov.b64 d, {%12, 8};\n"
         "wgmma.mma_async.sync.aligned.m64n16k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7}, {%8,%9,%10,%11}, "
         "d, 1, 1, 1, 0;\n}"
-        : STRATA_F8(c, 0)
+        : STEELYARD_F8(c, 0)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b));
   } else if constexpr (N == 32) {
     asm volatile(
         "{\n .reg .b64 d;\n mov.b64 d, {%20, 8};\n"
         "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,"
         "%14,%15}, {%16,%17,%18,%19}, d, 1, 1, 1, 0;\n}"
-        : STRATA_F8(c, 0), STRATA_F8(c, 8)
+        : STEELYARD_F8(c, 0), STEELYARD_F8(c, 8)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b));
   } else if constexpr (N == 64) {
     asm volatile(
@@ -72,7 +72,7 @@ __device__ __forceinline__ void wgmma(float (&c)[N / 2], const std::uint32_t (&a
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,"
         "%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, d, "
         "1, 1, 1, 0;\n}"
-        : STRATA_F8(c, 0), STRATA_F8(c, 8), STRATA_F8(c, 16), STRATA_F8(c, 24)
+        : STEELYARD_F8(c, 0), STEELYARD_F8(c, 8), STEELYARD_F8(c, 16), STEELYARD_F8(c, 24)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b));
   } else {
     static_assert(N == 128);
@@ -82,12 +82,12 @@ __device__ __forceinline__ void wgmma(float (&c)[N / 2], const std::uint32_t (&a
         "%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,"
         "%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,"
         "%61,%62,%63}, {%64,%65,%66,%67}, d, 1, 1, 1, 0;\n}"
-        : STRATA_F8(c, 0), STRATA_F8(c, 8), STRATA_F8(c, 16), STRATA_F8(c, 24), STRATA_F8(c, 32),
-          STRATA_F8(c, 40), STRATA_F8(c, 48), STRATA_F8(c, 56)
+        : STEELYARD_F8(c, 0), STEELYARD_F8(c, 8), STEELYARD_F8(c, 16), STEELYARD_F8(c, 24),
+          STEELYARD_F8(c, 32), STEELYARD_F8(c, 40), STEELYARD_F8(c, 48), STEELYARD_F8(c, 56)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b));
   }
 }
-#undef STRATA_F8
+#undef STEELYARD_F8
 
 template <int N>
 __device__ __forceinline__ void pin(float (&c)[N][4]) {
@@ -109,17 +109,17 @@ __device__ inline std::uint64_t slice(std::uint32_t address) {
   return std::uint64_t{1} << 62 | std::uint64_t{64} << 32 | 64 << 16 | address >> 4;
 }
 
-#define STRATA_F4(c, n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
-#define STRATA_F4_8(c, n)                                                                              \
-  STRATA_F4(c, n), STRATA_F4(c, n + 1), STRATA_F4(c, n + 2), STRATA_F4(c, n + 3), STRATA_F4(c, n + 4), \
-      STRATA_F4(c, n + 5), STRATA_F4(c, n + 6), STRATA_F4(c, n + 7)
+#define STEELYARD_F4(c, n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
+#define STEELYARD_F4_8(c, n)                                                                  \
+  STEELYARD_F4(c, n), STEELYARD_F4(c, n + 1), STEELYARD_F4(c, n + 2), STEELYARD_F4(c, n + 3), \
+      STEELYARD_F4(c, n + 4), STEELYARD_F4(c, n + 5), STEELYARD_F4(c, n + 6), STEELYARD_F4(c, n + 7)
 // c (Add: added to) = A * B, 64 x 64, 16 of K: lines of A's slice are rows, of B's slice columns.
 template <bool Add>
 __device__ __forceinline__ void wgmma_slices(float (&c)[8][4], std::uint64_t a, std::uint64_t b) {
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,"
       "%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, %32, %33, %34, 1, 1, 0, 0;"
-      : STRATA_F4_8(c, 0)
+      : STEELYARD_F4_8(c, 0)
       : "l"(a), "l"(b), "n"(Add));
 }
 // Columns 8 n ... 8 n + 63 of c += A * B, 16 of K: A in registers, lines of B's slice are of one K.
@@ -130,10 +130,10 @@ __device__ __forceinline__ void wgmma_slice(float (&c)[N][4], int n, const std::
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,"
       "%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, "
       "1, 1, 1, 1;"
-      : STRATA_F4_8(c, n)
+      : STEELYARD_F4_8(c, n)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
-#undef STRATA_F4_8
-#undef STRATA_F4
+#undef STEELYARD_F4_8
+#undef STEELYARD_F4
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast

@@ -12,7 +12,7 @@
 
 #include "device/cuda/ptx.cuh"
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 // Of a step, in shared memory.
 struct Flow {
@@ -63,4 +63,4 @@ __device__ __forceinline__ float take_float(const std::uint64_t* word, std::uint
   return __uint_as_float(take(word, tag, flow));
 }
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast

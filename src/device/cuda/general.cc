@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 namespace {
 
 constexpr std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) { return (a + b - 1) / b; }
@@ -189,4 +189,4 @@ void GeneralPath::enqueue_op(std::size_t op, std::uint32_t rows, std::uint32_t o
   std::visit(Call{*this, in_, space_, launcher, rows, outputs}, in_.program->ops[op].body);
 }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -8,7 +8,7 @@
 #include "device/cuda/general_args.h"
 #include "device/cuda_target.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 class GeneralPath {
  public:
@@ -30,4 +30,4 @@ class GeneralPath {
   SampleArg sample_{};
 };
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

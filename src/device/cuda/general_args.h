@@ -5,7 +5,7 @@
 
 #include "device/cuda/device_step.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 // Which rows a kernel works on: all rows of the step, or one for every output.
 struct RowsArg {
@@ -46,4 +46,4 @@ struct SampleArg {
   std::uint32_t vocab, context;
 };
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -4,7 +4,7 @@
 #include "device/cuda/general_args.h"
 #include "device/cuda/kv.cuh"
 
-using namespace strata::cuda;
+using namespace steelyard::cuda;
 
 namespace {
 
@@ -149,7 +149,7 @@ __device__ void combine(const AttentionArg& a, const StepView& step, const KvVie
 }  // namespace
 
 // By the longer of head_dim_k and head_dim_v: 64, 128, 256, 512.
-#define STRATA_ATTENTION(dim)                                                     \
+#define STEELYARD_ATTENTION(dim)                                                  \
   extern "C" __global__ void __launch_bounds__(128)                               \
       general_attention_##dim(AttentionArg a, StepView step, KvView kv) {         \
     whole<dim / 32>(a, step, kv);                                                 \
@@ -162,7 +162,7 @@ __device__ void combine(const AttentionArg& a, const StepView& step, const KvVie
       general_attention_combine_##dim(AttentionArg a, StepView step, KvView kv) { \
     combine<dim / 32>(a, step, kv);                                               \
   }
-STRATA_ATTENTION(64)
-STRATA_ATTENTION(128)
-STRATA_ATTENTION(256)
-STRATA_ATTENTION(512)
+STEELYARD_ATTENTION(64)
+STEELYARD_ATTENTION(128)
+STEELYARD_ATTENTION(256)
+STEELYARD_ATTENTION(512)

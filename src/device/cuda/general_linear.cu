@@ -2,7 +2,7 @@
 #include "device/cuda/dequant.cuh"
 #include "device/cuda/general_args.h"
 
-using namespace strata::cuda;
+using namespace steelyard::cuda;
 
 namespace {
 

@@ -4,7 +4,7 @@
 #include "device/cuda/kv.cuh"
 #include "device/cuda/rope.cuh"
 
-using namespace strata::cuda;
+using namespace steelyard::cuda;
 
 namespace {
 

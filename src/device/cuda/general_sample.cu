@@ -7,7 +7,7 @@
 
 #include "device/cuda/general_args.h"
 
-using namespace strata::cuda;
+using namespace steelyard::cuda;
 
 namespace {
 

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 namespace {
 
 // After these the context can't be used any more (the driver calls them sticky), or the device is gone.
@@ -20,7 +20,7 @@ bool is_sticky(CuResult r) {
 constexpr const char* kPoison = "general_poison";
 
 bool wants_poison() {
-  const char* wish = std::getenv("STRATA_CUDA_POISON");
+  const char* wish = std::getenv("STEELYARD_CUDA_POISON");
   return wish && std::string_view(wish) == "1";
 }
 
@@ -287,4 +287,4 @@ PinnedMemory::~PinnedMemory() {
   if (data_) gpu_.driver().host_free(data_);
 }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -16,7 +16,7 @@
 #include "device/cuda/fast.h"
 #include "device/cuda/nvml.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 // A fatbin embedded in the plug-in.
 struct KernelImage {
@@ -76,8 +76,8 @@ class Gpu {
   // Throws Error(internal) when it isn't there.
   Kernel& kernel(const char* name);
   void allow_shared(Kernel& kernel, std::uint32_t bytes);
-  // STRATA_CUDA_POISON=1: every kernel finds shared memory full of NaN, as tests want it: what a kernel reads
-  // without having written it shows. Slow.
+  // STEELYARD_CUDA_POISON=1: every kernel finds shared memory full of NaN, as tests want it: what a kernel
+  // reads without having written it shows. Slow.
   bool poisons() const { return poisons_; }
 
  private:
@@ -163,4 +163,4 @@ class PinnedMemory {
   std::uint64_t bytes_;
 };
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -13,16 +13,16 @@
 #include "device/cuda/wire.h"
 #include "device/cuda_target.h"
 
-#ifdef STRATA_CUDA_HEADER
-#include STRATA_CUDA_HEADER
+#ifdef STEELYARD_CUDA_HEADER
+#include STEELYARD_CUDA_HEADER
 #endif
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 namespace {
 
 using ::testing::HasSubstr;
 
-#ifdef STRATA_CUDA_HEADER
+#ifdef STEELYARD_CUDA_HEADER
 TEST(DriverTypes, MatchTheToolkitsHeader) {
   static_assert(sizeof(CuLaunchConfig) == sizeof(CUlaunchConfig));
   static_assert(offsetof(CuLaunchConfig, stream) == offsetof(CUlaunchConfig, hStream));
@@ -402,4 +402,4 @@ TEST(Sizes, PagesHoldTheirPartsApart) {
 }
 
 }  // namespace
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -7,7 +7,7 @@
 
 #include "device/cuda/device_step.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 // Positions [begin, end) that a row at `position` attends to; window 0: none.
 struct Keys {
@@ -72,4 +72,4 @@ __device__ inline void kv_store(const KvView& kv, std::int32_t page, bool is_v, 
   }
 }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -15,7 +15,7 @@
 #include "base/error.h"
 #include "device/cuda_target.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 namespace {
 
 constexpr std::uint32_t kSlots = 2;  // a thread
@@ -163,4 +163,4 @@ void load_weights(Gpu& gpu, std::span<const WeightLoad> loads, Mode mode, Device
   Loader(gpu, loads, mode, arena).run(threads, progress);
 }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -10,7 +10,7 @@
 #include "device/cuda/gpu.h"
 #include "device/device.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 inline constexpr std::uint64_t kPieceBytes = 8ull << 20;  // the most that a slot holds
 
@@ -35,4 +35,4 @@ struct LoadOptions {
 void load_weights(Gpu& gpu, std::span<const WeightLoad> loads, Mode mode, DevicePtr arena,
                   const LoadProgress& progress, const LoadOptions& options = {});
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -6,7 +6,7 @@
 #include <type_traits>
 #include <vector>
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 namespace {
 
 struct NvmlDevice;
@@ -80,4 +80,4 @@ std::optional<DriverMemory> used_memory(const std::string& pci) {
   return used;
 }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

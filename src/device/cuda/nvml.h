@@ -6,10 +6,10 @@
 
 #include "device/driver_memory.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 // Everything in use, arenas too. `pci` as cuDeviceGetPCIBusId writes it. nullopt: the library isn't there or
 // doesn't say. A process that holds nothing isn't told. Thread-safe; takes tens of milliseconds.
 std::optional<DriverMemory> used_memory(const std::string& pci);
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

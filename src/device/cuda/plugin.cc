@@ -8,7 +8,7 @@
 #include "device/cuda/probe.h"
 #include "device/cuda/wire.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 namespace {
 
 using namespace abi;
@@ -85,7 +85,7 @@ Status device_count(std::uint32_t* count, Message* m) {
     if (driver->driver_version(&version) != 0 || version < 13000)
       throw_error(
           ErrorKind::unsupported,
-          "the NVIDIA driver is too old: it supports CUDA {}.{}, Strata needs 13.0 (driver 580 or newer)",
+          "the NVIDIA driver is too old: it supports CUDA {}.{}, Steelyard needs 13.0 (driver 580 or newer)",
           version / 1000, version % 1000 / 10);
     if (driver->device_count(&n) != 0) n = 0;
     *count = static_cast<std::uint32_t>(n);
@@ -246,16 +246,16 @@ Status set_probe(abi::Executable* e, ProbeCall probe, void* context, Message* m)
 }
 
 }  // namespace
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda
 
-extern "C" __attribute__((visibility("default"))) const strata::cuda::abi::Api* strata_cuda_api(
+extern "C" __attribute__((visibility("default"))) const steelyard::cuda::abi::Api* steelyard_cuda_api(
     std::uint32_t version) {
-  using namespace strata::cuda;
+  using namespace steelyard::cuda;
   static const abi::Api api{abi::kAbiVersion,
                             sizeof(abi::Api),
                             sizeof(abi::ProgramView),
                             sizeof(abi::BlockView),
-                            sizeof(strata::StepOutput),
+                            sizeof(steelyard::StepOutput),
                             device_count,
                             device_open,
                             device_close,

@@ -7,7 +7,7 @@
 #include "device/cuda/arena.h"
 #include "device/cuda/probe_args.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 namespace {
 
 constexpr std::uint64_t kMiB = 1 << 20;
@@ -130,4 +130,4 @@ class Prober {
 
 abi::Rates measure_rates(Gpu& gpu) { return Prober(gpu).run(); }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -3,7 +3,7 @@
 
 #include "device/cuda/probe_args.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 // Reads every 16 bytes once, blocks in turn through the whole buffer. n is a multiple of kProbeLoads *
 // kProbeThreads.
@@ -62,4 +62,4 @@ extern "C" __global__ void __launch_bounds__(kProbeThreads) probe_mma(std::uint3
 
 extern "C" __global__ void probe_nothing() {}
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

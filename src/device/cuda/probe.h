@@ -4,10 +4,10 @@
 #include "device/cuda/abi.h"
 #include "device/cuda/gpu.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 // About a second; takes up to 1 GiB of device memory and 64 MiB of pinned host memory meanwhile. Throws
 // Error.
 abi::Rates measure_rates(Gpu& gpu);
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

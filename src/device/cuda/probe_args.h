@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 inline constexpr std::uint32_t kProbeThreads = 256;
 inline constexpr std::uint32_t kProbeLoads = 8;  // 16-byte loads in flight, a thread
@@ -12,4 +12,4 @@ inline constexpr double kProbeMmaOps = 2.0 * 16 * 8 * 16 * 8;
 inline constexpr double kProbeWgmmaOps = 2.0 * 64 * 256 * 16 * 4;
 inline constexpr std::uint32_t kProbeWgmmaShared = 64 * 1024;
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

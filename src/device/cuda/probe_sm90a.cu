@@ -3,7 +3,7 @@
 
 #include "device/cuda/probe_args.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 namespace {
 
 // A matrix descriptor without swizzle; the operands' values don't matter, only that they lie in shared
@@ -74,4 +74,4 @@ extern "C" __global__ void __launch_bounds__(128) probe_wgmma(std::uint32_t roun
   if (sum == 123.456f) *out = sum;
 }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 // ---- Shared memory ----
 
@@ -24,7 +24,7 @@ __device__ __forceinline__ std::uint8_t* dynamic_shared() {
   return memory;
 }
 // The same as a local name, for which the compiler makes other code.
-#define STRATA_DYNAMIC_SHARED(name) extern __shared__ __align__(128) std::uint8_t name[]
+#define STEELYARD_DYNAMIC_SHARED(name) extern __shared__ __align__(128) std::uint8_t name[]
 // Read each time, not kept in registers.
 __device__ __forceinline__ void load_volatile(std::uint32_t (&to)[4], const std::uint32_t* from) {
   asm volatile("ld.volatile.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -223,4 +223,4 @@ __device__ inline float power_of_two(float x) {
   return y;
 }
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast

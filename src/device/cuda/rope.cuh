@@ -3,7 +3,7 @@
 
 #include "device/cuda/general_args.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 // Norm and rotation of one head by one warp; `head` lies in shared memory.
 __device__ inline void norm_and_rotate(float* head, std::uint32_t dim, const float* norm, float eps,
@@ -29,4 +29,4 @@ __device__ inline void norm_and_rotate(float* head, std::uint32_t dim, const flo
   __syncwarp();
 }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

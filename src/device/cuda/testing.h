@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "device/cuda/fake_driver.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 template <typename Fn>
 Error error_of(Fn&& fn) {
@@ -71,4 +71,4 @@ struct SmallModel {
   }
 };
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

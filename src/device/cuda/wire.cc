@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 namespace {
 
 template <typename Body>
@@ -76,4 +76,4 @@ Program from_wire(const abi::ProgramView& v) {
   return p;
 }
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -6,7 +6,7 @@
 #include "device/cuda/abi.h"
 #include "program/program.h"
 
-namespace strata::cuda {
+namespace steelyard::cuda {
 
 // Views into `program` and into itself; both outlive every use of view().
 class WireProgram {
@@ -30,4 +30,4 @@ WeightSpec from_wire(const abi::Weight& weight);
 // Throws Error(internal) when an op's kind is unknown or the program doesn't pass check().
 Program from_wire(const abi::ProgramView& view);
 
-}  // namespace strata::cuda
+}  // namespace steelyard::cuda

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "quant/quant.h"
 
-namespace strata::testing {
+namespace steelyard::testing {
 
 RandomWeights random_weights(const Program& program, std::uint64_t seed) {
   std::mt19937_64 random(seed);
@@ -149,4 +149,4 @@ double relative_error(const std::vector<std::vector<float>>& a, const Matrix& b)
   return std::isfinite(error) ? error : INFINITY;
 }
 
-}  // namespace strata::testing
+}  // namespace steelyard::testing

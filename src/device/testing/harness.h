@@ -9,7 +9,7 @@
 #include "device/device.h"
 #include "device/testing/reference.h"
 
-namespace strata::testing {
+namespace steelyard::testing {
 
 // A program's weights: as blocks of their types, and as the floats those blocks stand for.
 struct RandomWeights {
@@ -56,4 +56,4 @@ class Harness {
 // ‖a − b‖ / ‖b‖ over all elements of a buffer.
 double relative_error(const std::vector<std::vector<float>>& a, const Matrix& b);
 
-}  // namespace strata::testing
+}  // namespace steelyard::testing

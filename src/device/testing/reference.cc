@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace strata::testing {
+namespace steelyard::testing {
 namespace {
 
 using Row = std::vector<double>;
@@ -178,4 +178,4 @@ std::vector<std::map<BufferId, Matrix>> Reference::feed(std::uint32_t sequence,
   return result;
 }
 
-}  // namespace strata::testing
+}  // namespace steelyard::testing

@@ -9,7 +9,7 @@
 
 #include "program/program.h"
 
-namespace strata::testing {
+namespace steelyard::testing {
 
 using Matrix = std::vector<std::vector<double>>;  // [row][width]
 
@@ -33,4 +33,4 @@ class Reference {
   std::map<std::pair<std::uint32_t, StateId>, State> states_;
 };
 
-}  // namespace strata::testing
+}  // namespace steelyard::testing

@@ -9,7 +9,7 @@
 
 #include "text/jinja/value.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 struct Expression;
 using ExpressionPtr = std::unique_ptr<Expression>;
@@ -128,4 +128,4 @@ struct Template {
   std::vector<std::unique_ptr<StringObject>> literals;
 };
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

@@ -5,7 +5,7 @@
 #include "text/jinja/python_text.h"
 #include "text/stream.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 Value Interpreter::from_json(const nlohmann::ordered_json& json, int depth) {
   using Type = nlohmann::ordered_json::value_t;
@@ -366,4 +366,4 @@ Value Interpreter::evaluate(const Expression& expression) {
   fail("an expression can't be evaluated");
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

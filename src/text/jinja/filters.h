@@ -6,10 +6,10 @@
 
 #include "text/jinja/value.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 using FilterTable = std::map<std::string_view, Function>;
 void add_text_filters(FilterTable& table);
 void add_sequence_filters(FilterTable& table);
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

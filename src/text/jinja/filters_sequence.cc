@@ -5,7 +5,7 @@
 #include "text/jinja/interpreter.h"
 #include "text/jinja/python_text.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -405,4 +405,4 @@ void add_sequence_filters(FilterTable& table) {
                 {"slice", slice}});
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

@@ -7,7 +7,7 @@
 #include "text/jinja/methods.h"
 #include "text/jinja/python_text.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -414,4 +414,4 @@ Function find_filter(std::string_view name) {
   return found == filters.end() ? nullptr : found->second;
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

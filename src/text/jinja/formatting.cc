@@ -8,7 +8,7 @@
 #include "text/jinja/python_text.h"
 #include "text/unicode.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -484,4 +484,4 @@ std::string brace_format(Interpreter& in, std::string_view format, const Argumen
   return BraceFormat(in, arguments).run(format, 0);
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

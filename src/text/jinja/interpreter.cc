@@ -4,7 +4,7 @@
 
 #include "text/jinja/python_text.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -474,4 +474,4 @@ void Interpreter::bind_macro(const MacroObject& macro, Arguments& arguments) {
   }
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

@@ -13,7 +13,7 @@
 #include "text/jinja/ast.h"
 #include "text/jinja/value.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 // Variables of one scope, innermost first through `parent`.
 struct Scope {
@@ -176,4 +176,4 @@ class Parameters {
   std::array<const Value*, 8> values_{};
 };
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

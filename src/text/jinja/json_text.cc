@@ -5,7 +5,7 @@
 #include "text/jinja/interpreter.h"
 #include "text/jinja/python_text.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -148,4 +148,4 @@ std::string to_json(Heap& heap, const Value& value, const JsonStyle& style) {
   return std::move(writer.out);
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

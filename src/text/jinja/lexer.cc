@@ -8,7 +8,7 @@
 #include "text/jinja/value.h"
 #include "text/unicode.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -346,4 +346,4 @@ class Lexer {
 
 std::vector<Token> tokenize(std::string_view source) { return Lexer(source).run(); }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 struct Token {
   enum class Type : uint8_t {
@@ -31,4 +31,4 @@ struct Token {
 // `source` is valid UTF-8. Throws Failure with the line.
 std::vector<Token> tokenize(std::string_view source);
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

@@ -6,7 +6,7 @@
 #include "text/jinja/interpreter.h"
 #include "text/jinja/methods.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -256,4 +256,4 @@ Function find_global(std::string_view name) {
   return in_table(globals, name);
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

@@ -8,7 +8,7 @@
 
 #include "text/jinja/value.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 Function string_method(std::string_view name);
 
@@ -26,4 +26,4 @@ std::string padded(Heap& heap, std::string_view text, int64_t width, std::string
 bool text_is_upper(std::string_view text);
 bool text_is_lower(std::string_view text);
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

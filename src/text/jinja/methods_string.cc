@@ -7,7 +7,7 @@
 #include "text/jinja/python_text.h"
 #include "text/unicode.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -351,4 +351,4 @@ Function string_method(std::string_view name) {
   return found == methods.end() ? nullptr : found->second;
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

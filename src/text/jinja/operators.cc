@@ -5,7 +5,7 @@
 #include "text/jinja/interpreter.h"
 #include "text/jinja/python_text.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -314,4 +314,4 @@ std::string escaped(std::string_view text) {
   return out;
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

@@ -3,7 +3,7 @@
 
 #include "text/jinja/interpreter.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 Parameters::Parameters(const char* function, const Arguments& arguments,
                        std::initializer_list<std::string_view> names)
@@ -29,4 +29,4 @@ int64_t Parameters::integer(size_t i, int64_t otherwise) const {
   return to_index(*values_[i], function_);
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

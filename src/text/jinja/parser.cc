@@ -5,7 +5,7 @@
 #include "text/jinja/parser_impl.h"
 #include "text/jinja/scopes.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 std::unique_ptr<Template> parse(std::string_view source) {
   auto made = std::make_unique<Template>();
@@ -334,4 +334,4 @@ ExpressionPtr Parser::target(bool with_namespace, Names end_names) {
   return node(EType::tuple, line, std::move(items));
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

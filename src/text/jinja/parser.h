@@ -6,9 +6,9 @@
 
 #include "text/jinja/ast.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 // `source` is valid UTF-8. Throws Failure with the line.
 std::unique_ptr<Template> parse(std::string_view source);
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

@@ -4,7 +4,7 @@
 #include "text/jinja/parser_impl.h"
 #include "text/jinja/python_text.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -450,4 +450,4 @@ std::unique_ptr<CallArguments> Parser::call_arguments() {
   return made;
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

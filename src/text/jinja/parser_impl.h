@@ -12,7 +12,7 @@
 #include "text/jinja/ast.h"
 #include "text/jinja/lexer.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 class Parser {
  public:
@@ -123,4 +123,4 @@ class Parser {
   std::vector<int> mentioned_;  // every variable read so far, by name id
 };
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

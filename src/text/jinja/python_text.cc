@@ -8,7 +8,7 @@
 
 #include "text/unicode.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -367,4 +367,4 @@ std::optional<double> parse_float(std::string_view text) {
   return negative ? -value : value;
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

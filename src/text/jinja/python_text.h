@@ -8,7 +8,7 @@
 
 #include "text/jinja/unicode_tables.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 Category category(uint32_t code);
 bool is_space(uint32_t code);      // str.isspace of one character
@@ -47,4 +47,4 @@ std::string repr_of(double value);
 std::optional<int64_t> parse_int(std::string_view text, int base);
 std::optional<double> parse_float(std::string_view text);
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

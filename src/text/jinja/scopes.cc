@@ -3,7 +3,7 @@
 #include <map>
 #include <set>
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -209,4 +209,4 @@ void find_undefined_at_entry(Template& tree) {
   Walk(tree).scopes_in(root, tree.body);
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

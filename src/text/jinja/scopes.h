@@ -4,9 +4,9 @@
 
 #include "text/jinja/ast.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 // Fills undefined_at_entry of the template and of every statement that opens a scope.
 void find_undefined_at_entry(Template& tree);
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

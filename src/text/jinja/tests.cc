@@ -5,7 +5,7 @@
 #include "text/jinja/methods.h"
 #include "text/jinja/python_text.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -141,4 +141,4 @@ Test find_test(std::string_view name) {
   return found == tests.end() ? nullptr : found->second;
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

@@ -4,7 +4,7 @@
 #include "text/jinja/methods.h"
 #include "text/jinja/python_text.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -200,4 +200,4 @@ bool all_cased(std::string_view text) {
 bool text_is_upper(std::string_view text) { return all_cased<true>(text); }
 bool text_is_lower(std::string_view text) { return all_cased<false>(text); }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

@@ -2,7 +2,7 @@
 // clang-format off
 #include "text/jinja/unicode_tables.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 const uint32_t kCategoryRuns[3968] = {
     0x19, 0x2016, 0x2111, 0x2413, 0x2511, 0x280d, 0x290e, 0x2a11, 0x2b12, 0x2c11, 0x2d0c, 0x2e11, 0x3008, 0x3a11,
@@ -422,4 +422,4 @@ const LongCase kTitleLong[] = {
 };
 const size_t kTitleLongCount = 23;
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

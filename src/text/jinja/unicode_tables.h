@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 enum class Category : uint8_t {  // clang-format off
   Lu, Ll, Lt, Lm, Lo, Mn, Mc, Me, Nd, Nl, No, Pc, Pd, Ps, Pe, Pi, Pf, Po, Sm, Sc, Sk, So, Zs, Zl, Zp, Cc, Cf, Cs, Co, Cn
@@ -29,4 +29,4 @@ extern const size_t kUpperRunCount, kLowerRunCount, kTitleRunCount;
 extern const LongCase kUpperLong[], kLowerLong[], kTitleLong[];
 extern const size_t kUpperLongCount, kLowerLongCount, kTitleLongCount;
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

@@ -8,7 +8,7 @@
 #include "text/jinja/python_text.h"
 #include "text/unicode.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -411,4 +411,4 @@ void fail_undefined(const Value& value) {
   fail("{}", object ? object->message : "a value is undefined");
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 // What ends a compilation or a rendering. `exact`: the template's own words (raise_exception), shown as they
 // are.
@@ -279,4 +279,4 @@ inline const std::vector<Value>& Value::items() const {
 }
 inline const DictObject& Value::dict() const { return *static_cast<const DictObject*>(object_); }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

@@ -2,7 +2,7 @@
 #include "text/jinja/python_text.h"
 #include "text/jinja/value.h"
 
-namespace strata::jinja {
+namespace steelyard::jinja {
 
 namespace {
 
@@ -118,4 +118,4 @@ std::string to_text(Heap& heap, const Value& value) {
   return out;
 }
 
-}  // namespace strata::jinja
+}  // namespace steelyard::jinja

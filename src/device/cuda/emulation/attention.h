@@ -10,12 +10,13 @@ namespace emulation {
 
 // Pages of one layer's state in f16 with random contents, as KvView has them.
 struct Pages {
-  strata::cuda::KvView view{};
+  steelyard::cuda::KvView view{};
   Aligned<_Float16> halves{0};
 
   Pages(std::uint32_t kv_heads, std::uint32_t head_dim, std::size_t n_pages) {
     view.type = 1, view.n_kv_heads = kv_heads, view.head_dim_k = view.head_dim_v = head_dim;
-    view.v_offset = kv_heads * strata::cuda::kPageTokens * head_dim * 2, view.page_bytes = 2 * view.v_offset;
+    view.v_offset = kv_heads * steelyard::cuda::kPageTokens * head_dim * 2,
+    view.page_bytes = 2 * view.v_offset;
     const std::size_t n = n_pages * view.page_bytes / 2;
     halves = Aligned<_Float16>(n);
     for (std::size_t i = 0; i < n; i++) halves[i] = static_cast<_Float16>(normal());
@@ -24,7 +25,7 @@ struct Pages {
   // Column d of a head's key or value; table: the sequence's pages.
   double at(const std::int32_t* table, bool value, std::uint32_t token, std::uint32_t head,
             std::uint32_t d) const {
-    using strata::cuda::kPageTokens;
+    using steelyard::cuda::kPageTokens;
     const std::size_t page =
         table[token / kPageTokens] * (view.page_bytes / 2) + (value ? view.v_offset / 2 : 0);
     return static_cast<double>(

@@ -12,7 +12,7 @@
 
 namespace emulation {
 
-namespace fast = strata::cuda::fast;
+namespace fast = steelyard::cuda::fast;
 
 inline std::mt19937 random_bits(3);
 inline float normal() { return std::normal_distribution<float>()(random_bits); }

@@ -4,7 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-namespace strata::cuda::fast {
+namespace steelyard::cuda::fast {
 
 // ---- Shared memory ----
 
@@ -17,7 +17,7 @@ std::uint8_t* static_shared() {
   return emulation::block->shared;
 }
 inline std::uint8_t* dynamic_shared() { return emulation::block->shared + emulation::kStaticBytes; }
-#define STRATA_DYNAMIC_SHARED(name) std::uint8_t* const name = dynamic_shared()
+#define STEELYARD_DYNAMIC_SHARED(name) std::uint8_t* const name = dynamic_shared()
 inline void load_volatile(std::uint32_t (&to)[4], const std::uint32_t* from) { std::copy_n(from, 4, to); }
 
 // ---- Barriers ----
@@ -178,4 +178,4 @@ template <int Count>
 void take_registers() {}
 inline float power_of_two(float x) { return x < -126 ? 0.0f : std::exp2(x); }
 
-}  // namespace strata::cuda::fast
+}  // namespace steelyard::cuda::fast

@@ -1,0 +1,52 @@
+# Helpers shared by every room: compile options, libraries and the room function.
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
+
+add_library(steelyard_options INTERFACE)
+target_include_directories(steelyard_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
+target_compile_options(steelyard_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wno-missing-field-initializers>)
+if(STEELYARD_SANITIZE)
+  target_compile_options(steelyard_options INTERFACE -fsanitize=${STEELYARD_SANITIZE} -fno-omit-frame-pointer
+    -fno-sanitize-recover=all
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)  # gcc sees ghosts in <regex> through sanitized code
+  target_link_options(steelyard_options INTERFACE -fsanitize=${STEELYARD_SANITIZE})
+endif()
+if(STEELYARD_FUZZ)
+  target_compile_options(steelyard_options INTERFACE -fsanitize=fuzzer-no-link)
+  target_link_options(steelyard_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
+if(STEELYARD_TESTS)
+  find_package(GTest REQUIRED)
+  include(GoogleTest)
+endif()
+
+# steelyard_room(NAME ROOMS room... LIBS lib... [SUBDIRS dir...])
+# Library steelyard_NAME from every *.cc here (and in SUBDIRS) that isn't a test; executable NAME_test from *_test.cc.
+function(steelyard_room name)
+  cmake_parse_arguments(R "" "" "ROOMS;LIBS;SUBDIRS;TEST_LIBS" ${ARGN})
+  set(globs *.cc)
+  foreach(dir ${R_SUBDIRS})
+    list(APPEND globs ${dir}/*.cc)
+  endforeach()
+  file(GLOB all CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} ${globs})
+  set(tests ${all})
+  list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+  list(FILTER all EXCLUDE REGEX "_test\\.cc$|^main\\.cc$")
+  set(deps ${R_ROOMS})
+  list(TRANSFORM deps PREPEND steelyard_)
+  if(all)
+    add_library(steelyard_${name} STATIC ${all})
+    target_link_libraries(steelyard_${name} PUBLIC steelyard_options ${deps} ${R_LIBS})
+  else()
+    add_library(steelyard_${name} INTERFACE)
+    target_link_libraries(steelyard_${name} INTERFACE steelyard_options ${deps} ${R_LIBS})
+  endif()
+  if(STEELYARD_TESTS AND tests)
+    add_executable(${name}_test ${tests})
+    target_link_libraries(${name}_test PRIVATE steelyard_${name} ${R_TEST_LIBS} GTest::gtest GTest::gmock GTest::gtest_main)
+    target_compile_definitions(${name}_test PRIVATE STEELYARD_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+    gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60)
+  endif()
+endfunction()

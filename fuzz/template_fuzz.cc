@@ -5,8 +5,8 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "text/chat_template.h"
-#include "text/stream.h"
 
 namespace {
 

@@ -12,7 +12,7 @@
 #include "text/merge.h"
 #include "text/stream.h"
 #include "text/tokenizer.h"
-#include "text/unicode.h"
+#include "base/utf8.h"
 
 using namespace steelyard;
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes src/text/jinja/unicode_tables.cc: general categories and case mappings as Python's str methods see them.
+"""Writes src/jinja/unicode_tables.cc: general categories and case mappings as Python's str methods see them.
 
     python3 tools/make_unicode_tables.py
 
@@ -63,10 +63,10 @@ def rows(items, per_line):
 
 def main():
     text = [f"// Made by tools/make_unicode_tables.py from Unicode {unicodedata.unidata_version}; don't edit.",
-            "// clang-format off", '#include "text/jinja/unicode_tables.h"', "", "namespace steelyard::jinja {", ""]
+            "// clang-format off", '#include "jinja/unicode_tables.h"', "", "namespace steelyard::jinja {", ""]
     runs = category_runs()
-    text += [f"const uint32_t kCategoryRuns[{len(runs)}] = {{", rows([f"0x{r:x}" for r in runs], 14), "};",
-             f"const size_t kCategoryRunCount = {len(runs)};", ""]
+    text += [f"const std::uint32_t kCategoryRuns[{len(runs)}] = {{", rows([f"0x{r:x}" for r in runs], 14), "};",
+             f"const std::size_t kCategoryRunCount = {len(runs)};", ""]
     for name, method in (("Upper", str.upper), ("Lower", str.lower), ("Title", str.title)):
         simple, long = simple_runs(method), long_ones(method)
         if name == "Title":  # only where it isn't the upper-case form
@@ -74,12 +74,12 @@ def main():
             simple = simple_runs(lambda c: c.title() if differs(c) else c, differs)
             long = long_ones(lambda c: c.title() if c.title() != c.upper() else c)
         text += [f"const CaseRun k{name}Runs[] = {{", rows([f"{{0x{a:x},0x{b:x},{s},{d}}}" for a, b, s, d in simple], 5), "};",
-                 f"const size_t k{name}RunCount = {len(simple)};",
+                 f"const std::size_t k{name}RunCount = {len(simple)};",
                  f"const LongCase k{name}Long[] = {{",
                  rows([f"{{0x{c:x},{{0x{m[0]:x},0x{m[1]:x},0x{m[2]:x}}}}}" for c, m in long], 5) or "    {0,{0,0,0}},", "};",
-                 f"const size_t k{name}LongCount = {len(long)};", ""]
+                 f"const std::size_t k{name}LongCount = {len(long)};", ""]
     text += ["}  // namespace steelyard::jinja", ""]
-    path = pathlib.Path(__file__).resolve().parent.parent / "src/text/jinja/unicode_tables.cc"
+    path = pathlib.Path(__file__).resolve().parent.parent / "src/jinja/unicode_tables.cc"
     path.write_text("\n".join(text))
     print(path, path.stat().st_size, "bytes", file=sys.stderr)
 

@@ -2,8 +2,8 @@
 #include "app/commands.h"
 #include "app/common.h"
 #include "app/output.h"
+#include "base/utf8.h"
 #include "gguf/gguf.h"
-#include "text/stream.h"
 #include "text/tokenizer.h"
 
 namespace steelyard {

@@ -11,7 +11,4 @@ namespace steelyard {
 // it).
 std::string readable(std::string_view text, std::size_t width = 80);
 
-// Length in bytes of the valid UTF-8 character at the start of `text` (1 to 4), or 0 when there is none.
-std::size_t utf8_length(std::string_view text);
-
 }  // namespace steelyard

@@ -16,17 +16,5 @@ TEST(Readable, KeepsTextAndEscapesTheRest) {
   EXPECT_EQ(readable(""), "");
 }
 
-TEST(Readable, Utf8Length) {
-  EXPECT_EQ(utf8_length(""), 0u);
-  EXPECT_EQ(utf8_length("a"), 1u);
-  EXPECT_EQ(utf8_length("\xc3\xa9"), 2u);
-  EXPECT_EQ(utf8_length("\xc0\x80"), 0u);          // overlong
-  EXPECT_EQ(utf8_length("\xe0\x80\x80"), 0u);      // overlong
-  EXPECT_EQ(utf8_length("\xf4\x90\x80\x80"), 0u);  // beyond U+10FFFF
-  EXPECT_EQ(utf8_length("\xf4\x8f\xbf\xbf"), 4u);
-  EXPECT_EQ(utf8_length("\xe2\x96"), 0u);  // cut off
-  EXPECT_EQ(utf8_length("\x80"), 0u);
-}
-
 }  // namespace
 }  // namespace steelyard

@@ -1,15 +1,15 @@
 #include "text/chat_template.h"
 
 #include "base/error.h"
-#include "text/jinja/interpreter.h"
-#include "text/jinja/parser.h"
-#include "text/stream.h"
+#include "base/utf8.h"
+#include "jinja/interpreter.h"
+#include "jinja/parser.h"
 
 namespace steelyard {
 
 namespace {
 
-constexpr size_t kMaxSource = size_t{4} << 20;
+constexpr std::size_t kMaxSource = std::size_t{4} << 20;
 
 [[noreturn]] void rethrow(const jinja::Failure& failure) {
   if (failure.exact) throw Error(ErrorKind::bad_input, failure.message);

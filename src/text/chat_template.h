@@ -16,9 +16,9 @@ namespace steelyard {
 
 // What a template may spend; beyond it render() throws Error(bad_input).
 struct TemplateLimits {
-  size_t output_bytes = size_t{64} << 20;
-  size_t steps = 20'000'000;                // nodes evaluated, items produced
-  size_t memory_bytes = size_t{256} << 20;  // strings and lists built on the way, added up
+  std::size_t output_bytes = std::size_t{64} << 20;
+  std::size_t steps = 20'000'000;                     // nodes evaluated, items produced
+  std::size_t memory_bytes = std::size_t{256} << 20;  // strings and lists built on the way, added up
 };
 
 class ChatTemplate {

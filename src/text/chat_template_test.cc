@@ -54,7 +54,7 @@ TEST_F(Goldens, EqualJinja2) {
   auto rows = lines_of("jinja.jsonl");
   const Json vars = rows.at(0).at("variables");
   ASSERT_GT(rows.size(), 1000u);
-  for (size_t i = 1; i < rows.size(); ++i) {
+  for (std::size_t i = 1; i < rows.size(); ++i) {
     std::string source = rows[i]["template"];
     std::string got;
     bool failed = false;
@@ -73,8 +73,8 @@ TEST_F(Goldens, EqualJinja2) {
 
 // 64-bit FNV-1a and the length, as tools/make_text_goldens.py writes them.
 std::string summary(const std::string& text) {
-  uint64_t hash = 0xCBF29CE484222325u;
-  for (char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001B3u;
+  std::uint64_t hash = 0xCBF29CE484222325u;
+  for (char c : text) hash = (hash ^ static_cast<std::uint8_t>(c)) * 0x100000001B3u;
   return fmt::format("{:016x}:{}", hash, text.size());
 }
 
@@ -84,7 +84,7 @@ void check_chats(const std::string& goldens, const std::filesystem::path& folder
     std::string name = row["file"];
     ChatTemplate compiled(read_text(folder / name));
     ASSERT_EQ(row["sums"].size(), chats.size());
-    for (size_t i = 0; i < chats.size(); ++i) {
+    for (std::size_t i = 0; i < chats.size(); ++i) {
       std::string got, text;
       try {
         text = compiled.render(chats[i], {}, kNow);
@@ -137,7 +137,7 @@ TEST(ChatTemplate, OneTemplateInManyThreads) {
   ChatTemplate compiled("{% for i in range(n) %}{{ i ~ ('é' | upper) }}{% endfor %}{{ 'x' * 3 }}");
   std::vector<std::string> results(4);
   std::vector<std::thread> threads;
-  for (size_t t = 0; t < results.size(); ++t)
+  for (std::size_t t = 0; t < results.size(); ++t)
     threads.emplace_back([&, t] { results[t] = compiled.render({{"n", 100}}); });
   for (auto& thread : threads) thread.join();
   for (const auto& result : results) EXPECT_EQ(result, compiled.render({{"n", 100}}));
@@ -146,9 +146,9 @@ TEST(ChatTemplate, OneTemplateInManyThreads) {
 // ---------------------------------------------------------------------------------------------- hostile
 // input
 
-std::string repeated(std::string_view unit, size_t times) {
+std::string repeated(std::string_view unit, std::size_t times) {
   std::string out;
-  for (size_t i = 0; i < times; ++i) out += unit;
+  for (std::size_t i = 0; i < times; ++i) out += unit;
   return out;
 }
 

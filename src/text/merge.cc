@@ -6,14 +6,14 @@
 #include <utility>
 
 #include "base/error.h"
-#include "text/unicode.h"
+#include "base/utf8.h"
 
 namespace steelyard {
 
 namespace {
 
 constexpr std::string_view kSpace = "\xE2\x96\x81";  // ▁
-constexpr uint32_t kSpaceCode = 0x2581;
+constexpr std::uint32_t kSpaceCode = 0x2581;
 
 // Runs all merges over scratch.symbols. `rule(left, right)` gives {priority, token}; token kNoToken = no
 // merge; `merged(symbol, left length)` is told of each merge done. O(n log n).
@@ -22,22 +22,22 @@ void merge_all(MergeScratch& scratch, const Rule& rule, const Merged& merged) {
   auto& symbols = scratch.symbols;
   auto& heap = scratch.heap;
   heap.clear();
-  auto candidate = [&](int32_t left) {
-    int32_t right = symbols[left].next;
+  auto candidate = [&](std::int32_t left) {
+    std::int32_t right = symbols[left].next;
     if (right < 0) return false;
     auto [priority, token] = rule(symbols[left], symbols[right]);
     if (token == kNoToken) return false;
-    heap.push_back({static_cast<uint64_t>(priority) << 32 | static_cast<uint32_t>(left),
+    heap.push_back({static_cast<std::uint64_t>(priority) << 32 | static_cast<std::uint32_t>(left),
                     symbols[left].length + symbols[right].length, token});
     return true;
   };
-  for (int32_t i = 0; i + 1 < static_cast<int32_t>(symbols.size()); ++i) candidate(i);
+  for (std::int32_t i = 0; i + 1 < static_cast<std::int32_t>(symbols.size()); ++i) candidate(i);
   std::make_heap(heap.begin(), heap.end(), std::greater<>());
   while (!heap.empty()) {
     std::pop_heap(heap.begin(), heap.end(), std::greater<>());
     MergeCandidate best = heap.back();
     heap.pop_back();
-    int32_t index = static_cast<int32_t>(best.order & 0xFFFFFFFFu);
+    std::int32_t index = static_cast<std::int32_t>(best.order & 0xFFFFFFFFu);
     MergeSymbol& left = symbols[index];
     if (left.length == 0 || left.next < 0 || left.length + symbols[left.next].length != best.length) continue;
     MergeSymbol& right = symbols[left.next];
@@ -75,13 +75,13 @@ std::string with_underlines(std::string_view text) {
 void emit(const Vocabulary& vocabulary, std::string_view run, TokenId id, std::vector<TokenId>& out) {
   if (id != kNoToken) return out.push_back(id);
   bool all_bytes = std::all_of(run.begin(), run.end(), [&](char c) {
-    return vocabulary.byte_token(static_cast<uint8_t>(c)) != kNoToken;
+    return vocabulary.byte_token(static_cast<std::uint8_t>(c)) != kNoToken;
   });
   if (!all_bytes) {
     if (vocabulary.unknown() != kNoToken) out.push_back(vocabulary.unknown());
     return;
   }
-  for (char c : run) out.push_back(vocabulary.byte_token(static_cast<uint8_t>(c)));
+  for (char c : run) out.push_back(vocabulary.byte_token(static_cast<std::uint8_t>(c)));
 }
 
 void check_length(std::string_view text) {
@@ -90,48 +90,48 @@ void check_length(std::string_view text) {
 }
 
 // Larger scores first, as an integer whose order is that of the negated float.
-uint32_t score_priority(float score) {
-  uint32_t bits = std::bit_cast<uint32_t>(-score);
+std::uint32_t score_priority(float score) {
+  std::uint32_t bits = std::bit_cast<std::uint32_t>(-score);
   if (-score == 0.0f) bits = 0;
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
 }  // namespace
 
-uint32_t byte_letter(uint8_t byte) {
+std::uint32_t byte_letter(std::uint8_t byte) {
   if ((byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD)) return byte;
   if (byte <= 0x20) return 0x100 + byte;
   if (byte <= 0xA0) return 0x121 + (byte - 0x7F);
   return 0x143;  // 0xAD
 }
 
-int letter_byte(uint32_t code) {
+int letter_byte(std::uint32_t code) {
   static const auto table = [] {
-    std::array<int16_t, 0x144> bytes;
+    std::array<std::int16_t, 0x144> bytes;
     bytes.fill(-1);
     for (int byte = 0; byte < 256; ++byte)
-      bytes[byte_letter(static_cast<uint8_t>(byte))] = static_cast<int16_t>(byte);
+      bytes[byte_letter(static_cast<std::uint8_t>(byte))] = static_cast<std::int16_t>(byte);
     return bytes;
   }();
   return code < table.size() ? table[code] : -1;
 }
 
-WordCache::WordCache(size_t text_bytes)
-    : entries_(std::clamp<size_t>(std::bit_ceil(text_bytes / 4 + 1), 8, 8192)) {}
+WordCache::WordCache(std::size_t text_bytes)
+    : entries_(std::clamp<std::size_t>(std::bit_ceil(text_bytes / 4 + 1), 8, 8192)) {}
 
-size_t WordCache::slot(std::string_view word) const {
+std::size_t WordCache::slot(std::string_view word) const {
   return std::hash<std::string_view>()(word) & (entries_.size() - 1);
 }
 
 bool WordCache::copy(std::string_view word, std::vector<TokenId>& out) const {
   const Entry& entry = entries_[slot(word)];
   if (entry.end == entry.begin || entry.word != word) return false;
-  for (uint32_t i = entry.begin; i < entry.end; ++i) out.push_back(out[i]);
+  for (std::uint32_t i = entry.begin; i < entry.end; ++i) out.push_back(out[i]);
   return true;
 }
 
-void WordCache::remember(std::string_view word, size_t begin, size_t end) {
-  entries_[slot(word)] = {word, static_cast<uint32_t>(begin), static_cast<uint32_t>(end)};
+void WordCache::remember(std::string_view word, std::size_t begin, std::size_t end) {
+  entries_[slot(word)] = {word, static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(end)};
 }
 
 BpeEncoder::BpeEncoder(const Vocabulary& vocabulary)
@@ -139,28 +139,29 @@ BpeEncoder::BpeEncoder(const Vocabulary& vocabulary)
   std::string letter;
   for (int byte = 0; byte < 256; ++byte) {
     letter.clear();
-    append_utf8(letter, byte_letter(static_cast<uint8_t>(byte)));
+    append_utf8(letter, byte_letter(static_cast<std::uint8_t>(byte)));
     byte_ids_[byte] = vocabulary.find(letter);
   }
 }
 
 MergeTable::MergeTable(const std::vector<Merge>& merges) : slots_(std::bit_ceil(merges.size() * 2 + 2)) {
-  size_t mask = slots_.size() - 1;
-  for (size_t rank = 0; rank < merges.size(); ++rank) {
+  std::size_t mask = slots_.size() - 1;
+  for (std::size_t rank = 0; rank < merges.size(); ++rank) {
     const Merge& merge = merges[rank];
     if (merge.left == kNoToken || merge.right == kNoToken || merge.merged == kNoToken) continue;
-    uint64_t key = (static_cast<uint64_t>(merge.left) << 32 | static_cast<uint32_t>(merge.right)) + 1;
-    size_t at = key * 0x9E3779B97F4A7C15u >> 20 & mask;
+    std::uint64_t key =
+        (static_cast<std::uint64_t>(merge.left) << 32 | static_cast<std::uint32_t>(merge.right)) + 1;
+    std::size_t at = key * 0x9E3779B97F4A7C15u >> 20 & mask;
     while (slots_[at].key != 0 && slots_[at].key != key) at = (at + 1) & mask;
-    if (slots_[at].key == 0) slots_[at] = {key, static_cast<uint32_t>(rank), merge.merged};
+    if (slots_[at].key == 0) slots_[at] = {key, static_cast<std::uint32_t>(rank), merge.merged};
   }
 }
 
-std::pair<uint32_t, TokenId> MergeTable::find(TokenId left, TokenId right) const {
+std::pair<std::uint32_t, TokenId> MergeTable::find(TokenId left, TokenId right) const {
   if (left == kNoToken || right == kNoToken) return {0, kNoToken};
-  uint64_t key = (static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right)) + 1;
-  size_t mask = slots_.size() - 1;
-  for (size_t at = key * 0x9E3779B97F4A7C15u >> 20 & mask; slots_[at].key != 0; at = (at + 1) & mask)
+  std::uint64_t key = (static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right)) + 1;
+  std::size_t mask = slots_.size() - 1;
+  for (std::size_t at = key * 0x9E3779B97F4A7C15u >> 20 & mask; slots_[at].key != 0; at = (at + 1) & mask)
     if (slots_[at].key == key) return {slots_[at].rank, slots_[at].merged};
   return {0, kNoToken};
 }
@@ -168,15 +169,15 @@ std::pair<uint32_t, TokenId> MergeTable::find(TokenId left, TokenId right) const
 void BpeEncoder::encode(const Vocabulary& vocabulary, std::string_view text,
                         std::vector<TokenId>& out) const {
   check_length(text);
-  std::vector<size_t> ends;
+  std::vector<std::size_t> ends;
   pretokenizer_.split(text, ends);
   WordCache cache(text.size());
   MergeScratch scratch;
-  size_t begin = 0;
-  for (size_t end : ends) {
+  std::size_t begin = 0;
+  for (std::size_t end : ends) {
     std::string_view word = text.substr(begin, end - begin);
     begin = end;
-    size_t first = out.size();
+    std::size_t first = out.size();
     if (cache.copy(word, out)) continue;
     encode_word(vocabulary, word, scratch, out);
     cache.remember(word, first, out.size());
@@ -185,7 +186,7 @@ void BpeEncoder::encode(const Vocabulary& vocabulary, std::string_view text,
 
 TokenId BpeEncoder::whole_word(const Vocabulary& vocabulary, std::string_view word) const {
   std::string letters;
-  for (char c : word) append_utf8(letters, byte_letter(static_cast<uint8_t>(c)));
+  for (char c : word) append_utf8(letters, byte_letter(static_cast<std::uint8_t>(c)));
   TokenId id = vocabulary.find(letters);
   bool plain = id != kNoToken && vocabulary.type(id) != TokenType::control &&
                vocabulary.type(id) != TokenType::unknown;
@@ -200,15 +201,15 @@ void BpeEncoder::encode_word(const Vocabulary& vocabulary, std::string_view word
   }
   auto& symbols = scratch.symbols;
   symbols.clear();
-  int32_t n = static_cast<int32_t>(word.size());
-  for (int32_t i = 0; i < n; ++i)
-    symbols.push_back({static_cast<uint32_t>(i), 1, i - 1, i + 1 < n ? i + 1 : -1,
-                       byte_ids_[static_cast<uint8_t>(word[i])]});
+  std::int32_t n = static_cast<std::int32_t>(word.size());
+  for (std::int32_t i = 0; i < n; ++i)
+    symbols.push_back({static_cast<std::uint32_t>(i), 1, i - 1, i + 1 < n ? i + 1 : -1,
+                       byte_ids_[static_cast<std::uint8_t>(word[i])]});
   auto rule = [&](const MergeSymbol& left, const MergeSymbol& right) {
     return merges_.find(left.id, right.id);
   };
   merge_all(scratch, rule, [](const MergeSymbol&, const MergeSymbol&, TokenId) {});
-  for (int32_t i = 0; i >= 0; i = symbols[i].next) {
+  for (std::int32_t i = 0; i >= 0; i = symbols[i].next) {
     if (symbols[i].id != kNoToken) out.push_back(symbols[i].id);  // a byte without a letter has no token
   }
 }
@@ -220,8 +221,8 @@ SpmEncoder::SpmEncoder(const Vocabulary& vocabulary) {
     has_unused_ |= type == TokenType::unused;
     std::string_view text = vocabulary.text(id);
     longest_ = std::max(longest_, text.size());
-    uint32_t before = kSpaceCode;
-    for (size_t at = 0; at < text.size();) {
+    std::uint32_t before = kSpaceCode;
+    for (std::size_t at = 0; at < text.size();) {
       Utf8Char c = decode_utf8(text.substr(at));
       if (c.code == kSpaceCode && before != kSpaceCode) before_space_.insert(before);
       before = c.code;  // U+FFFD for anything invalid
@@ -236,9 +237,9 @@ TokenId SpmEncoder::find(const Vocabulary& vocabulary, std::string_view text) co
   return id != kNoToken && comes_from_text(vocabulary.type(id)) ? id : kNoToken;
 }
 
-size_t SpmEncoder::word_end(std::string_view text, size_t begin) const {
-  uint32_t before = kSpaceCode;
-  size_t at = begin;
+std::size_t SpmEncoder::word_end(std::string_view text, std::size_t begin) const {
+  std::uint32_t before = kSpaceCode;
+  std::size_t at = begin;
   while (at < text.size()) {
     Utf8Char c = decode_utf8(text.substr(at));
     if (c.code == kSpaceCode && before != kSpaceCode && !before_space_.contains(before)) return at;
@@ -255,11 +256,11 @@ void SpmEncoder::encode(const Vocabulary& vocabulary, std::string_view text, boo
   WordCache cache(escaped.size());
   MergeScratch scratch;
   std::string_view all = escaped;
-  for (size_t begin = 0; begin < all.size();) {
-    size_t end = word_end(all, begin);
+  for (std::size_t begin = 0; begin < all.size();) {
+    std::size_t end = word_end(all, begin);
     std::string_view word = all.substr(begin, end - begin);
     begin = end;
-    size_t first = out.size();
+    std::size_t first = out.size();
     if (cache.copy(word, out)) continue;
     encode_word(vocabulary, word, scratch, out);
     cache.remember(word, first, out.size());
@@ -270,11 +271,11 @@ void SpmEncoder::encode_word(const Vocabulary& vocabulary, std::string_view word
                              std::vector<TokenId>& out) const {
   auto& symbols = scratch.symbols;
   symbols.clear();
-  for (size_t at = 0; at < word.size();) {
-    uint32_t length = decode_utf8(word.substr(at)).length;
-    int32_t i = static_cast<int32_t>(symbols.size());
+  for (std::size_t at = 0; at < word.size();) {
+    std::uint32_t length = decode_utf8(word.substr(at)).length;
+    std::int32_t i = static_cast<std::int32_t>(symbols.size());
     symbols.push_back(
-        {static_cast<uint32_t>(at), length, i - 1, i + 1, find(vocabulary, word.substr(at, length))});
+        {static_cast<std::uint32_t>(at), length, i - 1, i + 1, find(vocabulary, word.substr(at, length))});
     at += length;
   }
   symbols.back().next = -1;
@@ -284,14 +285,14 @@ void SpmEncoder::encode_word(const Vocabulary& vocabulary, std::string_view word
   };
   // Pieces marked unused may be passed through, but not come out: they are taken apart again as they were
   // made.
-  std::vector<std::pair<std::string_view, uint32_t>> unused;
+  std::vector<std::pair<std::string_view, std::uint32_t>> unused;
   auto merged = [&](const MergeSymbol& left, const MergeSymbol& right, TokenId id) {
     if (has_unused_ && vocabulary.type(id) == TokenType::unused)
       unused.emplace_back(word.substr(left.begin, left.length + right.length), left.length);
   };
   merge_all(scratch, rule, merged);
   std::vector<std::string_view> runs;
-  for (int32_t i = 0; i >= 0; i = symbols[i].next) {
+  for (std::int32_t i = 0; i >= 0; i = symbols[i].next) {
     runs.assign(1, word.substr(symbols[i].begin, symbols[i].length));
     while (!runs.empty()) {
       std::string_view run = runs.back();
@@ -317,11 +318,11 @@ void CharacterBpeEncoder::encode(const Vocabulary& vocabulary, std::string_view 
   WordCache cache(escaped.size());
   MergeScratch scratch;
   std::string_view all = escaped;
-  for (size_t begin = 0; begin < all.size();) {
-    size_t end = all[begin] == '\n' ? all.find_first_not_of('\n', begin) : all.find('\n', begin);
+  for (std::size_t begin = 0; begin < all.size();) {
+    std::size_t end = all[begin] == '\n' ? all.find_first_not_of('\n', begin) : all.find('\n', begin);
     std::string_view word = all.substr(begin, std::min(end, all.size()) - begin);
     begin += word.size();
-    size_t first = out.size();
+    std::size_t first = out.size();
     if (cache.copy(word, out)) continue;
     encode_word(vocabulary, word, scratch, out);
     cache.remember(word, first, out.size());
@@ -332,12 +333,12 @@ void CharacterBpeEncoder::encode_word(const Vocabulary& vocabulary, std::string_
                                       MergeScratch& scratch, std::vector<TokenId>& out) const {
   auto& symbols = scratch.symbols;
   symbols.clear();
-  for (size_t at = 0; at < word.size();) {
-    uint32_t length = decode_utf8(word.substr(at)).length;
-    int32_t i = static_cast<int32_t>(symbols.size());
+  for (std::size_t at = 0; at < word.size();) {
+    std::uint32_t length = decode_utf8(word.substr(at)).length;
+    std::int32_t i = static_cast<std::int32_t>(symbols.size());
     TokenId id = vocabulary.find(word.substr(at, length));
     if (id != kNoToken && !comes_from_text(vocabulary.type(id))) id = kNoToken;
-    symbols.push_back({static_cast<uint32_t>(at), length, i - 1, i + 1, id});
+    symbols.push_back({static_cast<std::uint32_t>(at), length, i - 1, i + 1, id});
     at += length;
   }
   symbols.back().next = -1;
@@ -345,7 +346,7 @@ void CharacterBpeEncoder::encode_word(const Vocabulary& vocabulary, std::string_
     return merges_.find(left.id, right.id);
   };
   merge_all(scratch, rule, [](const MergeSymbol&, const MergeSymbol&, TokenId) {});
-  for (int32_t i = 0; i >= 0; i = symbols[i].next)
+  for (std::int32_t i = 0; i >= 0; i = symbols[i].next)
     emit(vocabulary, word.substr(symbols[i].begin, symbols[i].length), symbols[i].id, out);
 }
 

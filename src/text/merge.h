@@ -16,15 +16,15 @@ namespace steelyard {
 
 // A run of bytes during merging, in a doubly linked list over a vector.
 struct MergeSymbol {
-  uint32_t begin, length;  // bytes of the text; length 0 = merged away
-  int32_t previous, next;  // indices, -1 at the ends
-  TokenId id;              // kNoToken when the run is no token
+  std::uint32_t begin, length;  // bytes of the text; length 0 = merged away
+  std::int32_t previous, next;  // indices, -1 at the ends
+  TokenId id;                   // kNoToken when the run is no token
 };
 
 // A possible merge of a symbol with the one after it; the smallest `order` goes first.
 struct MergeCandidate {
-  uint64_t order;   // priority << 32 | index of the left symbol
-  uint32_t length;  // of both together; tells whether the candidate is stale
+  std::uint64_t order;   // priority << 32 | index of the left symbol
+  std::uint32_t length;  // of both together; tells whether the candidate is stale
   TokenId merged;
   bool operator>(const MergeCandidate& other) const { return order > other.order; }
 };
@@ -32,18 +32,18 @@ struct MergeCandidate {
 // Where words already encoded in this call stand in the output: most words of a text repeat.
 class WordCache {
  public:
-  explicit WordCache(size_t text_bytes);
+  explicit WordCache(std::size_t text_bytes);
   // Appends the ids of an equal earlier word to `out` and returns true, or remembers nothing and returns
   // false.
   bool copy(std::string_view word, std::vector<TokenId>& out) const;
-  void remember(std::string_view word, size_t begin, size_t end);
+  void remember(std::string_view word, std::size_t begin, std::size_t end);
 
  private:
   struct Entry {
     std::string_view word;
-    uint32_t begin = 0, end = 0;
+    std::uint32_t begin = 0, end = 0;
   };
-  size_t slot(std::string_view word) const;
+  std::size_t slot(std::string_view word) const;
   std::vector<Entry> entries_;
 };
 
@@ -57,12 +57,12 @@ class MergeTable {
  public:
   explicit MergeTable(const std::vector<Merge>& merges);
   // The rule's rank and result; {0, kNoToken} when there is none.
-  std::pair<uint32_t, TokenId> find(TokenId left, TokenId right) const;
+  std::pair<std::uint32_t, TokenId> find(TokenId left, TokenId right) const;
 
  private:
   struct Slot {
-    uint64_t key = 0;  // (left << 32 | right) + 1, 0 = free
-    uint32_t rank = 0;
+    std::uint64_t key = 0;  // (left << 32 | right) + 1, 0 = free
+    std::uint32_t rank = 0;
     TokenId merged = kNoToken;
   };
   std::vector<Slot> slots_;  // open addressing, a power of two of them
@@ -94,15 +94,15 @@ class SpmEncoder {
 
  private:
   TokenId find(const Vocabulary& vocabulary, std::string_view text) const;
-  size_t word_end(std::string_view text, size_t begin) const;
+  std::size_t word_end(std::string_view text, std::size_t begin) const;
   void encode_word(const Vocabulary& vocabulary, std::string_view word, MergeScratch& scratch,
                    std::vector<TokenId>& out) const;
 
-  size_t longest_ = 0;  // bytes of the longest token that merging can make
+  std::size_t longest_ = 0;  // bytes of the longest token that merging can make
   bool has_unused_ = false;
   // Characters that stand before ▁ inside some token. Between any other character and ▁ no merge can happen,
   // so the text is cut there into words.
-  std::unordered_set<uint32_t> before_space_;
+  std::unordered_set<std::uint32_t> before_space_;
 };
 
 // BPE over characters (Gemma 4): ▁ for spaces, words cut at line ends, merges by rank, byte tokens for
@@ -120,8 +120,8 @@ class CharacterBpeEncoder {
 
 // Letters of byte-level vocabularies: printable bytes stand for themselves, the others for U+0100 onward
 // (the byte-to-letter table of GPT-2).
-uint32_t byte_letter(uint8_t byte);
+std::uint32_t byte_letter(std::uint8_t byte);
 // The byte of a letter, or -1.
-int letter_byte(uint32_t code);
+int letter_byte(std::uint32_t code);
 
 }  // namespace steelyard

@@ -6,7 +6,7 @@
 #include <map>
 
 #include "base/error.h"
-#include "text/unicode.h"
+#include "base/utf8.h"
 
 namespace steelyard {
 
@@ -190,7 +190,7 @@ struct Pretokenizer::Pattern {
   Pattern& operator=(const Pattern&) = delete;
 
   // `text` is valid UTF-8. Returns false when nothing matches from `start` on.
-  bool find(std::string_view text, size_t start, pcre2_match_data* data) const {
+  bool find(std::string_view text, std::size_t start, pcre2_match_data* data) const {
     auto subject = reinterpret_cast<PCRE2_SPTR>(text.data());
     int rc = PCRE2_ERROR_JIT_STACKLIMIT;
     if (jit) rc = pcre2_jit_match(code, subject, text.size(), start, 0, data, nullptr);
@@ -208,13 +208,13 @@ struct Pretokenizer::Pattern {
 };
 
 // Appends the ends of matches and gaps of `piece`, which begins at `offset` of the whole text.
-void Pretokenizer::split_piece(const Pattern& pattern, std::string_view piece, size_t offset,
-                               void* match_data, std::vector<size_t>& ends) {
+void Pretokenizer::split_piece(const Pattern& pattern, std::string_view piece, std::size_t offset,
+                               void* match_data, std::vector<std::size_t>& ends) {
   auto* data = static_cast<pcre2_match_data*>(match_data);
   const PCRE2_SIZE* found = pcre2_get_ovector_pointer(data);
-  size_t done = 0, from = 0;
+  std::size_t done = 0, from = 0;
   while (from < piece.size() && pattern.find(piece, from, data)) {
-    size_t begin = found[0], end = found[1];
+    std::size_t begin = found[0], end = found[1];
     if (begin > done) ends.push_back(offset + begin);
     if (end > begin) ends.push_back(offset + end);
     done = from = end;
@@ -230,12 +230,12 @@ Pretokenizer::Pretokenizer(const PretokenizerSpec& spec) {
 
 Pretokenizer::~Pretokenizer() = default;
 
-void Pretokenizer::split(std::string_view text, std::vector<size_t>& ends) const {
+void Pretokenizer::split(std::string_view text, std::vector<std::size_t>& ends) const {
   std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(
       pcre2_match_data_create(1, nullptr), &pcre2_match_data_free);
-  std::vector<size_t> pieces, next;
-  for (size_t begin = 0; begin < text.size();) {
-    size_t length = valid_prefix(text.substr(begin));
+  std::vector<std::size_t> pieces, next;
+  for (std::size_t begin = 0; begin < text.size();) {
+    std::size_t length = valid_prefix(text.substr(begin));
     if (length == 0) {  // a byte that isn't UTF-8
       begin += decode_utf8(text.substr(begin)).length;
       ends.push_back(begin);
@@ -244,8 +244,8 @@ void Pretokenizer::split(std::string_view text, std::vector<size_t>& ends) const
     pieces.assign(1, begin + length);
     for (const auto& pattern : patterns_) {
       next.clear();
-      size_t at = begin;
-      for (size_t end : pieces) {
+      std::size_t at = begin;
+      for (std::size_t end : pieces) {
         split_piece(*pattern, text.substr(at, end - at), at, data.get(), next);
         at = end;
       }

@@ -28,12 +28,12 @@ class Pretokenizer {
   ~Pretokenizer();
   // Appends the ends (byte offsets) of the pieces of `text`; the last is text.size(). Any bytes: what isn't
   // UTF-8 becomes pieces of its own. Throws Error(bad_input) when a pattern runs out of its match limit.
-  void split(std::string_view text, std::vector<size_t>& ends) const;
+  void split(std::string_view text, std::vector<std::size_t>& ends) const;
 
  private:
   struct Pattern;
-  static void split_piece(const Pattern& pattern, std::string_view piece, size_t offset, void* match_data,
-                          std::vector<size_t>& ends);
+  static void split_piece(const Pattern& pattern, std::string_view piece, std::size_t offset,
+                          void* match_data, std::vector<std::size_t>& ends);
   std::vector<std::unique_ptr<const Pattern>> patterns_;
 };
 

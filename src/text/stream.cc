@@ -2,38 +2,19 @@
 
 #include <algorithm>
 
-#include "text/unicode.h"
+#include "base/utf8.h"
 
 namespace steelyard {
-
-namespace {
-
-// Appends `bytes` as valid UTF-8; returns how many bytes at the end are an unfinished character.
-size_t append_valid(std::string& out, std::string_view bytes) {
-  while (!bytes.empty()) {
-    size_t good = valid_prefix(bytes);
-    out.append(bytes.substr(0, good));
-    bytes.remove_prefix(good);
-    if (bytes.empty()) break;
-    Utf8Char c = decode_utf8(bytes);
-    if (c.cut) return bytes.size();
-    append_utf8(out, 0xFFFD);
-    bytes.remove_prefix(c.length);
-  }
-  return 0;
-}
-
-}  // namespace
 
 std::string Utf8Stream::push(std::string_view piece) {
   std::string out;
   if (pending_.empty()) {
-    size_t open = append_valid(out, piece);
+    std::size_t open = append_valid_utf8(out, piece);
     pending_.assign(piece.substr(piece.size() - open));
     return out;
   }
   std::string all = pending_ + std::string(piece);
-  size_t open = append_valid(out, all);
+  std::size_t open = append_valid_utf8(out, all);
   pending_.assign(all, all.size() - open, open);
   return out;
 }
@@ -42,13 +23,6 @@ std::string Utf8Stream::flush() {
   std::string out;
   if (!pending_.empty()) append_utf8(out, 0xFFFD);
   pending_.clear();
-  return out;
-}
-
-std::string valid_utf8(std::string_view bytes) {
-  std::string out;
-  out.reserve(bytes.size());
-  if (append_valid(out, bytes) > 0) append_utf8(out, 0xFFFD);
   return out;
 }
 
@@ -62,11 +36,11 @@ std::string StopMatcher::push(std::string_view text) {
   held_.append(text);
   // The stop string that is complete first ends the stream; of those ending at the same byte, the one that
   // began first.
-  size_t best_end = std::string::npos, best_begin = 0;
+  std::size_t best_end = std::string::npos, best_begin = 0;
   for (const std::string& stop : stops_) {
-    size_t at = held_.find(stop);
+    std::size_t at = held_.find(stop);
     if (at == std::string::npos) continue;
-    size_t end = at + stop.size();
+    std::size_t end = at + stop.size();
     if (end < best_end || (end == best_end && at < best_begin)) {
       best_end = end, best_begin = at;
       matched_ = stop;
@@ -77,9 +51,9 @@ std::string StopMatcher::push(std::string_view text) {
     held_.resize(best_begin);
     return std::move(held_);
   }
-  size_t keep = 0;  // the longest end of held_ that begins a stop string
+  std::size_t keep = 0;  // the longest end of held_ that begins a stop string
   for (const std::string& stop : stops_) {
-    for (size_t n = std::min(stop.size() - 1, held_.size()); n > keep; --n) {
+    for (std::size_t n = std::min(stop.size() - 1, held_.size()); n > keep; --n) {
       if (std::string_view(held_).substr(held_.size() - n) == std::string_view(stop).substr(0, n)) keep = n;
     }
   }

@@ -21,9 +21,6 @@ class Utf8Stream {
   std::string pending_;  // at most 3 bytes: the valid beginning of a character
 };
 
-// Valid UTF-8 from any bytes, by the same rule.
-std::string valid_utf8(std::string_view bytes);
-
 // Watches a stream of text for stop strings. What push() and flush() return never contains a stop string, and
 // only a possible beginning of one is held back. Empty stop strings are ignored. Not thread-safe.
 class StopMatcher {
@@ -40,7 +37,7 @@ class StopMatcher {
  private:
   std::vector<std::string> stops_;
   std::string held_, matched_;
-  size_t longest_ = 0;
+  std::size_t longest_ = 0;
   bool stopped_ = false;
 };
 

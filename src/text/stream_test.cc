@@ -4,7 +4,7 @@
 
 #include <random>
 
-#include "text/unicode.h"
+#include "base/utf8.h"
 
 namespace steelyard {
 namespace {
@@ -49,8 +49,8 @@ TEST(Utf8Stream, AnyCutsGiveTheSameText) {
     }
     Utf8Stream stream;
     std::string out;
-    for (size_t at = 0; at < bytes.size();) {
-      size_t n = 1 + rng() % 4;
+    for (std::size_t at = 0; at < bytes.size();) {
+      std::size_t n = 1 + rng() % 4;
       std::string piece = stream.push(std::string_view(bytes).substr(at, n));
       EXPECT_EQ(valid_prefix(piece), piece.size());
       out += piece;

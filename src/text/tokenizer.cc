@@ -5,8 +5,8 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "text/merge.h"
-#include "text/unicode.h"
 
 namespace steelyard {
 
@@ -14,7 +14,7 @@ namespace {
 
 std::string spaces_for_underlines(std::string_view text) {
   std::string out;
-  for (size_t at = 0; at < text.size();) {
+  for (std::size_t at = 0; at < text.size();) {
     if (text.substr(at, 3) == "\xE2\x96\x81") {
       out += ' ';
       at += 3;
@@ -33,23 +33,23 @@ class TextSet {
   }
   void sort() {
     std::sort(entries_.begin(), entries_.end(), [](const auto& a, const auto& b) { return a.text < b.text; });
-    for (const auto& entry : entries_) starts_[static_cast<uint8_t>(entry.text[0])] = true;
+    for (const auto& entry : entries_) starts_[static_cast<std::uint8_t>(entry.text[0])] = true;
   }
   bool empty() const { return entries_.empty(); }
-  bool may_start(char c) const { return starts_[static_cast<uint8_t>(c)]; }
+  bool may_start(char c) const { return starts_[static_cast<std::uint8_t>(c)]; }
 
   // The longest entry that `text` begins with: its id and length, or kNoToken.
-  std::pair<TokenId, size_t> longest_prefix(std::string_view text) const {
+  std::pair<TokenId, std::size_t> longest_prefix(std::string_view text) const {
     auto low = entries_.begin(), high = entries_.end();
-    std::pair<TokenId, size_t> best{kNoToken, 0};
-    for (size_t depth = 0; low != high; ++depth) {
+    std::pair<TokenId, std::size_t> best{kNoToken, 0};
+    for (std::size_t depth = 0; low != high; ++depth) {
       if (low->text.size() == depth) {
         best = {low->id, depth};
         if (++low == high) break;
       }
       if (depth == text.size()) break;
-      uint8_t byte = static_cast<uint8_t>(text[depth]);
-      auto at = [depth](const Entry& e) { return static_cast<uint8_t>(e.text[depth]); };
+      std::uint8_t byte = static_cast<std::uint8_t>(text[depth]);
+      auto at = [depth](const Entry& e) { return static_cast<std::uint8_t>(e.text[depth]); };
       low = std::partition_point(low, high, [&](const Entry& e) { return at(e) < byte; });
       high = std::partition_point(low, high, [&](const Entry& e) { return at(e) == byte; });
     }
@@ -72,14 +72,14 @@ std::string piece_bytes(const Vocabulary& vocabulary, TokenId id) {
   if (vocabulary.kind() != VocabularyKind::bpe) {
     if (type == TokenType::byte) {
       for (int byte = 0; byte < 256; ++byte)
-        if (vocabulary.byte_token(static_cast<uint8_t>(byte)) == id)
+        if (vocabulary.byte_token(static_cast<std::uint8_t>(byte)) == id)
           return std::string(1, static_cast<char>(byte));
     }
     return spaces_for_underlines(text);
   }
   if (type == TokenType::user_defined) return std::string(text);
   std::string out;
-  for (size_t at = 0; at < text.size();) {
+  for (std::size_t at = 0; at < text.size();) {
     Utf8Char c = decode_utf8(text.substr(at));
     int byte = c.valid ? letter_byte(c.code) : -1;
     if (byte < 0) return std::string(text);  // not in letters: the text itself
@@ -126,8 +126,8 @@ struct Tokenizer::Impl {
   // Cuts `text` at the tokens of `set`, longest first at each place, and encodes what lies between.
   void encode_parts(std::string_view text, const TextSet& set, std::vector<TokenId>& out) const {
     bool after_special = true;
-    size_t plain = 0;  // where the text not yet encoded begins
-    for (size_t at = 0; at < text.size();) {
+    std::size_t plain = 0;  // where the text not yet encoded begins
+    for (std::size_t at = 0; at < text.size();) {
       if (!set.may_start(text[at])) {
         ++at;
         continue;
@@ -150,9 +150,9 @@ struct Tokenizer::Impl {
   }
 
   Vocabulary vocabulary;
-  std::string pieces;              // bytes of all tokens, one after the other
-  std::vector<size_t> piece_ends;  // token i is pieces[piece_ends[i-1] .. piece_ends[i])
-  TextSet user_defined, special;   // cut out of text always; when special tokens are parsed
+  std::string pieces;                   // bytes of all tokens, one after the other
+  std::vector<std::size_t> piece_ends;  // token i is pieces[piece_ends[i-1] .. piece_ends[i])
+  TextSet user_defined, special;        // cut out of text always; when special tokens are parsed
   std::optional<BpeEncoder> bpe;
   std::optional<SpmEncoder> spm;
   std::optional<CharacterBpeEncoder> character_bpe;
@@ -185,7 +185,7 @@ std::string_view Tokenizer::piece(TokenId id, bool special) const {
   if (id < 0 || id >= size()) return {};
   TokenType type = impl_->vocabulary.type(id);
   if (!special && (type == TokenType::control || type == TokenType::unknown)) return {};
-  size_t begin = id == 0 ? 0 : impl_->piece_ends[id - 1];
+  std::size_t begin = id == 0 ? 0 : impl_->piece_ends[id - 1];
   return std::string_view(impl_->pieces).substr(begin, impl_->piece_ends[id] - begin);
 }
 

@@ -10,11 +10,11 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "gguf/gguf.h"
 #include "text/merge.h"
 #include "text/pretokenizer.h"
 #include "text/test_files.h"
-#include "text/unicode.h"
 
 namespace steelyard {
 namespace {
@@ -68,7 +68,7 @@ void check_vectors(const std::string& name) {
   std::istringstream out(read_text(path.string() + ".out"));
   const std::string marker = "\n__ggml_vocab_test__\n";
   int cases = 0;
-  for (size_t begin = 0, end; (end = all.find(marker, begin)) != std::string::npos;
+  for (std::size_t begin = 0, end; (end = all.find(marker, begin)) != std::string::npos;
        begin = end + marker.size()) {
     std::string text = all.substr(begin, end - begin), line;
     ASSERT_TRUE(std::getline(out, line));
@@ -102,12 +102,12 @@ TEST(Pretokenizer, CutsAsTheLibraryDoes) {
     ASSERT_NE(spec, nullptr) << row["pre"];
     Pretokenizer pretokenizer(*spec);
     ASSERT_EQ(row["sums"].size(), texts.size());
-    for (size_t i = 0; i < texts.size(); ++i) {
-      std::vector<size_t> ends;
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      std::vector<std::size_t> ends;
       pretokenizer.split(texts[i], ends);
-      uint64_t hash = 0xCBF29CE484222325u;
+      std::uint64_t hash = 0xCBF29CE484222325u;
       for (char c : fmt::format("{}", fmt::join(ends, " ")))
-        hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001B3u;
+        hash = (hash ^ static_cast<std::uint8_t>(c)) * 0x100000001B3u;
       EXPECT_EQ(fmt::format("{:08x}", hash & 0xFFFFFFFFu), row["sums"][i].get<std::string>())
           << row["pre"] << ": " << shown(texts[i]);
     }
@@ -175,7 +175,7 @@ TEST_F(RealModel, GemmaSpecialTokens) {
 // SmolLM2's vocabulary lacks a few control bytes; they have no token, as with Hugging Face tokenizers.
 bool has_letter(const Tokenizer& tokenizer, char c) {
   std::string letter;
-  append_utf8(letter, byte_letter(static_cast<uint8_t>(c)));
+  append_utf8(letter, byte_letter(static_cast<std::uint8_t>(c)));
   return tokenizer.vocabulary().find(letter) != kNoToken;
 }
 
@@ -198,7 +198,7 @@ TEST_F(RealModel, LongWordsAndManyThreads) {
     auto tokenizer = open(name);
     if (!tokenizer) GTEST_SKIP() << model_file(name) << " is not there (test.sh fetches it)";
     std::string word(1 << 20, 'a'), spaces(1 << 20, ' ');
-    for (size_t i = 0; i < word.size(); i += 3) word[i] = "bcdefgh"[i % 7];
+    for (std::size_t i = 0; i < word.size(); i += 3) word[i] = "bcdefgh"[i % 7];
     for (const std::string& text : {word, spaces}) {
       Ids first, second;
       std::thread other([&] { second = tokenizer->encode(text, kPlain); });
@@ -299,7 +299,7 @@ SmallVocabulary small_bpe() {
   v.parts.pre = "llama-bpe";
   for (int byte = 0; byte < 256; ++byte) {
     std::string letter;
-    append_utf8(letter, byte_letter(static_cast<uint8_t>(byte)));
+    append_utf8(letter, byte_letter(static_cast<std::uint8_t>(byte)));
     v.texts.push_back(letter);
   }
   for (const char* text : {"ab", "abc", "bc", "xyz", "<|end|>", "<tag>", "<s>"})

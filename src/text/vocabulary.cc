@@ -6,25 +6,25 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "text/pretokenizer.h"
-#include "text/stream.h"
 
 namespace steelyard {
 
 namespace {
 
-constexpr size_t kMaxTokens = size_t{1} << 26;
+constexpr std::size_t kMaxTokens = std::size_t{1} << 26;
 
-uint64_t hash_text(std::string_view text) {
-  uint64_t h = text.size() * 0x9E3779B97F4A7C15u;
+std::uint64_t hash_text(std::string_view text) {
+  std::uint64_t h = text.size() * 0x9E3779B97F4A7C15u;
   while (text.size() >= 8) {
-    uint64_t word;
+    std::uint64_t word;
     std::memcpy(&word, text.data(), 8);
     h = (h ^ word) * 0xFF51AFD7ED558CCDu;
     h ^= h >> 32;
     text.remove_prefix(8);
   }
-  uint64_t word = 0;
+  std::uint64_t word = 0;
   std::memcpy(&word, text.data(), text.size());
   h = (h ^ word) * 0xFF51AFD7ED558CCDu;
   return h ^ h >> 29;
@@ -76,7 +76,7 @@ Vocabulary::Vocabulary(const VocabularyParts& parts) : kind_(kind_of(parts.model
 
 void Vocabulary::store_tokens(const VocabularyParts& parts) {
   if (parts.tokens.empty()) throw_error(ErrorKind::bad_input, "the vocabulary has no tokens");
-  size_t bytes = 0;
+  std::size_t bytes = 0;
   for (std::string_view text : parts.tokens) bytes += text.size();
   if (parts.tokens.size() > kMaxTokens || bytes > UINT32_MAX)
     throw_error(ErrorKind::bad_input, "a vocabulary of {} tokens and {} bytes is too large",
@@ -85,7 +85,7 @@ void Vocabulary::store_tokens(const VocabularyParts& parts) {
   ends_.reserve(parts.tokens.size());
   for (std::string_view text : parts.tokens) {
     arena_.append(text);
-    ends_.push_back(static_cast<uint32_t>(arena_.size()));
+    ends_.push_back(static_cast<std::uint32_t>(arena_.size()));
   }
   if (!parts.scores.empty() && parts.scores.size() != parts.tokens.size())
     throw_error(ErrorKind::bad_input, "the vocabulary has {} tokens but {} scores", parts.tokens.size(),
@@ -100,8 +100,8 @@ void Vocabulary::store_types(const VocabularyParts& parts) {
     throw_error(ErrorKind::bad_input, "the vocabulary has {} tokens but {} token types", parts.tokens.size(),
                 parts.types.size());
   types_.assign(parts.tokens.size(), TokenType::normal);
-  for (size_t i = 0; i < parts.types.size(); ++i) {
-    int32_t type = parts.types[i];
+  for (std::size_t i = 0; i < parts.types.size(); ++i) {
+    std::int32_t type = parts.types[i];
     if (type < 0 || type > 6) throw_error(ErrorKind::bad_input, "token {} has the unknown type {}", i, type);
     if (type > 0) types_[i] = static_cast<TokenType>(type);
   }
@@ -121,9 +121,9 @@ void Vocabulary::store_byte_tokens() {
 
 void Vocabulary::build_index() {
   slots_.assign(std::bit_ceil(ends_.size() * 2), kNoToken);
-  size_t mask = slots_.size() - 1;
+  std::size_t mask = slots_.size() - 1;
   for (TokenId id = 0; id < size(); ++id) {
-    size_t at = hash_text(text(id)) & mask;
+    std::size_t at = hash_text(text(id)) & mask;
     while (slots_[at] != kNoToken && text(slots_[at]) != text(id)) at = (at + 1) & mask;
     // Of equal texts the last one counts, except that padding a vocabulary out must not hide a real token.
     if (slots_[at] == kNoToken || type(id) != TokenType::unused) slots_[at] = id;
@@ -131,23 +131,23 @@ void Vocabulary::build_index() {
 }
 
 std::string_view Vocabulary::text(TokenId id) const {
-  uint32_t begin = id == 0 ? 0 : ends_[id - 1];
+  std::uint32_t begin = id == 0 ? 0 : ends_[id - 1];
   return std::string_view(arena_).substr(begin, ends_[id] - begin);
 }
 
 TokenId Vocabulary::find(std::string_view wanted) const {
   if (slots_.empty()) return kNoToken;
-  size_t mask = slots_.size() - 1;
-  for (size_t at = hash_text(wanted) & mask; slots_[at] != kNoToken; at = (at + 1) & mask)
+  std::size_t mask = slots_.size() - 1;
+  for (std::size_t at = hash_text(wanted) & mask; slots_[at] != kNoToken; at = (at + 1) & mask)
     if (text(slots_[at]) == wanted) return slots_[at];
   return kNoToken;
 }
 
 void Vocabulary::store_merges(const VocabularyParts& parts) {
   merges_.reserve(parts.merges.size());
-  for (size_t i = 0; i < parts.merges.size(); ++i) {
+  for (std::size_t i = 0; i < parts.merges.size(); ++i) {
     std::string_view rule = parts.merges[i];
-    size_t space = rule.find(' ', 1);  // a piece is never empty, so a space at 0 belongs to the left one
+    std::size_t space = rule.find(' ', 1);  // a piece is never empty, so a space at 0 belongs to the left one
     if (space == std::string_view::npos || space + 1 == rule.size())
       throw_error(ErrorKind::bad_input, "merge {} (\"{}\") is not two pieces with a space between", i,
                   valid_utf8(rule));
@@ -162,7 +162,8 @@ void Vocabulary::store_merges(const VocabularyParts& parts) {
   }
 }
 
-TokenId Vocabulary::checked_id(const std::optional<int64_t>& id, TokenId fallback, const char* key) const {
+TokenId Vocabulary::checked_id(const std::optional<std::int64_t>& id, TokenId fallback,
+                               const char* key) const {
   if (!id) return fallback < size() ? fallback : kNoToken;
   if (*id < 0 || *id >= size())
     throw_error(ErrorKind::bad_input, "{} is {}, but the vocabulary has {} tokens", key, *id, size());

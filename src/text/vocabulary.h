@@ -14,13 +14,13 @@ namespace steelyard {
 
 class GgufMetadata;
 
-using TokenId = int32_t;
+using TokenId = std::int32_t;
 inline constexpr TokenId kNoToken = -1;
 
 enum class VocabularyKind { none, spm, bpe, character_bpe };
 
 // Values as stored in tokenizer.ggml.token_type.
-enum class TokenType : uint8_t {
+enum class TokenType : std::uint8_t {
   normal = 1,
   unknown = 2,
   control = 3,
@@ -35,9 +35,9 @@ struct VocabularyParts {
   std::string pre;             // tokenizer.ggml.pre: name of the pre-tokenizer (BPE only)
   std::vector<std::string_view> tokens;
   std::vector<float> scores;
-  std::vector<int32_t> types;
+  std::vector<std::int32_t> types;
   std::vector<std::string_view> merges;  // "left right", best first
-  std::optional<int64_t> bos, eos, eot, eom, unknown, padding, separator;
+  std::optional<std::int64_t> bos, eos, eot, eom, unknown, padding, separator;
   std::optional<bool> add_bos, add_eos, add_space_prefix, ignore_merges;
   bool strip_after_special = false;  // Phi-3 files: white space after a parsed control token belongs to it
   std::string chat_template;
@@ -65,7 +65,7 @@ class Vocabulary {
   // Id of exactly this stored text, or kNoToken.
   TokenId find(std::string_view text) const;
   // SPM and character BPE: the token that stands for one raw byte, or kNoToken.
-  TokenId byte_token(uint8_t byte) const { return byte_tokens_[byte]; }
+  TokenId byte_token(std::uint8_t byte) const { return byte_tokens_[byte]; }
   const std::vector<Merge>& merges() const { return merges_; }
 
   // Name of the pre-tokenizer in use; `pre_missing()` when the file has none and "default" stands in for it,
@@ -98,11 +98,11 @@ class Vocabulary {
   void store_merges(const VocabularyParts& parts);
   void store_special(const VocabularyParts& parts);
   void find_end_tokens(const VocabularyParts& parts);
-  TokenId checked_id(const std::optional<int64_t>& id, TokenId fallback, const char* key) const;
+  TokenId checked_id(const std::optional<std::int64_t>& id, TokenId fallback, const char* key) const;
 
   VocabularyKind kind_ = VocabularyKind::none;
-  std::string arena_;           // all texts, one after the other
-  std::vector<uint32_t> ends_;  // text i is arena_[ends_[i-1] .. ends_[i])
+  std::string arena_;                // all texts, one after the other
+  std::vector<std::uint32_t> ends_;  // text i is arena_[ends_[i-1] .. ends_[i])
   std::vector<TokenType> types_;
   std::vector<float> scores_;
   std::vector<Merge> merges_;

@@ -16,19 +16,20 @@ std::vector<std::string_view> strings_of(const GgufMetadata& metadata, const cha
   return {all.begin(), all.end()};
 }
 
-std::vector<int32_t> types_of(const GgufMetadata& metadata, const char* key) {
+std::vector<std::int32_t> types_of(const GgufMetadata& metadata, const char* key) {
   auto array = metadata.find_array(key);
   if (!array) return {};
-  std::vector<int32_t> types;
+  std::vector<std::int32_t> types;
   types.reserve(array->size());
-  for (int64_t type : array->ints()) types.push_back(type < 0 || type > 6 ? -1 : static_cast<int32_t>(type));
+  for (std::int64_t type : array->ints())
+    types.push_back(type < 0 || type > 6 ? -1 : static_cast<std::int32_t>(type));
   return types;
 }
 
 // Some converters write −1 for "none" of the ids that no encoding needs.
-std::optional<int64_t> optional_id(const GgufMetadata& metadata, const char* key) {
+std::optional<std::int64_t> optional_id(const GgufMetadata& metadata, const char* key) {
   auto id = metadata.find_int(key);
-  if (id && (*id == -1 || *id == std::numeric_limits<uint32_t>::max())) return std::nullopt;
+  if (id && (*id == -1 || *id == std::numeric_limits<std::uint32_t>::max())) return std::nullopt;
   return id;
 }
 

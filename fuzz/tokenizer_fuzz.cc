@@ -9,10 +9,10 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "text/merge.h"
 #include "text/stream.h"
 #include "text/tokenizer.h"
-#include "base/utf8.h"
 
 using namespace steelyard;
 

@@ -6,8 +6,8 @@
 #include <filesystem>
 
 #include "base/error.h"
-#include "device/cuda/abi.h"
-#include "device/cuda/wire.h"
+#include "device/cuda/host/abi.h"
+#include "device/cuda/host/wire.h"
 #include "device/cuda_target.h"
 
 namespace steelyard {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "device/cuda/fast_layout.h"
-#include "device/cuda/general_args.h"
+#include "device/cuda/general/args.h"
+#include "device/cuda/hopper/weights/layout.h"
 
 namespace steelyard {
 namespace cuda {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "device/cuda/device_step.h"
+#include "device/cuda/common/device_step.h"
 #include "device/target.h"
 
 namespace steelyard {

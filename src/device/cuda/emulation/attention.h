@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "device/cuda/device_step.h"
+#include "device/cuda/common/device_step.h"
 #include "device/cuda/emulation/matrix.h"
 
 namespace emulation {

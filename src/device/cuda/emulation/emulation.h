@@ -1,7 +1,7 @@
 // Runs CUDA kernels on the CPU, for tests: a thread of the kernel is a thread here, so that a thread or
 // address sanitizer watches it, and a warp's instruction that not all its lanes reach hangs as it would
-// there. Put this directory before the others on the include path: it has CUDA's headers and ptx.cuh as
-// kernels use them.
+// there. Put this directory before the others on the include path: it has CUDA's headers and common/ptx.cuh
+// as kernels use them.
 //
 // Not emulated: time, caches, and what is asynchronous: copies are done when they are asked for.
 #pragma once

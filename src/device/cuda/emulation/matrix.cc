@@ -2,7 +2,7 @@
 
 #include "quant/quant.h"
 //
-#include "device/cuda/fast_repack.cu"
+#include "device/cuda/hopper/weights/repack.cu"
 
 namespace emulation {
 

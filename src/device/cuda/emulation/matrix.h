@@ -7,8 +7,8 @@
 
 #include "device/cuda/emulation/emulation.h"
 //
-#include "device/cuda/fast_args.h"
-#include "device/cuda/fast_layout.cuh"
+#include "device/cuda/hopper/args.h"
+#include "device/cuda/hopper/weights/layout.cuh"
 
 namespace emulation {
 
@@ -20,8 +20,8 @@ inline float rounded(float x) { return static_cast<float>(static_cast<_Float16>(
 
 using Vector = std::vector<double>;
 
-// Weights as floats, and in a type's blocks as the kernels read them (fast_format.h): quantised by quant/,
-// repacked by the kernel that does it at load.
+// Weights as floats, and in a type's blocks as the kernels read them (hopper/weights/format.h): quantised by
+// quant/, repacked by the kernel that does it at load.
 struct Matrix {
   std::uint32_t rows, cols;
   int type;
@@ -42,7 +42,8 @@ struct Matrix {
   }
 };
 
-// Column `column` of row `row` of a FewInput (fast_units.cuh): 16 j + 4 t + e of every 32 stands at 8 t + 4 j
+// Column `column` of row `row` of a FewInput (hopper/gemv/units.cuh): 16 j + 4 t + e of every 32 stands at 8
+// t + 4 j
 // + e.
 template <typename Input>
 _Float16 half_of(const Input& input, std::uint32_t row, std::uint32_t column) {

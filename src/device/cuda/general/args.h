@@ -1,0 +1,49 @@
+// Parameters of the general kernels, shared by the host side and nvcc.
+#pragma once
+
+#include <cstdint>
+
+#include "device/cuda/common/device_step.h"
+
+namespace steelyard::cuda {
+
+// Which rows a kernel works on: all rows of the step, or one for every output.
+struct RowsArg {
+  const StepHeader* header;
+  std::int32_t outputs;
+};
+
+struct RopeArg {
+  float* cos_sin;  // [rows][n_rot / 2][2]
+  std::int32_t halves;
+  std::uint32_t n_rot;
+};
+
+struct AttentionArg {
+  const float* q;   // [rows][heads][head_dim_k]
+  float* out;       // [rows][heads][head_dim_v]
+  float* partials;  // [rows][heads][kAttentionWorkers][head_dim_v + 2], where the work is split over blocks
+  const float* sinks;
+  std::uint32_t n_heads;
+  std::uint32_t window;
+  float scale, softcap;
+};
+
+// A row's keys are shared by this many workers: worker w takes the pages p with p mod workers == w, in order.
+// The partial results are merged in the workers' order, so the bits depend on the row alone.
+inline constexpr std::uint32_t kAttentionWorkers = 32;
+inline constexpr std::uint32_t kAttentionWarps = 4;    // a block
+inline constexpr std::uint32_t kRopeWarps = 8;         // heads of a block, rotation and append
+inline constexpr std::uint32_t kMaxCandidates = 1024;  // of a sampled token, see general/sample.cu
+inline constexpr std::uint32_t kSampleThreads = 1024;
+
+struct SampleArg {
+  float* logits;              // [outputs][vocab], changed by penalties and masks
+  std::uint32_t* counts;      // [outputs][vocab], all zero before and after
+  std::int32_t* history;      // [slots][context] by position
+  std::int32_t* last_sample;  // [slots]
+  std::int32_t* sampled;      // [outputs]
+  std::uint32_t vocab, context;
+};
+
+}  // namespace steelyard::cuda

@@ -1,0 +1,192 @@
+#include "device/cuda/general/general.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace steelyard::cuda {
+namespace {
+
+constexpr std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) { return (a + b - 1) / b; }
+
+KernelLaunch grid(const char* kernel, std::uint32_t threads, std::uint32_t x, std::uint32_t y = 1,
+                  std::uint32_t z = 1) {
+  KernelLaunch l{kernel};
+  l.grid[0] = x, l.grid[1] = y, l.grid[2] = z;
+  l.block[0] = threads;
+  return l;
+}
+
+template <typename T>
+T* pointer(DevicePtr address) {
+  return reinterpret_cast<T*>(address);
+}
+
+struct AttentionKernels {
+  std::uint32_t dim;
+  const char *whole, *split, *combine;
+};
+constexpr AttentionKernels kAttention[] = {
+    {64, "general_attention_64", "general_attention_split_64", "general_attention_combine_64"},
+    {128, "general_attention_128", "general_attention_split_128", "general_attention_combine_128"},
+    {256, "general_attention_256", "general_attention_split_256", "general_attention_combine_256"},
+    {512, "general_attention_512", "general_attention_split_512", "general_attention_combine_512"}};
+
+const AttentionKernels& attention_kernels(std::uint32_t dim) {
+  for (const auto& k : kAttention)
+    if (dim <= k.dim) return k;
+  throw_error(ErrorKind::unsupported, "CUDA: attention heads of {} elements are too wide, 512 is the most",
+              dim);
+}
+
+}  // namespace
+
+struct GeneralPath::Call {
+  const GeneralPath& path;
+  const FastInput& in;
+  const Workspace& space;
+  Launcher& launcher;
+  std::uint32_t rows, outputs;
+
+  float* buffer(BufferId id) const { return pointer<float>(in.buffers[id]); }
+  std::uint32_t width(BufferId id) const { return in.program->buffers[id].width; }
+  float* at(std::uint64_t offset) const { return pointer<float>(path.base_ + offset); }
+  const float* vector(WeightId id) const {
+    return id == kNoWeight ? nullptr : pointer<float>(in.weights[id]);
+  }
+  RowsArg all() const { return {in.step.header, 0}; }
+  RowsArg wanted() const { return {in.step.header, 1}; }
+
+  const float* norm(const float* x, const NormRef& n, std::uint32_t cols) const {
+    if (!n) return x;
+    float* y = at(space.normed);
+    launcher(grid("general_norm", 256, rows), x, vector(n.weight), n.eps, cols, y, all(),
+             static_cast<const DeviceOutput*>(nullptr));
+    return y;
+  }
+
+  // The tile kernel adds in another order than the other: a row's bits would depend on how many rows there
+  // are.
+  void product(const MatrixArg& w, const float* x, const float* bias, float* y, std::uint32_t n,
+               RowsArg count) const {
+    const bool tile = in.mode == Mode::fast && n > 16;
+    if (tile)
+      launcher(grid("general_matmul_tile", 256, ceil_div(w.rows, 64), ceil_div(n, 64)), w, x, bias, y, count);
+    else
+      launcher(grid("general_matmul", 256, ceil_div(w.rows, 8), ceil_div(n, 8)), w, x, bias, y, count);
+  }
+
+  void operator()(const EmbedOp& op) const {
+    launcher(grid("general_embed", 256, rows), path.matrices_[op.table], in.step, path.sample_, op.scale,
+             buffer(op.out));
+  }
+
+  void operator()(const QkvOp& op) const {
+    const float* x = norm(buffer(op.in), op.norm, width(op.in));
+    product(path.matrices_[op.q], x, vector(op.q_bias), buffer(op.q_out), rows, all());
+    product(path.matrices_[op.k], x, vector(op.k_bias), buffer(op.k_out), rows, all());
+    product(path.matrices_[op.v], x, vector(op.v_bias), buffer(op.v_out), rows, all());
+  }
+
+  void operator()(const RopeAppendOp& op) const {
+    const KvView& kv = in.states[op.state];
+    RopeArg rope{};
+    if (op.rope >= 0) {
+      const RopeSpec& spec = in.program->ropes[op.rope];
+      rope = {pointer<float>(in.ropes[op.rope]), spec.pairs == RopeSpec::Pairs::halves, spec.n_rot};
+    }
+    KernelLaunch l = grid("general_rope_append", kRopeWarps * 32, rows,
+                          (op.n_heads + kv.n_kv_heads + kRopeWarps - 1) / kRopeWarps);
+    l.shared_bytes = kRopeWarps * std::max(kv.head_dim_k, kv.head_dim_v) * sizeof(float);
+    launcher(l, in.step, kv, buffer(op.q), static_cast<const float*>(buffer(op.k)),
+             static_cast<const float*>(buffer(op.v)), op.n_heads, vector(op.q_norm.weight), op.q_norm.eps,
+             vector(op.k_norm.weight), op.k_norm.eps, rope);
+  }
+
+  void operator()(const AttentionOp& op) const {
+    const KvView& kv = in.states[op.state];
+    const AttentionKernels& kernels = attention_kernels(std::max(kv.head_dim_k, kv.head_dim_v));
+    const AttentionArg arg{buffer(op.q), buffer(op.out), at(space.partials), vector(op.sinks),
+                           op.n_heads,   op.window,      op.scale,           op.softcap};
+    if (rows <= space.split_rows) {
+      launcher(
+          grid(kernels.split, kAttentionWarps * 32, op.n_heads, rows, kAttentionWorkers / kAttentionWarps),
+          arg, in.step, kv);
+      launcher(grid(kernels.combine, 32, op.n_heads, rows), arg, in.step, kv);
+      return;
+    }
+    KernelLaunch l = grid(kernels.whole, kAttentionWarps * 32, op.n_heads, rows);
+    l.shared_bytes = kAttentionWorkers * (kv.head_dim_v + 2) * sizeof(float);
+    launcher(l, arg, in.step, kv);
+  }
+
+  void operator()(const ResidualLinearOp& op) const {
+    float* branch = at(space.branch);
+    product(path.matrices_[op.weight], buffer(op.in), vector(op.bias), branch, rows, all());
+    launcher(grid("general_residual", 256, rows), static_cast<const float*>(branch),
+             vector(op.post_norm.weight), op.post_norm.eps, static_cast<const float*>(buffer(op.residual)),
+             width(op.out), buffer(op.out), all());
+  }
+
+  void operator()(const GateUpOp& op) const {
+    const float* x = norm(buffer(op.in), op.norm, width(op.in));
+    float *gate = at(space.branch), *up = buffer(op.out);
+    product(path.matrices_[op.gate], x, nullptr, gate, rows, all());
+    product(path.matrices_[op.up], x, nullptr, up, rows, all());
+    launcher(grid("general_activation", 256, ceil_div(width(op.out), 256), rows),
+             static_cast<const float*>(gate), static_cast<const float*>(up), width(op.out),
+             static_cast<std::int32_t>(op.activation == Activation::gelu_tanh), up, all());
+  }
+
+  void operator()(const HeadOp& op) const {
+    if (outputs == 0) return;
+    float* x = at(space.head_input);
+    launcher(grid("general_norm", 256, outputs), static_cast<const float*>(buffer(op.in)),
+             vector(op.norm.weight), op.norm.eps, width(op.in), x, wanted(), in.step.outputs);
+    product(path.matrices_[op.weight], x, nullptr, buffer(op.logits), outputs, wanted());
+    if (op.softcap > 0)
+      launcher(grid("general_softcap", 256, ceil_div(width(op.logits), 256), outputs), buffer(op.logits),
+               width(op.logits), op.softcap, wanted());
+  }
+
+  void operator()(const SampleOp& op) const {
+    if (outputs == 0) return;
+    SampleArg arg = path.sample_;
+    arg.logits = buffer(op.logits);
+    launcher(grid("general_sample", kSampleThreads, outputs), in.step, arg);
+  }
+};
+
+GeneralPath::GeneralPath(const FastInput& input, const Workspace& space, DevicePtr workspace)
+    : in_(input), space_(space), base_(workspace) {
+  const Program& p = *in_.program;
+  for (std::size_t i = 0; i < p.weights.size(); ++i) {
+    const WeightSpec& w = p.weights[i];
+    matrices_.push_back({pointer<std::uint8_t>(in_.weights[i]), static_cast<std::int32_t>(w.type), w.rows,
+                         w.cols, static_cast<std::uint32_t>(row_bytes(w.type, w.cols)),
+                         is_repacked(w, in_.mode)});
+  }
+  sample_.counts = pointer<std::uint32_t>(base_ + space.counts);
+  sample_.history = pointer<std::int32_t>(base_ + space.history);
+  sample_.last_sample = pointer<std::int32_t>(base_ + space.last_sample);
+  sample_.sampled = pointer<std::int32_t>(base_ + space.sampled);
+  sample_.vocab = p.vocab_size;
+  sample_.context = in_.limits.context;
+}
+
+void GeneralPath::enqueue_begin(std::uint32_t rows, Launcher& launcher) const {
+  for (std::size_t i = 0; i < in_.program->ropes.size(); ++i) {
+    const RopeSpec& r = in_.program->ropes[i];
+    const RopeArg arg{pointer<float>(in_.ropes[i]), r.pairs == RopeSpec::Pairs::halves, r.n_rot};
+    const auto* factors = r.factors == kNoWeight ? nullptr : pointer<const float>(in_.weights[r.factors]);
+    launcher(grid("general_rope_table", 256, rows), in_.step, arg, r.base, r.freq_scale, r.magnitude,
+             factors);
+  }
+}
+
+void GeneralPath::enqueue_op(std::size_t op, std::uint32_t rows, std::uint32_t outputs,
+                             Launcher& launcher) const {
+  std::visit(Call{*this, in_, space_, launcher, rows, outputs}, in_.program->ops[op].body);
+}
+
+}  // namespace steelyard::cuda

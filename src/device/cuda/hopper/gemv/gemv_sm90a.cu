@@ -1,0 +1,313 @@
+// Matrix times 1 to 8 rows, bound by the weights' bytes: product, bias, residual or activation in one kernel
+// (hopper/gemv/units.cuh says how). Weights are static: their copies start before the wait for the
+// predecessor. One row is normed and made halves by every block for itself; several stand ready as halves,
+// from fast_few_input or from the op before (LinearArg::y16, fast_attention_combine_*), and come by bulk
+// copies.
+#include <type_traits>
+
+#include "device/cuda/hopper/gemv/units.cuh"
+
+namespace steelyard::cuda::fast {
+namespace {
+
+// Copies units ahead until the ring is full.
+template <class Walk>
+__device__ __forceinline__ void fill(const LinearArg& a, bool paired, Walk& walk, Ring& ring,
+                                     std::uint32_t eaten_virt, std::uint32_t eaten_count, int warp, int lane,
+                                     std::uint64_t policy) {
+  while (true) {
+    while (walk.left == 0) {
+      if (walk.done()) return;
+      walk.close();
+      if (walk.done()) return;
+      walk.open(warp);
+    }
+    std::uint32_t g;
+    const Segment& s = walk.locate(a, paired, walk.group, g);
+    const std::uint32_t bytes = unit_size(s, unit_chunks(a, walk.unit));
+    const std::uint32_t pad = ring.offset + bytes > ring.size ? ring.size - ring.offset : 0;
+    if (ring.count - eaten_count >= kSlots || ring.virt + pad + bytes - eaten_virt > ring.size) return;
+    const std::uint32_t slot = ring.count % kSlots;
+    const std::uint32_t at = ring.place(bytes);
+    if (lane == 0) {
+      barrier_expect(ring.barriers + slot, bytes);
+      bulk_copy(ring.base + at,
+                s.w + g * s.group_bytes + static_cast<std::uint64_t>(walk.unit) * s.unit_bytes, bytes,
+                ring.barriers + slot, policy);
+    }
+    walk.step();
+  }
+}
+
+// Eight columns of a row from `col` on; normed, if the input is.
+__device__ __forceinline__ void load_eight(const LinearArg& a, const float* x, std::uint32_t col, float scale,
+                                           float (&v)[8]) {
+#pragma unroll
+  for (int k = 0; k < 2; k++) {
+    const float4 f = __ldcg(reinterpret_cast<const float4*>(x + col) + k);
+    v[4 * k] = f.x, v[4 * k + 1] = f.y, v[4 * k + 2] = f.z, v[4 * k + 3] = f.w;
+    if (!a.norm) continue;
+    const float4 w = __ldg(reinterpret_cast<const float4*>(a.norm + col) + k);
+    v[4 * k] *= scale * w.x, v[4 * k + 1] *= scale * w.y, v[4 * k + 2] *= scale * w.z,
+        v[4 * k + 3] *= scale * w.w;
+  }
+}
+
+// 1 / rms of a row, by the block.
+__device__ inline float row_scale(const LinearArg& a, const float* x, float* scratch) {
+  float squares = 0;
+  for (std::uint32_t i = threadIdx.x; i < a.cols / 4; i += kThreads) {
+    const float4 v = __ldcg(reinterpret_cast<const float4*>(x) + i);
+    squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+  }
+  return rsqrtf(block_sum(squares, scratch) / a.cols + a.eps);
+}
+
+// Units [first_unit, first_unit + count) of one row, scaled.
+__device__ inline void load_row(const LinearArg& a, float scale, std::uint32_t first_unit,
+                                std::uint32_t count, __half* out, float* sums) {
+  for (std::uint32_t i = threadIdx.x; i < count * 32; i += kThreads) {
+    const std::uint32_t col = first_unit * kUnitCols + i * 8;
+    float v[8] = {};
+    if (col < a.cols) load_eight(a, a.x, col, scale, v);
+    store_eight<1>(v, col < a.cols, i, out, sums);
+  }
+}
+
+// Units of all rows, by the first warp's lanes; they are there in the next phase of `barrier`.
+__device__ inline void bring_rows(const LinearArg& a, std::uint32_t first_unit, std::uint32_t count,
+                                  const FewInput& to, std::uint64_t* barrier) {
+  const std::uint32_t lane = threadIdx.x, halves = kUnitCols * a.max_rows;
+  const std::uint64_t policy = evict_last();  // every block reads it
+  const FewInput from(a.x16, units_of(a.cols), a.max_rows);
+  if (lane == 0) barrier_expect(barrier, kFewInputBytes(count, a.max_rows));
+  __syncwarp();
+  for (std::uint32_t u = lane; u < count; u += 32)
+    bulk_copy(to.halves + u * halves, from.halves + static_cast<std::uint64_t>(first_unit + u) * halves,
+              halves * 2, barrier, policy);
+  if (lane == 31)
+    bulk_copy(to.sums, from.sums + first_unit * kUnitSums, count * kUnitSums * 4, barrier, policy);
+}
+
+// The warps that have a part of a group of this phase, where warp w has units [n w / warps, n (w + 1) /
+// warps).
+struct Writers {
+  std::uint32_t n, begin, end;
+  template <class Walk>
+  __device__ Writers(const Walk& walk, std::uint32_t group) {
+    const std::uint32_t units = walk.units_now(), first = group * units;
+    n = walk.groups_now() * units;
+    begin = ((first + 1) * kLinearWarps + n - 1) / n - 1;
+    end = ((first + units) * kLinearWarps + n - 1) / n;
+  }
+  // partial: warp 0's; the next warp's are a group further.
+  template <int N>
+  __device__ float sum(const float* partial) const {
+    float sum = 0;
+    for (std::uint32_t w = begin; w < end; w++)
+      if (n >= kLinearWarps || n * (w + 1) / kLinearWarps > n * w / kLinearWarps) sum += partial[w * 16 * N];
+    return sum;
+  }
+};
+
+// N = 1: exactly one row; N = 8: up to 8.
+template <int N>
+__device__ __forceinline__ void linear(const LinearArg& a) {
+  constexpr int kPhaseGroups = N == 1 ? 32 : 16;
+  constexpr int kResults = kPhaseGroups * 16 * N / kThreads;  // results a thread
+  std::uint8_t* memory = dynamic_shared();
+  const bool paired = a.epilogue == Epilogue::gate_up;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const FewInput input(memory + kLinearWarps * a.ring_bytes, a.unit_span, a.max_rows);
+  __half* x = input.halves;
+  float* sums = input.sums;
+  float* partial = sums + a.unit_span * 16 * N;  // [kPhaseGroups + warps][16 rows][N]
+  float* scratch = partial + (kPhaseGroups + kLinearWarps) * 16 * N;
+  std::uint64_t* barriers = reinterpret_cast<std::uint64_t*>(scratch + kLinearWarps);
+  std::uint64_t* arrived = barriers + kLinearWarps * kSlots;  // the input
+
+  if (lane < kSlots) barrier_init(barriers + warp * kSlots + lane);
+  if (N > 1 && threadIdx.x == 0) barrier_init(arrived);
+  fence_async_shared();
+  __syncwarp();
+  const std::uint64_t policy = evict_first();
+  Ring in{memory + warp * a.ring_bytes, barriers + warp * kSlots, a.ring_bytes}, out = in;
+  Share<kPhaseGroups> ahead(a, paired, a.unit_span, a.groups * blockIdx.x / gridDim.x,
+                            a.groups * (blockIdx.x + 1) / gridDim.x),
+      walk = ahead;
+  if (!ahead.done()) ahead.open(warp);
+  fill(a, paired, ahead, in, 0, 0, warp, lane, policy);
+
+  float weights[2][8];  // of the norm, for the columns this thread converts
+  if (N == 1 && a.norm) {
+#pragma unroll
+    for (int q = 0; q < 2; q++)
+#pragma unroll
+      for (int k = 0; k < 2; k++) {
+        const std::uint32_t col = (threadIdx.x + q * kThreads) * 8 + 4 * k;
+        const float4 f = col < a.cols ? __ldg(reinterpret_cast<const float4*>(a.norm + col)) : float4{};
+        weights[q][4 * k] = f.x, weights[q][4 * k + 1] = f.y, weights[q][4 * k + 2] = f.z,
+                       weights[q][4 * k + 3] = f.w;
+      }
+  }
+  wait_for_predecessor();
+  const std::uint32_t rows = min(a.outputs ? a.header->n_outputs : a.header->n_rows, a.max_rows);
+  const int column = min(static_cast<std::uint32_t>(g), max(rows, 1u) - 1);
+
+  float results[kResults] = {}, others[kResults] = {};  // others: of the up matrix
+  std::uint32_t loaded = ~0u, brought = 0;
+  float scale = 1;
+  // One row of up to 8192 columns stays in registers between its norm and its conversion.
+  const bool kept = N == 1 && a.norm && a.cols <= kThreads * 16;
+  if (kept && rows > 0) {
+    float v[2][8], squares = 0;
+#pragma unroll
+    for (int q = 0; q < 2; q++) {
+      const std::uint32_t col = (threadIdx.x + q * kThreads) * 8;
+#pragma unroll
+      for (int k = 0; k < 2; k++) {
+        const float4 f = col < a.cols ? __ldcg(reinterpret_cast<const float4*>(a.x + col) + k) : float4{};
+        v[q][4 * k] = f.x, v[q][4 * k + 1] = f.y, v[q][4 * k + 2] = f.z, v[q][4 * k + 3] = f.w;
+        squares += f.x * f.x + f.y * f.y + f.z * f.z + f.w * f.w;
+      }
+    }
+    scale = rsqrtf(block_sum(squares, scratch) / a.cols + a.eps);
+#pragma unroll
+    for (int q = 0; q < 2; q++) {
+      const std::uint32_t i = threadIdx.x + q * kThreads, col = i * 8;
+      if (i >= walk.units * 32) continue;  // whole warps
+#pragma unroll
+      for (int k = 0; k < 8; k++) v[q][k] *= scale * weights[q][k];
+      store_eight<1>(v[q], col < a.cols, i, x, sums);
+    }
+    loaded = 0;
+  } else if (N == 1 && a.norm) {
+    scale = row_scale(a, a.x, scratch);
+  }
+  for (; !walk.done(); walk.close()) {
+    walk.open(warp);
+    const std::uint32_t first_unit = walk.first_unit, phase_groups = walk.groups_now(),
+                        phase_units = walk.units_now();
+    const bool load = loaded != first_unit;
+    if (N == 1 && load) load_row(a, scale, first_unit, phase_units, x, sums);
+    if (N > 1 && load && warp == 0) bring_rows(a, first_unit, phase_units, input, arrived);
+    sync_warps();
+    if (N > 1 && load) barrier_wait(arrived, brought++ & 1);
+    loaded = first_unit;
+    float acc[N == 1 ? 2 : 4] = {};
+    const auto flush = [&](std::uint32_t group) {
+      float* p = partial + (group + warp) * 16 * N;
+      if constexpr (N == 1) {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+          acc[r] += __shfl_xor_sync(~0u, acc[r], 1);
+          acc[r] += __shfl_xor_sync(~0u, acc[r], 2);
+          if (t == 0) p[g + 8 * r] = acc[r];
+        }
+      } else {
+        *reinterpret_cast<float2*>(p + g * 8 + 2 * t) = make_float2(acc[0], acc[1]);
+        *reinterpret_cast<float2*>(p + (g + 8) * 8 + 2 * t) = make_float2(acc[2], acc[3]);
+      }
+      for (float& v : acc) v = 0;
+    };
+    while (walk.left != 0) {  // the units of one group under one choice of type
+      std::uint32_t unused;
+      const Segment& s = walk.locate(a, paired, walk.group, unused);
+      const std::uint32_t group = walk.group;
+      bool ended = false;
+      const auto units_of_type = [&](auto type) {
+        constexpr int T = decltype(type)::value;
+        do {
+          const int chunks = unit_chunks(a, walk.unit);
+          const std::uint32_t slot = out.count % kSlots, parity = out.count / kSlots & 1;
+          const std::uint8_t* unit =
+              out.base + out.place(chunks == 4 ? unit_bytes(T) : chunks * chunk_bytes(T));
+          const std::uint32_t u = walk.unit - first_unit;
+          barrier_wait(out.barriers + slot, parity);
+          if constexpr (N == 1)
+            unit_one<T, false>(unit, x + u * kUnitCols, sums + u * 16, lane, chunks, acc);
+          else
+            unit_many<T>(unit, input, u, lane, column, chunks, acc);
+          __syncwarp();
+          ended = walk.step();
+          fill(a, paired, ahead, in, out.virt, out.count, warp, lane, policy);
+        } while (!ended && walk.left != 0);
+      };
+      switch (s.type) {
+#define STEELYARD_CASE(T)                            \
+  case T:                                            \
+    units_of_type(std::integral_constant<int, T>{}); \
+    break;
+        STEELYARD_FAST_TYPES(STEELYARD_CASE)
+#undef STEELYARD_CASE
+      }
+      flush(group);
+    }
+    sync_warps();
+
+    // Add the warps' partial sums; the last unit phase writes. A thread's results are of one group, or of one
+    // of gate and the same of up.
+    const std::uint32_t width = 16 * kPhaseGroups / (paired ? 2 : 1), row = threadIdx.x % 16,
+                        group = threadIdx.x % width / 16 * (paired ? 2 : 1);
+    const bool has_group = group < phase_groups;
+    const Writers first(walk, group), second(walk, group + 1);
+    std::uint32_t in_segment = 0;
+    const Segment& s = has_group ? walk.locate(a, paired, group, in_segment) : a.segments[0];
+    const std::uint32_t o = in_segment * 16 + row;
+    const bool real = has_group && o < s.rows;
+#pragma unroll
+    for (int q = 0; q < kResults; q++) {
+      const std::uint32_t n_row = threadIdx.x / width + q * (kThreads / width);
+      if (n_row >= rows) break;
+      if (has_group) results[q] += first.sum<N>(partial + (group * 16 + row) * N + n_row);
+      if (has_group && paired) others[q] += second.sum<N>(partial + ((group + 1) * 16 + row) * N + n_row);
+      if (walk.unit_phase + 1 != walk.unit_phases) continue;
+      float y = results[q];
+      if (real) {
+        const std::uint64_t at = static_cast<std::uint64_t>(n_row) * s.rows + o;
+        if (s.bias) y += s.bias[o];
+        if (paired) y = activate(y, a.gelu) * others[q];
+        if (a.epilogue == Epilogue::residual) y += __ldcg(a.residual + at);
+        if (a.softcap > 0) y = a.softcap * tanhf(y / a.softcap);
+        s.out[at] = y;
+      }
+      if (N > 1 && a.y16)
+        store_one(FewInput(a.y16, units_of(s.rows), a.max_rows), real ? y : 0.f, real, o, n_row);
+      results[q] = others[q] = 0;
+    }
+  }
+}
+
+// A share of the units of one row, to a.x16.
+__device__ inline void spread(const LinearArg& a) {
+  float* scratch = reinterpret_cast<float*>(static_shared<kLinearWarps * 4>());
+  wait_for_predecessor();
+  const std::uint32_t row = blockIdx.x, units = units_of(a.cols);
+  if (row >= (a.outputs ? a.header->n_outputs : a.header->n_rows)) return;
+  const float* x = a.x + static_cast<std::uint64_t>(row) * a.cols;
+  const float scale = a.norm ? row_scale(a, x, scratch) : 1.f;
+  const FewInput to(a.x16, units, a.max_rows);
+  const std::uint32_t end = units * (blockIdx.y + 1) / gridDim.y * 32;
+  for (std::uint32_t i = units * blockIdx.y / gridDim.y * 32 + threadIdx.x; i < end; i += kThreads) {
+    float v[8] = {};
+    if (i * 8 < a.cols) load_eight(a, x, i * 8, scale, v);
+    store_eight<8>(v, i * 8 < a.cols, i, to.halves + row * 32, to.sums, row, a.max_rows * 32);
+  }
+}
+
+}  // namespace
+}  // namespace steelyard::cuda::fast
+
+extern "C" __global__ void __launch_bounds__(steelyard::cuda::fast::kThreads, 1)
+    fast_linear_1(const __grid_constant__ steelyard::cuda::fast::LinearArg a) {
+  steelyard::cuda::fast::linear<1>(a);
+}
+extern "C" __global__ void __launch_bounds__(steelyard::cuda::fast::kThreads, 1)
+    fast_linear_8(const __grid_constant__ steelyard::cuda::fast::LinearArg a) {
+  steelyard::cuda::fast::linear<8>(a);
+}
+// The input of a product with 2 to 8 rows. grid: (rows, shares of the columns)
+extern "C" __global__ void __launch_bounds__(steelyard::cuda::fast::kThreads)
+    fast_few_input(const __grid_constant__ steelyard::cuda::fast::LinearArg a) {
+  steelyard::cuda::fast::spread(a);
+}

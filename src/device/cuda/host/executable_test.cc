@@ -1,0 +1,204 @@
+// Executables against a fake driver: graphs, steps in flight, failures.
+#include "device/cuda/host/executable.h"
+
+#include <cstring>
+#include <numeric>
+
+#include "device/cuda/host/arena.h"
+#include "device/cuda/testing/small_model.h"
+#include "device/cuda_target.h"
+
+namespace steelyard::cuda {
+namespace {
+
+using ::testing::HasSubstr;
+
+class ExecutableTest : public ::testing::Test {
+ protected:
+  ExecutableTest() {
+    for (const auto& w : model_.p.weights) {
+      offsets_.push_back(weight_bytes_);
+      weight_bytes_ += cuda_target().weight_layout(w, Mode::exact).bytes;
+    }
+    weights_ = std::make_unique<VirtualArena>(rig_.gpu, "weights", weight_bytes_);
+    states_ =
+        std::make_unique<VirtualArena>(rig_.gpu, "states", 8 * kv_layout(model_.p.states[0]).page_bytes);
+    const std::uint64_t bytes = cuda_target().workspace_bytes(model_.p, limits_, Mode::exact, 1);
+    workspace_ = std::make_unique<VirtualArena>(rig_.gpu, "workspace", bytes);
+    for (const auto offset : offsets_)
+      bindings_.weights.push_back(reinterpret_cast<std::byte*>(weights_->address() + offset));
+    bindings_.states.push_back(reinterpret_cast<std::byte*>(states_->address()));
+    bindings_.pages = {8};
+    bindings_.workspace = reinterpret_cast<std::byte*>(workspace_->address());
+    bindings_.workspace_bytes = bytes;
+  }
+  std::unique_ptr<CudaExecutable> compile() {
+    return std::make_unique<CudaExecutable>(rig_.gpu, model_.p, bindings_, limits_, Mode::exact);
+  }
+  // n rows of slot 0 from `position`; the last one is sampled.
+  StepBlock block(std::int32_t position, std::uint32_t n, std::int32_t token = 1) {
+    tokens_.assign(n, token);
+    positions_.resize(n);
+    std::iota(positions_.begin(), positions_.end(), position);
+    rows_.assign(n, 0);
+    sequences_ = {{0, 0, n, position}};
+    outputs_ = {{n - 1, 0, static_cast<std::uint8_t>(Want::sample), {}, nullptr}};
+    return {tokens_, positions_, rows_, sequences_, outputs_, tables_, 2};
+  }
+
+  Rig rig_;
+  SmallModel model_;
+  StepLimits limits_{.rows = 200, .outputs = 4, .slots = 2, .context = 128};
+  std::vector<std::uint64_t> offsets_;
+  std::uint64_t weight_bytes_ = 0;
+  std::unique_ptr<VirtualArena> weights_, states_, workspace_;
+  Bindings bindings_;
+  std::vector<std::int32_t> tokens_, positions_, tables_ = {3, 5};
+  std::vector<std::uint32_t> rows_;
+  std::vector<StepSequence> sequences_;
+  std::vector<StepOutput> outputs_;
+};
+
+TEST_F(ExecutableTest, SmallStepsAreGraphsBuiltAtCompileAndLargeOnesPlainLaunches) {
+  const auto e = compile();
+  const int graphs = rig_.fake.graphs;
+  EXPECT_GT(graphs, 0);
+  rig_.fake.launches.clear();
+  e->launch(block(0, 5));
+  e->wait();
+  EXPECT_EQ(rig_.fake.graph_launches, 1);
+  EXPECT_EQ(rig_.fake.launches["general_sample"], 1);
+  EXPECT_EQ(rig_.fake.launches["general_embed"], 0);
+  limits_.context = 128;
+  e->launch(block(0, 128));
+  e->wait();
+  EXPECT_EQ(rig_.fake.graphs, graphs);
+}
+
+TEST_F(ExecutableTest, NothingIsAllocatedPerStep) {
+  const auto e = compile();
+  const auto pinned = rig_.fake.pinned, used = rig_.fake.used;
+  const int events = rig_.fake.events;
+  for (int i = 0; i < 20; ++i) {
+    e->launch(block(i, 1, i ? kLastSample : 1));
+    e->wait();
+  }
+  EXPECT_EQ(rig_.fake.pinned, pinned);
+  EXPECT_EQ(rig_.fake.used, used);
+  EXPECT_EQ(rig_.fake.events, events);
+}
+
+TEST_F(ExecutableTest, TwoStepsMayBeInFlightAndResultsComeInOrder) {
+  const auto e = compile();
+  std::int32_t next = 7;
+  const Workspace space = lay_out(model_.p, limits_, Mode::exact);
+  rig_.fake.kernel = [&](const std::string& name, void**) {
+    if (name == "general_sample")
+      *reinterpret_cast<std::int32_t*>(workspace_->address() + space.sampled) = next++;
+  };
+  e->launch(block(0, 1));
+  e->launch(block(1, 1, kLastSample));
+  EXPECT_THROW(e->launch(block(2, 1, kLastSample)), Error);
+  EXPECT_EQ(e->wait().tokens[0], 7);
+  EXPECT_EQ(e->wait().tokens[0], 8);
+}
+
+TEST_F(ExecutableTest, TheDeviceSeesTheBlockAsGiven) {
+  const auto e = compile();
+  const Workspace space = lay_out(model_.p, limits_, Mode::exact);
+  e->launch(block(60, 7, 9));
+  e->wait();
+  const auto step = workspace_->address() + space.step;
+  const auto& header = *reinterpret_cast<const StepHeader*>(step);
+  EXPECT_EQ(header.n_rows, 7u);
+  EXPECT_EQ(header.n_outputs, 1u);
+  EXPECT_EQ(header.table_stride, 2u);
+  EXPECT_EQ(reinterpret_cast<const std::int32_t*>(step + space.positions)[6], 66);
+  EXPECT_EQ(reinterpret_cast<const std::int32_t*>(step + space.tables)[1], 5);
+  EXPECT_EQ(reinterpret_cast<const DeviceOutput*>(step + space.outputs)[0].row, 6u);
+}
+
+TEST_F(ExecutableTest, RefusesBlocksThatBreakItsLimits) {
+  const auto e = compile();
+  EXPECT_THROW(e->launch(block(0, 201)), Error);
+  EXPECT_THROW(e->launch(block(120, 20)), Error);
+  EXPECT_THROW(e->launch(block(0, 1, 40)), Error);
+  EXPECT_THROW(e->launch(block(0, 1, kLastSample)), Error);
+  tables_ = {3, -1};
+  EXPECT_NO_THROW(e->launch(block(0, 64)));
+  EXPECT_THROW(e->launch(block(0, 65)), Error);
+  tables_ = {8, 0};
+  EXPECT_THROW(e->launch(block(0, 1)), Error);
+}
+
+TEST_F(ExecutableTest, ALostDeviceFailsItsStepsAndNothingElse) {
+  const auto e = compile();
+  rig_.fake.fail = [](const std::string& call) { return call == "event_query" ? kCuIllegalAddress : 0; };
+  e->launch(block(0, 1));
+  EXPECT_THAT(error_of([&] { e->wait(); }).what(), HasSubstr("CUDA0 is lost"));
+  rig_.fake.fail = {};
+  EXPECT_THAT(error_of([&] { e->launch(block(0, 1)); }).what(),
+              HasSubstr("CUDA0 is lost since an earlier error"));
+}
+
+TEST_F(ExecutableTest, TwoExecutablesOfOneDeviceRunSideBySide) {
+  const auto a = compile();
+  const auto b = compile();
+  EXPECT_EQ(rig_.fake.streams, 2);
+  a->launch(block(0, 1));
+  b->launch(block(0, 3));
+  a->launch(block(1, 1, kLastSample));
+  EXPECT_EQ(b->wait().tokens.size(), 1u);
+  EXPECT_EQ(a->wait().tokens.size(), 1u);
+  EXPECT_EQ(a->wait().tokens.size(), 1u);
+  EXPECT_THROW(b->launch(block(3, 1, 40)), Error);
+  EXPECT_NO_THROW(a->launch(block(2, 1, kLastSample)));
+}
+
+// What one executable did to the device ends the other's steps too, and both go without a wait.
+TEST_F(ExecutableTest, ALossIsSeenByEveryExecutable) {
+  auto a = compile(), b = compile();
+  a->launch(block(0, 1));
+  b->launch(block(0, 1));
+  rig_.fake.fail = [](const std::string& call) {
+    return call == "event_query" || call == "stream_query" ? kCuIllegalAddress : 0;
+  };
+  EXPECT_THROW(a->wait(), Error);
+  EXPECT_THAT(error_of([&] { b->wait(); }).what(), HasSubstr("CUDA0 is lost"));
+  EXPECT_TRUE(rig_.gpu.lost());
+  a.reset();
+  b.reset();
+  EXPECT_EQ(rig_.fake.pinned, 0u);
+}
+
+TEST_F(ExecutableTest, StagingIsWhatTheTargetPlans) {
+  const auto e = compile();
+  EXPECT_EQ(e->staging_bytes(), cuda_target().staging_bytes(model_.p, limits_));
+  EXPECT_EQ(e->staging_bytes(), rig_.fake.pinned);
+}
+
+TEST_F(ExecutableTest, FailuresAtCompileLeaveNothingBehind) {
+  for (const char* call :
+       {"capture_begin", "graph_instantiate", "graph_upload", "host_alloc", "event_create", "set32"}) {
+    rig_.fake.fail = [&](const std::string& name) { return name == call ? 1 : 0; };
+    EXPECT_THROW(compile(), Error) << call;
+    rig_.fake.fail = {};
+    EXPECT_EQ(rig_.fake.streams, 0) << call;
+    EXPECT_EQ(rig_.fake.events, 0) << call;
+    EXPECT_EQ(rig_.fake.pinned, 0u) << call;
+    EXPECT_EQ(rig_.fake.graphs, 0) << call;
+  }
+}
+
+TEST_F(ExecutableTest, CopiesWholePagesOfAGroup) {
+  const auto e = compile();
+  const auto page = kv_layout(model_.p.states[0]).page_bytes;
+  auto* state = reinterpret_cast<char*>(states_->address());
+  std::memset(state + 2 * page, 5, page);
+  const std::int32_t from[] = {2}, to[] = {6};
+  e->copy_pages(0, from, to);
+  EXPECT_EQ(std::memcmp(state + 2 * page, state + 6 * page, page), 0);
+}
+
+}  // namespace
+}  // namespace steelyard::cuda

@@ -1,0 +1,83 @@
+#include "device/cuda/host/nvml.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <type_traits>
+#include <vector>
+
+namespace steelyard::cuda {
+namespace {
+
+struct NvmlDevice;
+struct NvmlMemory {
+  unsigned long long total, free, used;
+};
+struct NvmlProcess {
+  unsigned pid;
+  unsigned long long used;
+  unsigned gpu_instance, compute_instance;
+};
+constexpr int kInsufficientSize = 7;
+constexpr unsigned long long kNotAvailable = ~0ull;
+
+// The functions used, by their names in the library; any may be missing.
+struct Nvml {
+  explicit Nvml(void* library) {
+    const auto find = [&](auto& function, const char* name) {
+      function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
+    };
+    find(init, "nvmlInit_v2");
+    find(shutdown, "nvmlShutdown");
+    find(device, "nvmlDeviceGetHandleByPciBusId_v2");
+    find(memory, "nvmlDeviceGetMemoryInfo");
+    find(processes, "nvmlDeviceGetComputeRunningProcesses_v3");
+  }
+  int (*init)();
+  int (*shutdown)();
+  int (*device)(const char*, NvmlDevice**);
+  int (*memory)(NvmlDevice*, NvmlMemory*);
+  int (*processes)(NvmlDevice*, unsigned* n, NvmlProcess*);
+};
+
+std::optional<std::uint64_t> own_memory(const Nvml& nvml, NvmlDevice* device) {
+  if (!nvml.processes) return std::nullopt;
+  std::vector<NvmlProcess> list(64);
+  auto n = static_cast<unsigned>(list.size());
+  int result = nvml.processes(device, &n, list.data());
+  if (result == kInsufficientSize) {
+    list.resize(n + 64);  // some may start meanwhile
+    n = static_cast<unsigned>(list.size());
+    result = nvml.processes(device, &n, list.data());
+  }
+  if (result != 0) return std::nullopt;
+  for (unsigned i = 0; i < n; ++i)
+    if (list[i].pid == static_cast<unsigned>(getpid()) && list[i].used != kNotAvailable) return list[i].used;
+  return std::nullopt;
+}
+
+std::optional<DriverMemory> ask(const Nvml& nvml, const std::string& pci) {
+  NvmlDevice* device = nullptr;
+  NvmlMemory memory{};
+  if (nvml.device(pci.c_str(), &device) != 0 || nvml.memory(device, &memory) != 0) return std::nullopt;
+  const auto own = own_memory(nvml, device);
+  return DriverMemory{.all = memory.used, .own = own.value_or(0), .told = own.has_value()};
+}
+
+}  // namespace
+
+// Opened for each question: it is asked when a device is opened and when a model is loaded.
+std::optional<DriverMemory> used_memory(const std::string& pci) {
+  void* library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (!library) return std::nullopt;
+  const Nvml nvml(library);
+  std::optional<DriverMemory> used;
+  if (nvml.init && nvml.shutdown && nvml.device && nvml.memory && nvml.init() == 0) {
+    used = ask(nvml, pci);
+    nvml.shutdown();
+  }
+  dlclose(library);
+  return used;
+}
+
+}  // namespace steelyard::cuda

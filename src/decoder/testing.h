@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "decoder/decoder.h"
-#include "decoder/devices.h"
+#include "device/devices.h"
 #include "model/config.h"
 
 namespace steelyard::testing {

@@ -9,7 +9,7 @@
 #include <optional>
 #include <string>
 
-#include "decoder/devices.h"
+#include "device/devices.h"
 #include "engine/chat.h"
 #include "engine/engine.h"
 #include "observe/ceilings.h"

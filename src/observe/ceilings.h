@@ -1,30 +1,14 @@
-// What a device was measured to do (Device::measure_rates), kept in the user's cache, and how near a step
-// came to it. A ceiling of 0 is unknown.
+// Ceilings kept in the user's cache, and how near a step came to them.
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
-#include <map>
 #include <optional>
-#include <string>
 
-#include "base/dtype.h"
+#include "device/ceilings.h"
 #include "device/device.h"
 #include "program/cost.h"
 
 namespace steelyard {
-
-struct Ceilings {
-  std::string device;         // its name, "AMD EPYC 9B45"
-  std::uint32_t threads = 0;  // CPU: the figures hold for this many
-  double read_bytes_per_second = 0;
-  // Operations a second (a multiply-add is two) of a weight type's own kernel on many rows.
-  std::map<DType, double> multiply_per_second;
-  // GPU: between host and device; and from one kernel of a graph to the next.
-  double to_device_bytes_per_second = 0, from_device_bytes_per_second = 0;
-  double launch_seconds = 0;
-  std::string measured_at;  // RFC 3339, UTC
-};
 
 // Measures now: about a second, best while nothing else uses the device. Throws Error.
 Ceilings measure_ceilings(Device& device);

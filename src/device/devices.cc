@@ -1,4 +1,4 @@
-#include "decoder/devices.h"
+#include "device/devices.h"
 
 #include <charconv>
 

@@ -10,6 +10,7 @@
 #include <new>
 #include <vector>
 
+#include "base/split_range.h"
 #include "base/thread_pool.h"
 #include "device/cpu/kernels.h"
 #include "device/cpu/probe.h"

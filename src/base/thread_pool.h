@@ -49,21 +49,11 @@ class ThreadPool {
   unsigned size_ = 1;
   Entry entry_ = nullptr;
   void* context_ = nullptr;
-  alignas(64) std::atomic<std::uint32_t> region_{0};   // odd bit unused; a new value starts a region
+  alignas(64) std::atomic<std::uint32_t> region_{0};   // a new value starts a region
   alignas(64) std::atomic<std::uint32_t> arrived_{0};  // of the current barrier
   alignas(64) std::atomic<std::uint32_t> phase_{0};    // completed barriers
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };
-
-// The part of `total` work units that `thread` of `n` does: contiguous, sizes differ by at most one.
-struct Range {
-  std::uint32_t begin, end;
-  std::uint32_t size() const { return end - begin; }
-};
-constexpr Range split_range(std::uint32_t total, unsigned thread, unsigned n) {
-  return {static_cast<std::uint32_t>(std::uint64_t{total} * thread / n),
-          static_cast<std::uint32_t>(std::uint64_t{total} * (thread + 1) / n)};
-}
 
 }  // namespace steelyard

@@ -1,5 +1,5 @@
-// What the engine asks of one step: chunks of sequences. Views only; the memory stays the engine's until
-// wait() returned.
+// What the engine asks of one step: chunks of sequences. Views only, and submit() copies what it needs: but
+// for masks, the memory is the engine's again when it returns.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ struct Chunk {
   std::uint32_t n_outputs = 0;
   std::uint8_t want = 0;
   SamplingParams sampling;
-  const std::uint32_t* mask = nullptr;  // see StepOutput
+  const std::uint32_t* mask = nullptr;  // see StepOutput; stays until the step's wait() returned
 };
 
 // Outputs are numbered in the order of the chunks, inside a chunk by position.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 
 #include "base/error.h"
 #include "base/process.h"
@@ -30,7 +31,8 @@ struct StepArrays {
   }
 };
 
-// Offsets of weights in the weight arena, by WeightId; mapped ones have none.
+// Where weights go, by WeightId: the offset in the weight arena, or kMapped.
+constexpr std::uint64_t kMapped = ~std::uint64_t{0};
 struct WeightMap {
   std::vector<std::uint64_t> offsets;
   std::uint64_t bytes = 0;
@@ -39,9 +41,10 @@ struct WeightMap {
 WeightMap map_weights(const Program& program, const Target& target, Mode mode) {
   WeightMap map;
   for (const auto& w : program.weights) {
-    map.offsets.push_back(map.bytes);
     const WeightLayout layout = target.weight_layout(w, mode);
-    if (layout.home == WeightHome::repacked) map.bytes += layout.bytes;
+    const bool repacked = layout.home == WeightHome::repacked;
+    map.offsets.push_back(repacked ? map.bytes : kMapped);
+    if (repacked) map.bytes += layout.bytes;
   }
   return map;
 }
@@ -56,7 +59,6 @@ struct Decoder::Impl {
   std::unique_ptr<Arena> weights, states, workspace;
   std::uint64_t mapped_bytes = 0;
   std::unique_ptr<Executable> executable;
-  std::uint32_t table_length = 0;
   StepArrays arrays[2];  // in turn: a step in flight keeps its own
   unsigned turn = 0;
   std::uint64_t executable_bytes = 0;  // of the device, measured
@@ -64,12 +66,14 @@ struct Decoder::Impl {
 
   void make_arenas();
   Bindings place_weights(const LoadProgress& progress);
+  std::function<void(std::uint64_t, std::uint64_t)> released_from(std::size_t weight) const;
   void place_states(Bindings& bindings) const;
   void compile(Bindings& bindings);
   void warm_up();
   void submit(const Batch& batch);
   void add_chunk(const Chunk& chunk, StepArrays& arrays) const;
-  void add_tables(const Batch& batch, StepArrays& arrays) const;
+  std::uint32_t pages_of(const Chunk& chunk) const;
+  std::uint32_t add_tables(const Batch& batch, StepArrays& arrays) const;
   void add_outputs(const Chunk& chunk, std::uint32_t sequence, std::uint32_t first_row,
                    StepArrays& arrays) const;
   std::uint64_t held_on_host() const;
@@ -92,27 +96,30 @@ Bindings Decoder::Impl::place_weights(const LoadProgress& progress) {
   Bindings bindings;
   std::vector<WeightLoad> loads;
   for (std::size_t i = 0; i < program.weights.size(); ++i) {
-    const WeightSpec& w = program.weights[i];
-    const std::span<const std::byte> raw = weight_bytes(*file, w, forward.sources[i]);
-    const bool repacked = device->target().weight_layout(w, plan.mode).home == WeightHome::repacked;
-    bindings.weights.push_back(repacked ? weights->data() + map.offsets[i] : raw.data());
-    if (repacked) {
-      const GgufTensor& tensor = *forward.sources[i].tensor;
-      const auto first = static_cast<std::uint64_t>(raw.data() - file->data(tensor).data());
-      loads.push_back(
-          {&w, raw, map.offsets[i], [this, &tensor, first](std::uint64_t begin, std::uint64_t end) {
-             file->release(tensor, first + begin, end - begin);
-           }});
-    } else {
+    const std::span<const std::byte> raw = weight_bytes(*file, program.weights[i], forward.sources[i]);
+    const bool mapped = map.offsets[i] == kMapped;
+    bindings.weights.push_back(mapped ? raw.data() : weights->data() + map.offsets[i]);
+    if (mapped) {
       file->populate(*forward.sources[i].tensor);
       mapped_bytes += raw.size();
+    } else {
+      loads.push_back({&program.weights[i], raw, map.offsets[i], released_from(i)});
     }
   }
   device->load_weights(loads, plan.mode, *weights, progress);
+  // What is left: pages that pieces share, and everything where the device told of none.
   for (std::size_t i = 0; i < program.weights.size(); ++i)
-    if (device->target().weight_layout(program.weights[i], plan.mode).home == WeightHome::repacked)
-      file->release(*forward.sources[i].tensor);
+    if (map.offsets[i] != kMapped) file->release(*forward.sources[i].tensor);
   return bindings;
+}
+
+// Gives the file's pages back as a weight is placed.
+std::function<void(std::uint64_t, std::uint64_t)> Decoder::Impl::released_from(std::size_t weight) const {
+  const GgufTensor& tensor = *forward.sources[weight].tensor;
+  const std::uint64_t first = weight_begin(forward.program.weights[weight], forward.sources[weight]);
+  return [this, &tensor, first](std::uint64_t begin, std::uint64_t end) {
+    file->release(tensor, first + begin, end - begin);
+  };
 }
 
 void Decoder::Impl::place_states(Bindings& bindings) const {
@@ -127,8 +134,8 @@ void Decoder::Impl::place_states(Bindings& bindings) const {
 }
 
 void Decoder::Impl::compile(Bindings& bindings) {
-  table_length = (plan.limits.context + plan.page_tokens - 1) / plan.page_tokens + 1;
-  for (StepArrays& a : arrays) a.reserve(plan.limits, plan.groups.size(), table_length);
+  const std::uint32_t longest = (plan.limits.context + plan.page_tokens - 1) / plan.page_tokens;
+  for (StepArrays& a : arrays) a.reserve(plan.limits, plan.groups.size(), longest);
   const std::lock_guard lock(device->measuring);
   const DriverMemory before = device->driver_memory();
   executable = device->compile(forward.program, bindings, plan.limits, plan.mode);
@@ -251,31 +258,42 @@ void Decoder::Impl::add_chunk(const Chunk& c, StepArrays& arrays) const {
   add_outputs(c, sequence, first_row, arrays);
 }
 
-void Decoder::Impl::add_tables(const Batch& batch, StepArrays& arrays) const {
+// The entries of a block table up to the chunk's last position.
+std::uint32_t Decoder::Impl::pages_of(const Chunk& c) const {
+  const std::uint64_t end = static_cast<std::uint64_t>(c.first_position) + c.tokens.size();
+  return static_cast<std::uint32_t>((end + plan.page_tokens - 1) / plan.page_tokens);
+}
+
+// Returns the tables' stride: the longest of the step, so that a short context copies little.
+std::uint32_t Decoder::Impl::add_tables(const Batch& batch, StepArrays& arrays) const {
+  std::uint32_t stride = 0;
+  for (const Chunk& c : batch.chunks) stride = std::max(stride, pages_of(c));
   for (std::size_t g = 0; g < plan.groups.size(); ++g)
     for (const Chunk& c : batch.chunks) {
       if (c.block_tables.size() != plan.groups.size())
         throw_error(ErrorKind::internal, "a chunk has {} block tables for {} groups", c.block_tables.size(),
                     plan.groups.size());
       const auto table = c.block_tables[g];
-      const std::size_t n = std::min<std::size_t>(table.size(), table_length);
+      const std::size_t n = std::min<std::size_t>(table.size(), pages_of(c));
       arrays.block_tables.insert(arrays.block_tables.end(), table.begin(), table.begin() + n);
-      arrays.block_tables.insert(arrays.block_tables.end(), table_length - n, -1);
+      arrays.block_tables.insert(arrays.block_tables.end(), stride - n, -1);
     }
+  return stride;
 }
 
 void Decoder::Impl::submit(const Batch& batch) {
-  StepArrays& a = arrays[turn ^= 1];
+  StepArrays& a = arrays[turn];
   a.clear();
   for (const Chunk& c : batch.chunks) add_chunk(c, a);
-  add_tables(batch, a);
+  const std::uint32_t stride = add_tables(batch, a);
   executable->launch({.tokens = a.tokens,
                       .positions = a.positions,
                       .row_sequence = a.row_sequence,
                       .sequences = a.sequences,
                       .outputs = a.outputs,
                       .block_tables = a.block_tables,
-                      .pages_per_sequence = table_length});
+                      .pages_per_sequence = stride});
+  turn ^= 1;  // only now: a refused batch must not touch the arrays of the step in flight
 }
 
 void Decoder::submit(const Batch& batch) { impl_->submit(batch); }

@@ -71,10 +71,10 @@ class Engine::Impl {
 
   ~Impl() {
     {
-      const std::lock_guard lock(inbox_->mutex);
-      inbox_->stopping = true;
+      const std::lock_guard lock(inbox_.mutex);
+      inbox_.stopping = true;
     }
-    inbox_->ready.notify_all();
+    inbox_.ready.notify_all();
     thread_.join();
   }
 
@@ -103,23 +103,20 @@ class Engine::Impl {
   void finish_step(StepPlan& plan);
   void step_ahead(StepPlan& next);
   void process(StepPlan& plan);
-  void take_token(const std::shared_ptr<State>& state, TokenId token);
+  void take_token(const Request& state, TokenId token);
   void record(const StepPlan& plan);
-  void finish(const std::shared_ptr<State>& state, DoneReason reason);
-  void fail(const std::shared_ptr<State>& state, ErrorKind kind, const std::string& message);
+  void finish(const Request& state, DoneReason reason);
+  void fail(const Request& state, ErrorKind kind, const std::string& message);
   void fail_step(const StepPlan& plan, const std::exception_ptr& failure);
   void unstick();
   void update_stats();
-  static std::shared_ptr<State> state_of(const std::shared_ptr<Sequence>& sequence) {
-    return std::static_pointer_cast<State>(sequence);
-  }
 
   StepRunner& runner_;
   const RunnerInfo info_;
   const TokenText& text_;
   const EngineOptions options_;
   std::uint32_t most_tokens_;
-  std::shared_ptr<EngineInbox> inbox_ = std::make_shared<EngineInbox>();
+  EngineInbox inbox_;
   std::atomic<std::uint64_t> next_order_{1};
 
   // The engine's thread only.
@@ -128,7 +125,7 @@ class Engine::Impl {
   unsigned turn_ = 0;
   StepPlan* in_flight_ = nullptr;
   std::vector<std::int32_t> samples_;  // of the step whose results are being processed
-  std::vector<std::shared_ptr<State>> finished_;
+  std::vector<Request> finished_;
   EngineClock::time_point last_results_;
   std::int64_t device_ns_ = 0;
   double step_seconds_ = 0;
@@ -162,7 +159,6 @@ void Engine::Impl::check(const EngineRequest& r) const {
 Generation Engine::Impl::submit(EngineRequest request) {
   check(request);
   auto state = std::make_shared<State>();
-  state->inbox = inbox_;
   state->submitted = EngineClock::now();
   state->tokens = std::move(request.prompt);
   state->prompt_tokens = static_cast<std::uint32_t>(state->tokens.size());
@@ -183,14 +179,14 @@ Generation Engine::Impl::submit(EngineRequest request) {
   Generation generation;
   generation.state_ = state;
   {
-    const std::lock_guard lock(inbox_->mutex);
-    if (inbox_->stopping) throw_error(ErrorKind::cancelled, "the model is being unloaded");
-    if (inbox_->waiting + inbox_->arrivals.size() >= options_.max_queue)
+    const std::lock_guard lock(inbox_.mutex);
+    if (inbox_.stopping) throw_error(ErrorKind::cancelled, "the model is being unloaded");
+    if (inbox_.waiting + inbox_.arrivals.size() >= options_.max_queue)
       throw_error(ErrorKind::busy, "{} requests are waiting already: try again later", options_.max_queue);
     state->order = next_order_++;
-    inbox_->arrivals.push_back(std::move(state));
+    inbox_.arrivals.push_back(std::move(state));
   }
-  inbox_->ready.notify_all();
+  inbox_.ready.notify_all();
   return generation;
 }
 
@@ -207,26 +203,25 @@ void Engine::Impl::run() {
 
 // Takes what arrived; sleeps when there is nothing to do. False: the end.
 bool Engine::Impl::collect() {
-  std::unique_lock lock(inbox_->mutex);
+  std::unique_lock lock(inbox_.mutex);
   if (scheduler_.idle() && !in_flight_)
-    inbox_->ready.wait(lock, [&] { return inbox_->stopping || !inbox_->arrivals.empty(); });
-  if (inbox_->stopping) return false;
-  for (auto& state : inbox_->arrivals) scheduler_.add(std::move(state));
-  inbox_->arrivals.clear();
-  inbox_->waiting = scheduler_.waiting();
+    inbox_.ready.wait(lock, [&] { return inbox_.stopping || !inbox_.arrivals.empty(); });
+  if (inbox_.stopping) return false;
+  for (auto& state : inbox_.arrivals) scheduler_.add(std::move(state));
+  inbox_.arrivals.clear();
+  inbox_.waiting = scheduler_.waiting();
   return true;
 }
 
 void Engine::Impl::publish_waiting() {
-  const std::lock_guard lock(inbox_->mutex);
-  inbox_->waiting = scheduler_.waiting();
+  const std::lock_guard lock(inbox_.mutex);
+  inbox_.waiting = scheduler_.waiting();
 }
 
 void Engine::Impl::drop_cancelled() {
   finished_.clear();
-  const auto collect_ended = [&](const std::shared_ptr<Sequence>& sequence) {
-    const auto& state = static_cast<const State&>(*sequence);
-    if (state.cancelled || state.max_tokens <= state.prompt_tokens) finished_.push_back(state_of(sequence));
+  const auto collect_ended = [&](const Request& state) {
+    if (state->cancelled || state->max_tokens <= state->prompt_tokens) finished_.push_back(state);
   };
   for (const auto& sequence : scheduler_.waiting_sequences()) collect_ended(sequence);
   for (const auto& sequence : scheduler_.active_sequences()) collect_ended(sequence);
@@ -237,13 +232,13 @@ void Engine::Impl::drop_cancelled() {
 
 void Engine::Impl::end_all() {
   if (in_flight_) collect_results(*in_flight_);
-  std::vector<std::shared_ptr<State>> all;
+  std::vector<Request> all;
   {
-    const std::lock_guard lock(inbox_->mutex);
-    all.swap(inbox_->arrivals);
+    const std::lock_guard lock(inbox_.mutex);
+    all.swap(inbox_.arrivals);
   }
-  for (const auto& sequence : scheduler_.active_sequences()) all.push_back(state_of(sequence));
-  for (const auto& sequence : scheduler_.waiting_sequences()) all.push_back(state_of(sequence));
+  for (const auto& sequence : scheduler_.active_sequences()) all.push_back(sequence);
+  for (const auto& sequence : scheduler_.waiting_sequences()) all.push_back(sequence);
   for (const auto& state : all) finish(state, DoneReason::cancelled);
 }
 
@@ -281,7 +276,7 @@ void Engine::Impl::finish_step(StepPlan& plan) {
 void Engine::Impl::start(StepPlan& plan) {
   const auto now = EngineClock::now();
   for (const auto& entry : plan.entries) {
-    auto& state = static_cast<State&>(*entry.sequence);
+    State& state = *entry.sequence;
     if (!std::exchange(state.started, true)) state.first_step = now;
   }
   if (!prepare(plan)) return;
@@ -334,7 +329,7 @@ void Engine::Impl::process(StepPlan& plan) {
   for (const auto& entry : plan.entries) scheduler_.confirm(entry);
   for (const auto& entry : plan.entries)
     if (entry.output >= 0 && entry.sequence->phase != Sequence::Phase::finished)
-      take_token(state_of(entry.sequence), samples_[entry.output]);
+      take_token(entry.sequence, samples_[entry.output]);
 }
 
 void Engine::Impl::record(const StepPlan& plan) {
@@ -349,13 +344,13 @@ void Engine::Impl::record(const StepPlan& plan) {
   log_.record(record);
   if (record.limit_seconds <= 0) return;
   for (const auto& entry : plan.entries) {
-    auto& state = static_cast<State&>(*entry.sequence);
+    State& state = *entry.sequence;
     state.limit_seconds[entry.decode] += record.limit_seconds;
     state.known_seconds[entry.decode] += step_seconds_;
   }
 }
 
-void Engine::Impl::take_token(const std::shared_ptr<State>& state, TokenId token) {
+void Engine::Impl::take_token(const Request& state, TokenId token) {
   if (token < 0 || static_cast<std::uint32_t>(token) >= info_.vocab_size)
     return fail(state, ErrorKind::internal, fmt::format("a step sampled token {}", token));
   scheduler_.accept(*state, token);
@@ -369,7 +364,7 @@ void Engine::Impl::take_token(const std::shared_ptr<State>& state, TokenId token
   if (state->tokens.size() >= state->max_tokens) finish(state, DoneReason::length);
 }
 
-void Engine::Impl::finish(const std::shared_ptr<State>& state, DoneReason reason) {
+void Engine::Impl::finish(const Request& state, DoneReason reason) {
   scheduler_.finish(state);
   {
     const std::lock_guard lock(stats_mutex_);
@@ -381,7 +376,7 @@ void Engine::Impl::finish(const std::shared_ptr<State>& state, DoneReason reason
   state->end(reason);
 }
 
-void Engine::Impl::fail(const std::shared_ptr<State>& state, ErrorKind kind, const std::string& message) {
+void Engine::Impl::fail(const Request& state, ErrorKind kind, const std::string& message) {
   scheduler_.finish(state, true);
   {
     const std::lock_guard lock(stats_mutex_);
@@ -393,13 +388,13 @@ void Engine::Impl::fail(const std::shared_ptr<State>& state, ErrorKind kind, con
 void Engine::Impl::fail_step(const StepPlan& plan, const std::exception_ptr& failure) {
   const auto [kind, message] = reason_of(failure);
   for (const auto& entry : plan.entries)
-    if (entry.sequence->phase != Sequence::Phase::finished) fail(state_of(entry.sequence), kind, message);
+    if (entry.sequence->phase != Sequence::Phase::finished) fail(entry.sequence, kind, message);
 }
 
 // Nothing can run: the oldest sequence alone fills every page.
 void Engine::Impl::unstick() {
   if (scheduler_.active() == 0) return;
-  const auto state = state_of(scheduler_.active_sequences().front());
+  const auto state = scheduler_.active_sequences().front();
   if (state->generated() > 0) return finish(state, DoneReason::length);
   fail(state, ErrorKind::no_memory,
        fmt::format("a prompt of {} tokens needs more KV pages than there are", state->prompt_tokens));

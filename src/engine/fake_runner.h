@@ -87,10 +87,9 @@ class FakeRunner : public StepRunner {
     if (++steps == fail_submit) throw std::runtime_error("the fake's submit failed");
     most_in_flight = std::max(most_in_flight, ++in_flight_);
     check(batch);
-    queue_.push_back({true, [this, batch, number = steps] { run(batch, number); }});
+    queue_.push_back({true, [this, chunks = copied(batch), number = steps] { run(chunks, number); }});
   }
 
-  // Everything is read here, not in submit(): the batch's memory must have stayed.
   const StepResult& wait() override {
     if (in_flight_ == 0) throw std::logic_error("wait without a step");
     --in_flight_;
@@ -130,14 +129,30 @@ class FakeRunner : public StepRunner {
     bool step;
     std::function<void()> run;
   };
+  // The batch's memory is the caller's again when submit() returns.
+  struct OwnChunk {
+    Chunk chunk;
+    std::vector<std::int32_t> tokens;
+    std::vector<std::vector<std::int32_t>> tables;
+  };
+  static std::vector<OwnChunk> copied(const Batch& batch) {
+    std::vector<OwnChunk> chunks;
+    for (const Chunk& chunk : batch.chunks) {
+      OwnChunk& own = chunks.emplace_back(OwnChunk{chunk, {chunk.tokens.begin(), chunk.tokens.end()}, {}});
+      for (const auto& table : chunk.block_tables) own.tables.emplace_back(table.begin(), table.end());
+      own.chunk.tokens = {};
+      own.chunk.block_tables = {};
+    }
+    return chunks;
+  }
   void in_order(std::function<void()> run) {
     if (queue_.empty()) return run();
     queue_.push_back({false, std::move(run)});
   }
-  void run(const Batch& batch, std::uint64_t number) {
+  void run(const std::vector<OwnChunk>& chunks, std::uint64_t number) {
     if (number == fail_step) throw Error(ErrorKind::internal, "the fake device failed");
     samples_.clear();
-    for (const Chunk& chunk : batch.chunks) run(chunk);
+    for (const OwnChunk& own : chunks) run(own);
   }
   void fault(std::string what) {
     if (faults.size() < 20) faults.push_back(std::move(what));
@@ -187,34 +202,36 @@ class FakeRunner : public StepRunner {
     }
   }
 
-  void run(const Chunk& chunk) {
+  void run(const OwnChunk& own) {
+    const Chunk& chunk = own.chunk;
     auto& history = history_[chunk.slot];
-    for (std::size_t i = 0; i < chunk.tokens.size(); ++i) {
+    for (std::size_t i = 0; i < own.tokens.size(); ++i) {
       const std::int32_t position = chunk.first_position + static_cast<std::int32_t>(i);
-      TokenId id = chunk.tokens[i];
+      TokenId id = own.tokens[i];
       if (id == kLastSample) id = last_[chunk.slot];
       if (id < 0 || static_cast<std::uint32_t>(id) >= info_.vocab_size) fault("bad token");
       history.push_back(id);
-      for (std::uint32_t g = 0; g < info_.groups.size(); ++g) cell(g, chunk, position) = id;
-      if (i + chunk.n_outputs >= chunk.tokens.size()) sample(chunk, position);
+      for (std::uint32_t g = 0; g < info_.groups.size(); ++g) cell(g, own, position) = id;
+      if (i + chunk.n_outputs >= own.tokens.size()) sample(own, position);
     }
   }
 
-  std::int32_t& cell(std::uint32_t group, const Chunk& chunk, std::int32_t position) {
-    const std::int32_t page = chunk.block_tables[group][position / info_.page_tokens];
+  std::int32_t& cell(std::uint32_t group, const OwnChunk& own, std::int32_t position) {
+    const std::int32_t page = own.tables[group][position / info_.page_tokens];
     check_page(group, page);
     return pages_[group][std::size_t(page) * info_.page_tokens + position % info_.page_tokens];
   }
 
-  void sample(const Chunk& chunk, std::int32_t position) {
+  void sample(const OwnChunk& own, std::int32_t position) {
     std::vector<std::vector<TokenId>> seen(info_.groups.size());
     for (std::uint32_t g = 0; g < info_.groups.size(); ++g) {
       const auto window = static_cast<std::int32_t>(info_.groups[g].window);
       for (std::int32_t p = window ? std::max(0, position - window + 1) : 0; p <= position; ++p) {
-        seen[g].push_back(cell(g, chunk, p));
+        seen[g].push_back(cell(g, own, p));
         if (seen[g].back() == kFakePoison) fault("reading a place that was never written");
       }
     }
+    const Chunk& chunk = own.chunk;
     last_[chunk.slot] = fake_sample(seen, history_[chunk.slot], chunk.sampling, position, info_.vocab_size);
     samples_.push_back(last_[chunk.slot]);
   }

@@ -125,13 +125,7 @@ bool Generation::done() const {
 }
 
 void Generation::cancel() {
-  if (!state_) return;
-  if (state_->cancelled.exchange(true)) return;
-  {
-    const std::lock_guard lock(state_->inbox->mutex);
-    state_->inbox->cancelled = true;
-  }
-  state_->inbox->ready.notify_all();
+  if (state_) state_->cancelled = true;  // the engine looks before every step
 }
 
 std::span<const TokenId> Generation::tokens() const {

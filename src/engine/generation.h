@@ -17,12 +17,11 @@ namespace steelyard {
 
 using EngineClock = std::chrono::steady_clock;
 
-// What wakes the engine's thread; outlives the engine, so that late cancels are harmless.
+// Where requests come in, and what wakes the engine's thread.
 struct EngineInbox {
   std::mutex mutex;
   std::condition_variable ready;
   std::vector<std::shared_ptr<Generation::State>> arrivals;
-  bool cancelled = false;  // somebody cancelled something
   bool stopping = false;
   std::uint32_t waiting = 0;  // in the scheduler's queue, as of the last step
 };
@@ -30,7 +29,6 @@ struct EngineInbox {
 struct Generation::State : Sequence {
   // Set by submit(), then read-only.
   EngineRequest request;
-  std::shared_ptr<EngineInbox> inbox;
   EngineClock::time_point submitted;
 
   std::atomic<bool> cancelled = false;

@@ -129,15 +129,6 @@ PagePool::Match PagePool::find(const PrefixKey& parent, std::span<const std::int
   return best;
 }
 
-void PagePool::drop_cache() {
-  while (oldest_ != kNone) {
-    const std::int32_t page = oldest_;
-    unlink_cached(page);
-    unlink_chain(page);
-    push_free(page);
-  }
-}
-
 std::span<const std::int32_t> PagePool::tokens_of(std::int32_t page) const {
   return {tokens_.data() + std::size_t(page) * page_tokens_, pages_[page].filled};
 }

@@ -69,9 +69,6 @@ class PagePool {
   // The page after `parent` that agrees with most of `tokens`.
   Match find(const PrefixKey& parent, std::span<const std::int32_t> tokens) const;
 
-  // Forgets all cached contents.
-  void drop_cache();
-
  private:
   static constexpr std::int32_t kNone = -1;
   struct Page {

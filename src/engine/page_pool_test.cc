@@ -92,19 +92,6 @@ TEST(PagePool, WithdrawnPagesAreUnknown) {
   EXPECT_EQ(pool.use().free, 2u);
 }
 
-TEST(PagePool, DropCacheFreesWhatNobodyHolds) {
-  PagePool pool(3, 2);
-  const auto a = pool.allocate(), b = pool.allocate();
-  pool.publish(a, {}, Tokens{1, 2});
-  pool.publish(b, {}, Tokens{3, 4});
-  pool.release(b);
-  pool.drop_cache();
-  EXPECT_EQ(pool.use().free, 2u);
-  EXPECT_EQ(pool.use().held, 1u);
-  EXPECT_EQ(pool.find({}, Tokens{3, 4}).tokens, 0u);
-  EXPECT_EQ(pool.find({}, Tokens{1, 2}).page, a);
-}
-
 // Against a model that keeps plain sets: counts add up after every random operation.
 TEST(PagePool, CountsAddUpInRandomUse) {
   std::mt19937 random(1);

@@ -13,18 +13,21 @@
 #include <vector>
 
 #include "decoder/batch.h"
+#include "engine/generation.h"
 #include "engine/page_pool.h"
-#include "engine/sequence.h"
 #include "engine/step_runner.h"
 #include "observe/ceilings.h"
 
 namespace steelyard {
 
-// One step's batch with the memory behind its views. Used again and again; after the first few steps filling
-// it allocates nothing.
+using Request = std::shared_ptr<Generation::State>;  // a Sequence and the answer it grows
+
+// One step's batch with the memory behind its views; block tables are views of the sequences' own, so it is
+// submitted before anything else is asked of the scheduler but copied(). Used again and again; after the
+// first few steps filling it allocates nothing.
 struct StepPlan {
   struct Entry {
-    std::shared_ptr<Sequence> sequence;
+    Request sequence;
     std::uint32_t epoch;
     std::uint32_t rows;
     std::int32_t output;  // index into the results, -1: none
@@ -50,8 +53,7 @@ struct StepPlan {
  private:
   friend class Scheduler;
   std::vector<std::int32_t> tokens;
-  std::vector<std::int32_t> tables;
-  std::vector<std::span<const std::int32_t>> table_views;
+  std::vector<std::span<const std::int32_t>> tables;  // the sequences' own, [chunk][group]
 };
 
 class Scheduler {
@@ -62,7 +64,7 @@ class Scheduler {
   // context.
   std::uint32_t most_tokens() const;
 
-  void add(std::shared_ptr<Sequence> sequence);
+  void add(Request sequence);
   // Fills `plan` with the next step; empty when nothing can run. Even then it may have resets and copies to
   // do. admit_new: whether waiting sequences may join.
   void plan(StepPlan& plan, bool admit_new = true);
@@ -73,18 +75,16 @@ class Scheduler {
   // The sample of an entry whose sequence is still wanted.
   void accept(Sequence& sequence, TokenId token);
   // Gives back slot and pages; what was confirmed stays known for reuse unless `forget`.
-  void finish(const std::shared_ptr<Sequence>& sequence, bool forget = false);
+  void finish(const Request& sequence, bool forget = false);
 
   std::uint32_t waiting() const { return static_cast<std::uint32_t>(waiting_.size()); }
   std::uint32_t active() const { return static_cast<std::uint32_t>(active_.size()); }
   bool idle() const { return waiting_.empty() && active_.empty(); }
   // Sequences in order of arrival.
-  std::span<const std::shared_ptr<Sequence>> active_sequences() const { return active_; }
-  const std::deque<std::shared_ptr<Sequence>>& waiting_sequences() const { return waiting_; }
+  std::span<const Request> active_sequences() const { return active_; }
+  const std::deque<Request>& waiting_sequences() const { return waiting_; }
   const PagePool& pool(std::uint32_t group) const { return pools_[group]; }
   std::uint64_t preemptions() const { return preemptions_; }
-  // Forgets cached prefixes.
-  void drop_cache();
 
  private:
   struct Reuse {
@@ -93,7 +93,7 @@ class Scheduler {
   };
 
   void admit(StepPlan& plan);
-  bool admit_one(const std::shared_ptr<Sequence>& sequence, StepPlan& plan);
+  bool admit_one(const Request& sequence, StepPlan& plan);
   Reuse find_reuse(const Sequence& sequence);
   std::uint32_t reuse_limit(const Sequence& sequence) const;
   void take_whole_pages(Sequence& sequence, const Reuse& reuse);
@@ -116,16 +116,15 @@ class Scheduler {
   void publish_full_pages(Sequence& sequence);
   void publish_tail(Sequence& sequence);
   void clear(StepPlan& plan) const;
-  void write_chunk(const std::shared_ptr<Sequence>& sequence, StepPlan& plan);
-  void write_tables(const Sequence& sequence, StepPlan& plan);
+  void write_chunk(const Request& sequence, StepPlan& plan);
   void deactivate(Sequence& sequence);
 
   RunnerInfo info_;
   bool reuse_prefixes_;
   std::uint32_t table_pages_;  // the most entries of a table
   std::vector<PagePool> pools_;
-  std::deque<std::shared_ptr<Sequence>> waiting_;  // by order
-  std::vector<std::shared_ptr<Sequence>> active_;  // by order
+  std::deque<Request> waiting_;  // by order
+  std::vector<Request> active_;  // by order
   std::vector<std::uint32_t> free_slots_;
   bool may_admit_ = true;          // something was freed or added since the last refusal
   std::uint32_t decode_turn_ = 0;  // where the decode pass starts when not all fit

@@ -44,7 +44,6 @@ struct Sequence {
   // Tokens that may be fed to the next step; the last one allowed is never fed.
   std::uint32_t to_feed() const { return length() < max_tokens ? length() - computed : 0; }
   bool decoding() const { return computed >= prompt_tokens && to_feed() == 1; }
-  virtual ~Sequence() = default;
 };
 
 }  // namespace steelyard

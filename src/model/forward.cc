@@ -253,10 +253,13 @@ Forward write_forward(const GgufFile& file, const ModelConfig& config, const For
   return b.finish();
 }
 
+std::uint64_t weight_begin(const WeightSpec& spec, const WeightSource& source) {
+  return row_bytes(spec.type, spec.cols) * source.row_begin;
+}
+
 std::span<const std::byte> weight_bytes(const GgufFile& file, const WeightSpec& spec,
                                         const WeightSource& source) {
-  const std::uint64_t row = row_bytes(spec.type, spec.cols);
-  return file.data(*source.tensor).subspan(row * source.row_begin, row * spec.rows);
+  return file.data(*source.tensor).subspan(weight_begin(spec, source), spec.file_bytes());
 }
 
 }  // namespace steelyard

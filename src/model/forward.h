@@ -31,7 +31,8 @@ struct Forward {
 // configuration. The file must outlive the result.
 Forward write_forward(const GgufFile& file, const ModelConfig& config, const ForwardOptions& options);
 
-// The bytes of a weight in the file.
+// Where a weight begins in its tensor's bytes, and the weight's bytes in the file.
+std::uint64_t weight_begin(const WeightSpec& spec, const WeightSource& source);
 std::span<const std::byte> weight_bytes(const GgufFile& file, const WeightSpec& spec,
                                         const WeightSource& source);
 

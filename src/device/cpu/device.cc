@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/process.h"
+#include "base/split_range.h"
 #include "base/thread_pool.h"
 #include "device/cpu/executable.h"
 #include "device/cpu/probe.h"

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/split_range.h"
 #include "device/cpu/sampler.h"
 #include "quant/quant.h"
 

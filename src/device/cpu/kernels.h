@@ -23,14 +23,13 @@ bool isa_available(Isa isa);
 // an unknown name or an instruction set the CPU lacks.
 Isa choose_isa();
 
-// ---- Activations: the right-hand side of a product
-// ---------------------------------------------------------- Rows in tiles of 16; a tile holds, per block of
-// 32 columns, 16 records, one a row: row r, block b is at (r / 16) * tile_bytes + (b * 16 + r % 16) *
-// record_bytes. Columns beyond `cols` are zero.
-//   f32    32 floats
-//   q8     32 x i8 q, QTail; x = scale * q + middle with the middle of the block's range: no code is spent on
-//   a
-//          sign that doesn't occur, which halves the error of blocks with one large value
+// ---- Activations: the right-hand side of a product ----
+
+// Rows in tiles of 16; a tile holds, per block of 32 columns, 16 records, one a row: row r, block b is at
+// (r / 16) * tile_bytes + (b * 16 + r % 16) * record_bytes. Columns beyond `cols` are zero. A record is
+// - f32: 32 floats;
+// - q8: 32 x i8 q, then QTail. x = scale * q + middle, with the middle of the block's range: no code is spent
+//   on a sign that doesn't occur, which halves the error of blocks with one large value.
 enum class ActFormat : std::uint8_t { f32, q8 };
 
 struct QTail {
@@ -61,12 +60,12 @@ struct ActView {
   std::byte* data = nullptr;
 };
 
-// ---- Products
-// ----------------------------------------------------------------------------------------------- y[r][o] =
-// sum_c W[o][c] x[r][c] (+ bias[o]) (+ residual[r][o]) for r < n_rows, out_begin <= o < out_end. out_begin is
-// a multiple of 16, out_end too or == rows. residual may be y itself. x.cols == w.cols. With x.format == f32
-// every type is multiplied as exactly dequantised floats, f32 sums in column order. With a quantised x, types
-// for which !fast_type(type) must not be passed: give those f32.
+// ---- Products ----
+
+// y[r][o] = sum_c W[o][c] x[r][c] (+ bias[o]) (+ residual[r][o]) for r < n_rows, out_begin <= o < out_end.
+// out_begin is a multiple of 16, out_end too or == rows. residual may be y itself. x.cols == w.cols. With
+// x.format == f32 every type is multiplied as exactly dequantised floats, f32 sums in column order. With a
+// quantised x, types for which !fast_type(type) must not be passed: give those f32.
 struct MatmulArgs {
   PackedMatrix w;
   ActView x;
@@ -93,8 +92,8 @@ struct GateUpArgs {
   std::uint32_t out_begin = 0, out_end = 0;
 };
 
-// ---- KV pages and attention
-// ---------------------------------------------------------------------------------
+// ---- KV pages and attention ----
+
 inline constexpr std::uint32_t kPageTokens = 32;
 // A page of one layer, per KV head: K transposed, [head_dim_k][32 tokens], then V, [32 tokens][head_dim_v].
 // head_dim_v is padded to a multiple of 16 (Q8_0: both to 32). Q8_0: K and V as i8, then K's scales f16
@@ -148,8 +147,8 @@ inline constexpr std::uint32_t kQueryTile = 32;  // queries (rows x heads of a g
 
 inline constexpr std::uint64_t kDotsPerSpin = 12 * 64, kFmasPerSpin = 12 * 16;
 
-// ---- The table
-// ----------------------------------------------------------------------------------------------
+// ---- The table ----
+
 struct Kernels {
   Isa isa;
 

@@ -8,18 +8,15 @@
 namespace steelyard::cpu {
 namespace {
 #include STEELYARD_SIMD
-// (in this order)
+// Each needs those before it.
+// clang-format off
 #include "device/cpu/kernels_impl_math.h"
-// (clang-format keeps the groups apart)
 #include "device/cpu/kernels_impl_records.h"
-// .
 #include "device/cpu/kernels_impl_float.h"
-// .
 #include "device/cpu/kernels_impl_matmul.h"
-// .
 #include "device/cpu/kernels_impl_attention.h"
-// .
 #include "device/cpu/kernels_impl_probe.h"
+// clang-format on
 
 constexpr Kernels kernel_table(Isa isa) {
   Kernels k{};

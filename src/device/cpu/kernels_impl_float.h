@@ -1,7 +1,6 @@
 // Products with float activations. Included inside an unnamed namespace after kernels_impl_records.h.
 
-// ---- Float path: 256 columns of 16 rows dequantised to [column][16 rows], then plain multiply-adds
-// ------------
+// 256 columns of 16 rows are dequantised to [column][16 rows], then plain multiply-adds.
 constexpr std::uint32_t kFloatCols = 256;
 
 template <class W>

@@ -10,8 +10,9 @@
 constexpr std::uint32_t kPrefetchBytes = 2048;
 
 // What a block needs beside its tiles. A weight is scale * (code - offset) + minimum, so that
-//   sum w x = scale * x.scale * sum (code - offset) q + scale * x.middle * sum (code - offset) + minimum *
-//   x.sum
+//   sum w x = scale * x.scale * sum (code - offset) q
+//           + scale * x.middle * sum (code - offset)
+//           + minimum * x.sum
 struct Block {
   VF scale[2], minimum;
   VF sum;  // scale * sum (code - offset)
@@ -215,8 +216,7 @@ static GroupPlan plan_group(const PackedMatrix& w) {
   }
 }
 
-// ---- Whole products
-// -----------------------------------------------------------------------------------------
+// ---- Whole products ----
 STEELYARD_INLINE std::uint32_t min_u(std::uint32_t a, std::uint32_t b) { return a < b ? a : b; }
 
 // Writes 16 (or fewer, at the edge) outputs of row r with the epilogue.

@@ -2,23 +2,31 @@
 // vector lane is an output row. Same bytes as the file for every fast type (rows padded to 16), values exact.
 // Pure functions, any thread.
 //
-// A group of 16 rows is contiguous; in it one record per block of 32 columns (256 for the K types):
-//   "tile"    64 bytes: 16 rows x 4 bytes, the bytes being 4 neighbouring columns of that row
-//   "scales"  16 x f16, one per row
+// A group of 16 rows is contiguous; in it one record per block of 32 columns (256 for the K types).
+// clang-format off
+//   "tile"      64 bytes: 16 rows x 4 bytes, the bytes being 4 neighbouring columns of that row
+//   "scales"    16 x f16, one per row; minimums, d and dmin likewise
+//   "high bits" a tile: bit j of a byte is the fifth bit of column group j (0..7)
+//
+//   type   record, from its first byte
 //   Q4_0   scales | 4 tiles: low nibbles columns 4t..4t+3, high nibbles columns 16+4t..
-//   Q4_1   scales, minimums | 4 tiles
-//   Q5_0   scales | high bits | 4 tiles     high bits: tile whose byte's bit j is that of column group j
-//   (0..7) Q5_1   scales, minimums | high bits | 4 tiles Q8_0   scales | 8 tiles of (q + 128) as unsigned
-//   bytes Q4_K   d, dmin | 192 B: 6-bit scales and minimums | 8 x 4 tiles Q5_K   d, dmin | 192 B | 8 x (high
-//   bits | 4 tiles) Q6_K   d | 16 x i8 x 16 rows as 4 tiles (byte k of tile j: scale of columns 16(4j+k)..) |
-//   8 x (2 tiles of
-//          2-bit pairs: bits 2j, 2j+1 of a byte of tile h belong to column group 4h+j | 4 tiles)
-//   F16, F32   per column 16 rows
-//   BF16       per pair of columns 16 rows x 2 values
-//   others      the file's bytes, row after row ("raw"): dequantised on the fly
-// The 192 bytes: three tiles; byte k of tile j, low 6 bits: j = 0 scales of blocks 0..3, j = 1 scales of
-// blocks 4..7, j = 2 minimums of blocks 0..3; the top two bits of tiles 0, 1, 2 together (low to high)
-// minimums 4..7.
+//   Q4_1   scales | minimums | 4 tiles
+//   Q5_0   scales | high bits | 4 tiles
+//   Q5_1   scales | minimums | high bits | 4 tiles
+//   Q8_0   scales | 8 tiles of q + 128 as unsigned bytes
+//   Q4_K   d | dmin | 3 tiles of scales | 8 x (4 tiles)
+//   Q5_K   d | dmin | 3 tiles of scales | 8 x (high bits | 4 tiles)
+//   Q6_K   d | 4 tiles of i8 scales     | 8 x (2 tiles of bit pairs | 4 tiles)
+//   F16    one column of 16 rows        (F32 alike)
+//   BF16   two columns of 16 rows, a row's two values side by side
+//   others the file's bytes, row after row ("raw"): dequantised on the fly
+//
+//   scales of Q4_K, Q5_K: byte k of tile j; its low 6 bits are
+//     j = 0: the scale of block k    j = 1: the scale of block 4+k    j = 2: the minimum of block k
+//     and the top two bits of tiles 0, 1, 2 together (low to high) the minimum of block 4+k
+//   scales of Q6_K: byte k of tile j is that of columns 16(4j+k)..
+//   bit pairs: bits 2j, 2j+1 of a byte of tile h belong to column group 4h+j
+// clang-format on
 #pragma once
 
 #include <cstddef>

@@ -9,6 +9,7 @@
 #include <new>
 #include <vector>
 
+#include "base/split_range.h"
 #include "base/thread_pool.h"
 
 namespace steelyard::cpu {

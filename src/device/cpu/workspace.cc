@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "device/cpu/format_choice.h"
-
 namespace steelyard::cpu {
 namespace {
 
@@ -67,14 +65,13 @@ void mark_act_buffers(Workspace& w, const Program& p, Mode mode) {
   w.buffer_formats.assign(p.buffers.size(), ActFormat::f32);
   for (const auto& op : p.ops)
     if (const auto* o = std::get_if<GateUpOp>(&op.body)) w.buffer_is_act[o->out] = true;
-  // One format a buffer: the finest that a layer's product wants, floats if one can't take less.
+  // One format a buffer: floats if one layer's product can't take less.
   std::vector<bool> seen(p.buffers.size(), false);
   for (const auto& op : p.ops) {
     const auto* o = std::get_if<ResidualLinearOp>(&op.body);
     if (!o || !w.buffer_is_act[o->in]) continue;
     const ActFormat format = input_format(p, mode, {o->weight}), had = w.buffer_formats[o->in];
-    const bool floats = format == ActFormat::f32 || (seen[o->in] && had == ActFormat::f32);
-    w.buffer_formats[o->in] = floats ? ActFormat::f32 : std::max(format, had);
+    w.buffer_formats[o->in] = seen[o->in] ? std::min(format, had) : format;
     seen[o->in] = true;
   }
 }
@@ -83,13 +80,9 @@ void mark_act_buffers(Workspace& w, const Program& p, Mode mode) {
 
 ActFormat input_format(const Program& program, Mode mode, std::initializer_list<WeightId> weights) {
   if (mode == Mode::exact) return ActFormat::f32;
-  ActFormat format = ActFormat::q8;
-  for (const WeightId id : weights) {
-    const WeightSpec& w = program.weights[id];
-    if (!fast_type(w.type)) return ActFormat::f32;
-    format = std::max(format, preferred_format(w.role, w.type));
-  }
-  return format;
+  const bool fast = std::all_of(weights.begin(), weights.end(),
+                                [&](WeightId id) { return fast_type(program.weights[id].type); });
+  return fast ? ActFormat::q8 : ActFormat::f32;
 }
 
 Workspace lay_out(const Program& p, const StepLimits& limits, Mode mode, std::uint32_t threads) {

@@ -59,11 +59,8 @@ Handled generation(std::unique_ptr<AnswerFormat> format, const CommonRequest& r,
   h.format = std::move(format);
   h.model = lease.model;
   h.request.prompt = std::move(prompt);
-  h.request.sampling = r.options.sampling;
-  h.request.random_seed = r.options.random_seed;
-  h.request.num_predict = r.options.num_predict;
+  static_cast<AnswerOptions&>(h.request) = r.options;
   h.request.context = r.options.num_ctx;
-  h.request.stop = r.options.stop;
   h.stream = r.stream;
   h.note = ignored_note(r.options);
   return h;

@@ -14,7 +14,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int kMaxDepth = 64;
-constexpr std::size_t kMaxStops = 64;
 
 Json parse_object(std::string_view body) {
   const auto limit_depth = [](int depth, Json::parse_event_t, Json&) {
@@ -113,36 +112,33 @@ void take_stops(Options& o, std::vector<std::string> stops) {
   o.stop = std::move(stops);
 }
 
-void take_seed(Options& o, const std::optional<std::int64_t>& seed) {
-  if (!seed || *seed == -1) return;
-  o.random_seed = false;
-  o.sampling.seed = static_cast<std::uint64_t>(*seed);
-}
-
 constexpr std::int64_t kInt32 = std::numeric_limits<std::int32_t>::max();
 constexpr std::int64_t kSeed = std::numeric_limits<std::int64_t>::max();
 
-// The options that read_options reads. Ollama has more (num_gpu, mirostat …): those are for its engine.
-constexpr std::string_view kKnownOptions[] = {"temperature",
-                                              "top_k",
-                                              "top_p",
-                                              "min_p",
-                                              "typical_p",
-                                              "repeat_penalty",
-                                              "repeat_last_n",
-                                              "presence_penalty",
-                                              "frequency_penalty",
-                                              "seed",
-                                              "num_predict",
-                                              "num_ctx",
-                                              "stop"};
+void take_seed(Options& o, const Fields& f) {
+  if (const auto seed = f.integer("seed", -kSeed, kSeed)) set_seed(o, *seed);
+}
 
+// Of the options, those that read_options doesn't read. Ollama has more (num_gpu, mirostat …): those are for
+// its engine.
 std::vector<std::string> unknown_options(const Json& options) {
+  const auto known = answer_option_names();
   std::vector<std::string> names;
   for (const auto& [name, value] : options.items())
-    if (std::find(std::begin(kKnownOptions), std::end(kKnownOptions), name) == std::end(kKnownOptions))
+    if (name != "num_ctx" && std::find(known.begin(), known.end(), name) == known.end())
       names.push_back(name);
   return names;
+}
+
+void read_number(Options& o, const Fields& f, const NumberOption& option) {
+  const std::string name(option.name);
+  if (option.whole()) {
+    if (const auto value = f.integer(name.c_str(), static_cast<std::int64_t>(option.low),
+                                     static_cast<std::int64_t>(option.high)))
+      option.set(o, static_cast<double>(*value));
+  } else if (const auto value = f.number(name.c_str(), option.low, option.high)) {
+    option.set(o, *value);
+  }
 }
 
 Options read_options(const Json& request) {
@@ -151,19 +147,8 @@ Options read_options(const Json& request) {
   if (it == request.end() || it->is_null()) return o;
   if (!it->is_object()) throw_error(ErrorKind::bad_input, "\"options\" must be an object");
   const Fields f(*it, "options.");
-  SamplingParams& s = o.sampling;
-  assign(s.temperature, f.number("temperature", 0, 100));
-  if (const auto k = f.integer("top_k", -1, kInt32))
-    s.top_k = static_cast<std::int32_t>(std::max<std::int64_t>(0, *k));
-  assign(s.top_p, f.number("top_p", 0, 1));
-  assign(s.min_p, f.number("min_p", 0, 1));
-  assign(s.typical_p, f.number("typical_p", 0, 1));
-  assign(s.repeat_penalty, f.number("repeat_penalty", 0.01, 100));
-  assign(s.repeat_last_n, f.integer("repeat_last_n", -1, kInt32));
-  assign(s.presence_penalty, f.number("presence_penalty", -100, 100));
-  assign(s.frequency_penalty, f.number("frequency_penalty", -100, 100));
-  take_seed(o, f.integer("seed", -kSeed, kSeed));
-  assign(o.num_predict, f.integer("num_predict", -2, kInt32));
+  for (const NumberOption& option : number_options()) read_number(o, f, option);
+  take_seed(o, f);
   assign(o.num_ctx, f.integer("num_ctx", 0, kInt32));
   take_stops(o, f.texts("stop"));
   o.ignored = unknown_options(*it);
@@ -295,7 +280,7 @@ Options read_openai_options(const Fields& f) {
   assign(o.sampling.top_p, f.number("top_p", 0, 1));
   assign(o.sampling.presence_penalty, f.number("presence_penalty", -2, 2));
   assign(o.sampling.frequency_penalty, f.number("frequency_penalty", -2, 2));
-  take_seed(o, f.integer("seed", -kSeed, kSeed));
+  take_seed(o, f);
   assign(o.num_predict, f.integer("max_tokens", 1, kInt32));
   assign(o.num_predict, f.integer("max_completion_tokens", 1, kInt32));
   take_stops(o, f.texts("stop"));

@@ -13,16 +13,13 @@
 #include "engine/chat.h"
 #include "engine/engine.h"
 #include "engine/model_manager.h"
+#include "engine/sampling_options.h"
 
 namespace steelyard::api {
 
 // How an answer is drawn, whatever the dialect said.
-struct Options {
-  SamplingParams sampling;
-  bool random_seed = true;
-  std::int32_t num_predict = -1;  // negative: until the context is full
-  std::uint32_t num_ctx = 0;      // 0: the model's
-  std::vector<std::string> stop;
+struct Options : AnswerOptions {
+  std::uint32_t num_ctx = 0;         // 0: the model's
   std::vector<std::string> ignored;  // names of options that Steelyard doesn't know, for the log
 };
 

@@ -47,7 +47,7 @@ TEST(Generate, ReadsWhatClientsSend) {
 }
 
 TEST(Generate, MinusOneTurnsTopKOff) {
-  EXPECT_EQ(parse_generate(R"({"model": "m", "options": {"top_k": -1}})").options.sampling.top_k, 0);
+  EXPECT_EQ(parse_generate(R"({"model": "m", "options": {"top_k": -1}})").options.sampling.top_k, -1);
   EXPECT_THROW(parse_generate(R"({"model": "m", "options": {"top_k": -2}})"), Error);
 }
 

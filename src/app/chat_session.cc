@@ -4,6 +4,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 
 #include "app/interrupt.h"
 #include "base/error.h"
@@ -13,13 +14,12 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// All of `text` as a number, or nothing.
 template <typename T>
-T parse_number(std::string_view name, const std::string& text, double low, double high) {
+std::optional<T> number_of(const std::string& text) {
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || !(value >= low && value <= high))
-    throw_error(ErrorKind::bad_input, "{} wants a number from {} to {}, not '{}'", name, low, high, text);
-  return value;
+  return error == std::errc() && end == text.data() + text.size() ? std::optional(value) : std::nullopt;
 }
 
 // Text on its way from the engine's thread to the one that prints.
@@ -61,65 +61,31 @@ std::string rate_text(double rate, double achieved) {
 }  // namespace
 
 void AnswerSettings::set(std::string_view name, const std::string& value) {
-  const auto real = [&](double low, double high) {
-    return static_cast<float>(parse_number<double>(name, value, low, high));
-  };
-  const auto whole = [&](double low, double high) {
-    return parse_number<std::int64_t>(name, value, low, high);
-  };
-  const auto small = [&](double low) { return static_cast<std::int32_t>(whole(low, 1 << 30)); };
-  if (name == "temperature") {
-    sampling.temperature = real(0, 100);
-  } else if (name == "top_k") {
-    sampling.top_k = small(0);
-  } else if (name == "top_p") {
-    sampling.top_p = real(0, 1);
-  } else if (name == "min_p") {
-    sampling.min_p = real(0, 1);
-  } else if (name == "typical_p") {
-    sampling.typical_p = real(0, 1);
-  } else if (name == "repeat_penalty") {
-    sampling.repeat_penalty = real(0.01, 100);
-  } else if (name == "presence_penalty") {
-    sampling.presence_penalty = real(-100, 100);
-  } else if (name == "frequency_penalty") {
-    sampling.frequency_penalty = real(-100, 100);
-  } else if (name == "repeat_last_n") {
-    sampling.repeat_last_n = small(-1);
-  } else if (name == "num_predict") {
-    num_predict = small(-1);
+  if (const NumberOption* option = find_number_option(name)) {
+    const auto number = number_of<double>(value);
+    if (!number) throw_error(ErrorKind::bad_input, "{} wants a number, not '{}'", name, value);
+    option->set(*this, *number);
   } else if (name == "seed") {
-    const std::int64_t seed = whole(-1, 9.2e18);
-    random_seed = seed < 0;
-    if (seed >= 0) sampling.seed = static_cast<std::uint64_t>(seed);
+    const auto seed = number_of<std::int64_t>(value);
+    if (!seed)
+      throw_error(ErrorKind::bad_input, "seed wants a whole number, or -1 for a random one, not '{}'", value);
+    set_seed(*this, *seed);
   } else if (name == "stop") {
     if (value.empty()) throw_error(ErrorKind::bad_input, "stop wants a text");
     stop.push_back(value);
   } else {
-    throw_error(
-        ErrorKind::bad_input,
-        "there is no parameter '{}'; there are temperature, top_k, top_p, min_p, typical_p, repeat_penalty, "
-        "presence_penalty, frequency_penalty, repeat_last_n, num_predict, seed and stop",
-        name);
+    throw_error(ErrorKind::bad_input, "there is no parameter '{}'; there are {}", name,
+                fmt::join(answer_option_names(), ", "));
   }
 }
 
 std::vector<std::string> AnswerSettings::list() const {
-  const SamplingParams& s = sampling;
-  std::vector<std::string> lines = {
-      fmt::format("temperature        {:g}", s.temperature),
-      fmt::format("top_k              {}", s.top_k),
-      fmt::format("top_p              {:g}", s.top_p),
-      fmt::format("min_p              {:g}", s.min_p),
-      fmt::format("typical_p          {:g}", s.typical_p),
-      fmt::format("repeat_penalty     {:g}", s.repeat_penalty),
-      fmt::format("presence_penalty   {:g}", s.presence_penalty),
-      fmt::format("frequency_penalty  {:g}", s.frequency_penalty),
-      fmt::format("repeat_last_n      {}", s.repeat_last_n),
-      fmt::format("num_predict        {}", num_predict),
-      fmt::format("seed               {}", random_seed ? std::string("random") : fmt::format("{}", s.seed)),
-  };
-  for (const auto& text : stop) lines.push_back(fmt::format("stop               {}", Json(text).dump()));
+  std::vector<std::string> lines;
+  for (const NumberOption& option : number_options())
+    lines.push_back(option.whole() ? fmt::format("{:18} {:.0f}", option.name, option.of(*this))
+                                   : fmt::format("{:18} {:g}", option.name, option.of(*this)));
+  lines.push_back(fmt::format("{:18} {}", "seed", random_seed ? "random" : std::to_string(sampling.seed)));
+  for (const auto& text : stop) lines.push_back(fmt::format("{:18} {}", "stop", Json(text).dump()));
   return lines;
 }
 
@@ -146,10 +112,7 @@ ChatSession::Reply ChatSession::ask(const std::string& prompt, const OnText& on_
         ErrorKind::bad_input, "the {} has {} tokens and the context holds {}: {}",
         raw_ || turns_.empty() ? "prompt" : "conversation", request.prompt.size(), context,
         turns_.empty() ? "shorten it or give a larger --context" : "/clear it or give a larger --context");
-  request.sampling = settings_.sampling;
-  request.random_seed = settings_.random_seed;
-  request.num_predict = settings_.num_predict;
-  request.stop = settings_.stop;
+  static_cast<AnswerOptions&>(request) = settings_;
   const auto queue = std::make_shared<TextQueue>();
   request.on_text = [queue](std::string_view text) { queue->push(text); };
   request.on_done = [queue](const Answer&) { queue->finish(); };

@@ -8,16 +8,12 @@
 #include <vector>
 
 #include "engine/loaded_model.h"
+#include "engine/sampling_options.h"
 
 namespace steelyard {
 
 // What a user may set for the answers to come.
-struct AnswerSettings {
-  SamplingParams sampling;
-  bool random_seed = true;
-  std::int32_t num_predict = -1;
-  std::vector<std::string> stop;
-
+struct AnswerSettings : AnswerOptions {
   // By Ollama's names (temperature, top_k, num_predict, stop …). Throws Error(bad_input) for an unknown name
   // or a value that makes no sense. "stop" adds one.
   void set(std::string_view name, const std::string& value);

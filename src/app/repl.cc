@@ -12,8 +12,7 @@ namespace {
 constexpr std::string_view kFence = R"(""")";
 constexpr std::string_view kHelp =
     R"(Write a question and press Enter. """ begins and ends a text of several lines.
-  /set parameter NAME VALUE   temperature, top_k, top_p, min_p, typical_p, repeat_penalty, presence_penalty,
-                              frequency_penalty, repeat_last_n, num_predict, seed, stop
+  /set parameter NAME VALUE   {}
   /set system TEXT            the system message, from the next answer on
   /set verbose | quiet        timings after each answer, or not
   /show info | parameters | system | template | plan
@@ -21,6 +20,18 @@ constexpr std::string_view kHelp =
   /bye                        leave (Ctrl-D does too)
 Ctrl-C stops an answer.
 )";
+
+// Names of parameters, in lines under each other.
+std::string parameter_names() {
+  std::string text;
+  std::size_t column = 0;
+  for (const std::string_view name : answer_option_names()) {
+    if (column > 64) text += ",\n" + std::string(30, ' '), column = 0;
+    text += fmt::format("{}{}", column ? ", " : "", name);
+    column += name.size() + 2;
+  }
+  return text;
+}
 
 std::string trim(std::string_view text) {
   const auto first = text.find_first_not_of(" \t\r\n");
@@ -101,7 +112,7 @@ class Repl {
     if (line.command == "bye" || line.command == "exit")
       running_ = false;
     else if (line.command == "help" || line.command == "?")
-      write_stdout(kHelp);
+      write_stdout(fmt::format(kHelp, parameter_names()));
     else if (line.command == "clear")
       session_.clear(), print("The conversation is forgotten.\n");
     else if (line.command == "set")

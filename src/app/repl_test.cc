@@ -56,6 +56,19 @@ TEST(AnswerSettings, TakesOllamasNames) {
   EXPECT_TRUE(s.random_seed);
 }
 
+TEST(AnswerSettings, ListsWhatIsSet) {
+  AnswerSettings s;
+  s.set("top_k", "7");
+  s.set("min_p", "0.05");
+  s.set("stop", "END");
+  EXPECT_THAT(s.list(),
+              testing::ElementsAre("temperature        0.8", "top_k              7", "top_p              0.9",
+                                   "min_p              0.05", "typical_p          1", "repeat_penalty     1",
+                                   "presence_penalty   0", "frequency_penalty  0", "repeat_last_n      64",
+                                   "num_predict        -1", "seed               random",
+                                   "stop               \"END\""));
+}
+
 TEST(AnswerSettings, RefusesWhatMakesNoSense) {
   AnswerSettings s;
   for (const auto& [name, value] :

@@ -106,26 +106,17 @@ int run(const Flags& flags) {
 }
 
 void add_settings(CLI::App& command, Flags& flags) {
-  struct Setting {
-    const char *flag, *name, *help;
+  const AnswerOptions defaults;
+  flags.settings.reserve(number_options().size() + 1);  // the options keep references to its elements
+  const auto add = [&](std::string_view name, const std::string& help) {
+    std::string flag = "--" + std::string(name);
+    std::replace(flag.begin(), flag.end(), '_', '-');
+    if (name == "typical_p") flag = "--typical," + flag;
+    command.add_option(flag, flags.settings.emplace_back(name, std::string()).second, help);
   };
-  static constexpr Setting kSettings[] = {
-      {"--num-predict", "num_predict", "most tokens of an answer (default: until the context is full)"},
-      {"--seed", "seed", "for the same answer again (default: random)"},
-      {"--temperature", "temperature", "0 always takes the likeliest token (default: 0.8)"},
-      {"--top-k", "top_k", "choose among so many likeliest tokens; 0: all (default: 40)"},
-      {"--top-p", "top_p", "choose among the likeliest that together have this probability (default: 0.9)"},
-      {"--min-p", "min_p", "leave out tokens less likely than this part of the likeliest (default: 0)"},
-      {"--typical,--typical-p", "typical_p", "locally typical sampling; 1: off (default: 1)"},
-      {"--repeat-penalty", "repeat_penalty",
-       "makes tokens of the recent text less likely; 1: off (default: 1)"},
-      {"--presence-penalty", "presence_penalty", "the same, by a fixed amount (default: 0)"},
-      {"--frequency-penalty", "frequency_penalty", "the same, for each time it came (default: 0)"},
-      {"--repeat-last-n", "repeat_last_n", "tokens of recent text that the penalties see (default: 64)"},
-  };
-  flags.settings.reserve(std::size(kSettings));  // the options keep references to its elements
-  for (const Setting& s : kSettings)
-    command.add_option(s.flag, flags.settings.emplace_back(s.name, std::string()).second, s.help);
+  for (const NumberOption& option : number_options())
+    add(option.name, fmt::format("{} (default: {:g})", option.meaning, option.of(defaults)));
+  add("seed", "for the same answer again (default: random)");
   command.add_option("--stop", flags.stop, "end the answer before this text; may be given several times")
       ->take_all()
       ->allow_extra_args(false);

@@ -1,7 +1,6 @@
 #include "engine/engine.h"
 
 #include <algorithm>
-#include <cmath>
 #include <exception>
 #include <random>
 #include <thread>
@@ -14,24 +13,6 @@ namespace steelyard {
 namespace {
 
 using State = Generation::State;
-
-void check_sampling(const SamplingParams& p) {
-  const auto check = [](bool good, const char* name, double value, const char* range) {
-    if (!good) throw_error(ErrorKind::bad_input, "{} is {}, but must be {}", name, value, range);
-  };
-  const auto at_least_0 = [](float value) { return std::isfinite(value) && value >= 0; };
-  const auto share = [](float value) { return value >= 0 && value <= 1; };
-  check(at_least_0(p.temperature), "temperature", p.temperature, "at least 0");
-  check(p.top_k >= 0, "top_k", p.top_k, "at least 0");
-  check(share(p.top_p), "top_p", p.top_p, "between 0 and 1");
-  check(share(p.min_p), "min_p", p.min_p, "between 0 and 1");
-  check(share(p.typical_p), "typical_p", p.typical_p, "between 0 and 1");
-  check(std::isfinite(p.repeat_penalty) && p.repeat_penalty > 0, "repeat_penalty", p.repeat_penalty,
-        "more than 0");
-  check(std::isfinite(p.presence_penalty), "presence_penalty", p.presence_penalty, "a number");
-  check(std::isfinite(p.frequency_penalty), "frequency_penalty", p.frequency_penalty, "a number");
-  check(p.repeat_last_n >= -1, "repeat_last_n", p.repeat_last_n, "at least -1");
-}
 
 std::int64_t since_epoch_ns(EngineClock::time_point time) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
@@ -151,9 +132,7 @@ void Engine::Impl::check(const EngineRequest& r) const {
         "the prompt has {} tokens, but the context holds {} with the answer: shorten it or use a larger "
         "context",
         r.prompt.size(), most);
-  if (r.stop.size() > 64)
-    throw_error(ErrorKind::bad_input, "{} stop strings are too many, at most 64", r.stop.size());
-  check_sampling(r.sampling);
+  steelyard::check(static_cast<const AnswerOptions&>(r));
 }
 
 Generation Engine::Impl::submit(EngineRequest request) {

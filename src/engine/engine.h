@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "engine/page_pool.h"
+#include "engine/sampling_options.h"
 #include "engine/step_runner.h"
 #include "observe/ceilings.h"
 #include "observe/step_log.h"
@@ -53,13 +54,9 @@ struct Answer {
   double generated_tokens_per_second() const;
 };
 
-struct EngineRequest {
+struct EngineRequest : AnswerOptions {
   std::vector<TokenId> prompt;  // at least one, fewer than the context
-  SamplingParams sampling;
-  bool random_seed = true;        // draw sampling.seed; the answer tells which
-  std::int32_t num_predict = -1;  // at most so many tokens; negative: until the context is full
-  std::uint32_t context = 0;      // stop when the sequence has so many tokens; 0: the model's context
-  std::vector<std::string> stop;  // answers end before these; at most 64
+  std::uint32_t context = 0;    // stop when the sequence has so many tokens; 0: the model's context
   // Called from the engine's thread: must be quick and must not block nor call the engine, except cancel().
   // Text is whole UTF-8 characters, never part of a stop string. on_done is the last call, exactly once.
   std::function<void(std::string_view text)> on_text;

@@ -23,7 +23,7 @@ step "1/4 Set-up"
 step "2/4 Build"
 configure release
 targets=(steelyard)
-if [ "$(this_cuda_state)" = ready ]; then targets+=(steelyard_cuda); fi
+if [ "$(this_cuda_state)" = ready ]; then targets+=(steelyard_kernels); fi
 build release "${targets[@]}"
 step "3/4 Model"
 model=$("$root/scripts/fetch_model.sh" smollm2)

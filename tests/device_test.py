@@ -8,14 +8,11 @@ import unittest
 import urllib.error
 import urllib.request
 
-import support
 from support import SMOLLM2, SteelyardTest, need, run
 
-BINARY = pathlib.Path(support.BINARY)
-
 QUESTION = "What is the capital of France?"
-# Whatever this machine has, these commands see a machine without a plug-in.
-NO_GPU = {"STEELYARD_CUDA_PLUGIN": "/nonexistent/libsteelyard_cuda.so"}
+# Whatever this machine has, these commands see a machine without a driver.
+NO_GPU = {"STEELYARD_CUDA_DRIVER": "/nonexistent/libcuda.so.1"}
 
 
 class Choice(SteelyardTest):
@@ -47,16 +44,14 @@ class Choice(SteelyardTest):
 
 
 class OnAFakeGpu(SteelyardTest):
-    """The plug-in on a driver that does everything but compute: every token is 0."""
-
     def setUp(self):
-        plugin = BINARY.parent / "testing/libsteelyard_cuda_fake.so"
-        if not plugin.exists():
-            self.skipTest(f"{plugin.name} isn't built")
-        self.env = {"STEELYARD_CUDA_PLUGIN": str(plugin), "XDG_CACHE_HOME": str(self.dir / self.id())}
+        self.env = self.with_fake()
+
+    def with_fake(self, **fake):
+        return {**self.fake_gpu(**fake), "XDG_CACHE_HOME": str(self.dir / self.id())}
 
     def with_failure(self, text):
-        return {**self.env, "STEELYARD_FAKE_FAIL": text}
+        return self.with_fake(fail=text)
 
     def test_is_chosen_and_its_plan_is_true(self):
         done = self.ok("run", self.synth(), "hello", "--num-predict", "30", "--verbose", env=self.env)
@@ -71,9 +66,9 @@ class OnAFakeGpu(SteelyardTest):
         self.assertRegex(host, r"staging +([\d.]+) MiB +\1 MiB")
 
     def test_the_cpu_takes_over_where_a_model_does_not_fit(self):
-        done = self.ok("run", self.synth(), "hello", "--num-predict", "2", env={**self.env, "STEELYARD_FAKE_MEMORY": str(64 << 20)})
+        done = self.ok("run", self.synth(), "hello", "--num-predict", "2", env=self.with_fake(memory=64 << 20))
         self.assertRegex(done.stderr, r"^CUDA0 isn't used: the model needs .* of memory on CUDA0.*; using the CPU\n$")
-        self.fails("run", self.synth(), "hello", "--device", "cuda0", env={**self.env, "STEELYARD_FAKE_MEMORY": str(64 << 20)},
+        self.fails("run", self.synth(), "hello", "--device", "cuda0", env=self.with_fake(memory=64 << 20),
                    code=1, says="of memory on CUDA0")
 
     def test_the_cpu_can_be_asked_for(self):
@@ -83,6 +78,12 @@ class OnAFakeGpu(SteelyardTest):
 
     def test_there_is_one(self):
         self.fails("run", self.synth(), "hello", "--device", "cuda1", env=self.env, code=1, says="there is no CUDA1: the driver lists 1 GPU")
+
+    def test_there_are_two(self):
+        env = self.with_fake(devices=2)
+        done = self.ok("run", self.synth(), "hello", "--num-predict", "2", "--verbose", "--device", "cuda1", env=env)
+        self.assertIn("on CUDA1", done.stderr)
+        self.fails("run", self.synth(), "hello", "--device", "cuda2", env=env, code=1, says="there is no CUDA2: the driver lists 2 GPUs")
 
     def test_memory_that_another_program_took_is_said(self):
         # The plan was made with the memory free; then an allocation fails.
@@ -122,6 +123,37 @@ class OnAFakeGpu(SteelyardTest):
             ask()
         self.assertIn("CUDA0 is lost", lost.exception.read().decode())
         self.assertTrue(ask()["done"])  # on the CPU
+
+
+class KernelFile(SteelyardTest):
+    """Kernels that can't be used cost one line, and the CPU goes on."""
+
+    def cpu_takes_over(self, kernels, says):
+        env = {**self.fake_gpu(), "STEELYARD_CUDA_KERNELS": str(kernels)}
+        done = self.ok("run", self.synth(), "hello", "--num-predict", "2", "--verbose", env=env)
+        self.assertRegex(done.stderr, re.compile(f"^no CUDA: .*{says}.*; using the CPU$", re.M))
+        self.fails("run", self.synth(), "hello", "--device", "cuda0", env=env, code=1, says=f"CUDA0 can't be used: no CUDA: .*{says}")
+
+    def test_missing(self):
+        self.cpu_takes_over("/nonexistent/steelyard_kernels.bin", "/nonexistent/steelyard_kernels.bin")
+
+    def test_cut_foreign_or_no_such_file(self):
+        good = pathlib.Path(self.fake_gpu()["STEELYARD_CUDA_KERNELS"]).read_bytes()
+        bad = self.dir / "bad.bin"
+        other = good[:16] + bytes([good[16] ^ 1]) + good[17:]  # its id's first digit
+        for content, says in ((good[:-100], "is damaged"), (other, "was built for another version of Steelyard"),
+                              (b"GGUF", "is no file of Steelyard's kernels"), (b"", "bad.bin")):
+            bad.write_bytes(content)
+            self.cpu_takes_over(bad, says)
+
+    def test_kernels_of_no_gpu_here(self):
+        """Whole and this build's, but none of its images is for the GPU that is there."""
+        good = pathlib.Path(self.fake_gpu()["STEELYARD_CUDA_KERNELS"]).read_bytes()
+        bad = self.dir / "other_gpu.bin"
+        bad.write_bytes(good.replace(b"fake kernels", b"other things"))
+        env = {**self.fake_gpu(), "STEELYARD_CUDA_KERNELS": str(bad)}
+        done = self.ok("run", self.synth(), "hello", "--num-predict", "2", "--verbose", env=env)
+        self.assertRegex(done.stderr, "this build has no kernels for CUDA0.*; using the CPU")
 
 
 class OnPaper(SteelyardTest):

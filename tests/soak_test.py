@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """tools/soak.py for a few seconds on small models: it passes where all is well, and says what isn't."""
 import os
-import pathlib
 import subprocess
 import sys
 import unittest
@@ -30,10 +29,7 @@ class OnTheCpu(Soak):
         self.passes("cpu")
 
     def test_says_what_failed(self):
-        plugin = pathlib.Path(support.BINARY).parent / "testing/libsteelyard_cuda_fake.so"
-        if not plugin.exists():
-            self.skipTest(f"{plugin.name} isn't built")
-        done = self.soak("cuda0", env={"STEELYARD_CUDA_PLUGIN": str(plugin), "STEELYARD_FAKE_FAIL": "event_query 50 719"})
+        done = self.soak("cuda0", env=self.fake_gpu(fail="event_query 50 719"))
         self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
         self.assertIn("CUDA0 is lost", done.stdout)
 

@@ -62,6 +62,17 @@ class SteelyardTest(unittest.TestCase):
             self.skipTest(found.group(0))
         self.assertEqual(done.returncode, 0, done.stderr)
 
+    def fake_gpu(self, **fake):
+        """Environment of a command that sees GPUs which do everything but compute: every token is 0. `fake` as in
+        device/cuda/testing/libcuda.cc: memory, devices, fail."""
+        testing = pathlib.Path(BINARY).parent / "testing"
+        driver, kernels = testing / "libcuda_fake.so", testing / "fake_kernels.bin"
+        for file in (driver, kernels):
+            if not file.exists():
+                self.skipTest(f"{file.name} isn't built")
+        return {"STEELYARD_CUDA_DRIVER": str(driver), "STEELYARD_CUDA_KERNELS": str(kernels),
+                **{f"STEELYARD_FAKE_{name.upper()}": str(value) for name, value in fake.items()}}
+
     def serve(self, *flags, env=None):
         """Starts `steelyard serve` until the test ends; its address."""
         server = subprocess.Popen([BINARY, "serve", "--port", "0", *flags], env={**os.environ, **(env or {})},

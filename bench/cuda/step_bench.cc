@@ -15,7 +15,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "device/cuda_plugin.h"
+#include "device/device.h"
 
 using namespace steelyard;
 

@@ -7,7 +7,7 @@
 #include "app/output.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
-#include "device/cuda_plugin.h"
+#include "device/device.h"
 
 namespace steelyard {
 namespace {

@@ -1,5 +1,4 @@
-// A device, the memory carved from it, and executables: the CPU, and NVIDIA GPUs through a plug-in behind the
-// same contract (cuda_plugin.h).
+// A device, the memory carved from it, and executables: one contract for the CPU and for NVIDIA GPUs.
 #pragma once
 
 #include <cstddef>
@@ -115,6 +114,7 @@ class Executable {
 
 using LoadProgress = std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
 
+// Outlives its arenas and executables.
 class Device {
  public:
   virtual ~Device() = default;
@@ -143,5 +143,17 @@ struct CpuOptions {
   std::uint64_t memory_limit = 0;  // bytes that arenas may take together; 0: what the machine has free
 };
 std::unique_ptr<Device> make_cpu_device(const CpuOptions& options = {});
+
+struct CudaDevices {
+  std::uint32_t count = 0;
+  std::string why;  // when count is 0: one line for the log
+};
+// NVIDIA GPUs need steelyard_kernels.bin beside the program (or the file that STEELYARD_CUDA_KERNELS names)
+// and the driver (STEELYARD_CUDA_DRIVER names another library); both are opened at the first call. Where one
+// of them or a GPU is missing there are no devices. Thread-safe, never throws.
+CudaDevices find_cuda_devices();
+// Device "CUDA<index>". Throws Error: not_found when there is no such device; what the driver said when it
+// can't be opened. Its executables let launch() be called once more before wait(): results come in order.
+std::unique_ptr<Device> make_cuda_device(std::uint32_t index);
 
 }  // namespace steelyard

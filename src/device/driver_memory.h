@@ -1,5 +1,4 @@
-// What is taken of a device's memory beside arenas: the driver's context, kernels, graphs. Plain data, which
-// crosses the plug-in's interface.
+// What is taken of a device's memory beside arenas: the driver's context, kernels, graphs.
 #pragma once
 
 #include <cstdint>

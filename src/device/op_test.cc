@@ -10,7 +10,6 @@
 #include <string>
 #include <string_view>
 
-#include "device/cuda_plugin.h"
 #include "device/device.h"
 #include "device/testing/harness.h"
 

@@ -6,7 +6,7 @@
 #include "device/cuda/common/dequant_args.h"
 #include "device/cuda/general/args.h"
 #include "device/cuda/hopper/fast.h"
-#include "device/cuda_target.h"
+#include "device/cuda/host/workspace.h"
 
 namespace steelyard::cuda {
 

@@ -2,7 +2,7 @@
 //
 // Everything is host code without CUDA headers: kernels live in .cu files that nvcc turns into fatbins
 // (extern "C"
-// __global__ functions, names unique over the plug-in, prefix "fast_"), and are started by name through
+// __global__ functions, names unique over all of them, prefix "fast_"), and are started by name through
 // Launcher. `fast_*.cu` are compiled for every architecture of STEELYARD_CUDA_ARCHS, `fast_*_sm90a.cu` for
 // 90a only.
 //

@@ -3,12 +3,20 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
+#include <cstdlib>
+
 namespace steelyard::cuda {
 
+std::string driver_library() {
+  const char* path = std::getenv("STEELYARD_CUDA_DRIVER");
+  return path && *path ? path : "libcuda.so.1";
+}
+
 bool load_driver(Driver& driver, std::string& why) {
-  void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  const std::string path = driver_library();
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) {
-    why = "no NVIDIA driver here (libcuda.so.1 can't be opened)";
+    why = fmt::format("no NVIDIA driver here ({} can't be opened)", path);
     return false;
   }
 #define STEELYARD_CUDA_LOOKUP(name, symbol, parameters)                           \

@@ -150,7 +150,10 @@ struct Driver {
 #undef STEELYARD_CUDA_MEMBER
 };
 
-// Opens libcuda.so.1 and fills the table. False: `why` says in one sentence what is missing. The library
+// libcuda.so.1, or the file that STEELYARD_CUDA_DRIVER names.
+std::string driver_library();
+
+// Opens driver_library() and fills the table. False: `why` says in one sentence what is missing. The library
 // stays open for the life of the process.
 bool load_driver(Driver& driver, std::string& why);
 

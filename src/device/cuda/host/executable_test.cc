@@ -5,8 +5,8 @@
 #include <numeric>
 
 #include "device/cuda/host/arena.h"
+#include "device/cuda/host/workspace.h"
 #include "device/cuda/testing/small_model.h"
-#include "device/cuda_target.h"
 
 namespace steelyard::cuda {
 namespace {
@@ -77,14 +77,14 @@ TEST_F(ExecutableTest, SmallStepsAreGraphsBuiltAtCompileAndLargeOnesPlainLaunche
 
 TEST_F(ExecutableTest, NothingIsAllocatedPerStep) {
   const auto e = compile();
-  const auto pinned = rig_.fake.pinned, used = rig_.fake.used;
+  const auto pinned = rig_.fake.pinned, used = rig_.fake.used();
   const int events = rig_.fake.events;
   for (int i = 0; i < 20; ++i) {
     e->launch(block(i, 1, i ? kLastSample : 1));
     e->wait();
   }
   EXPECT_EQ(rig_.fake.pinned, pinned);
-  EXPECT_EQ(rig_.fake.used, used);
+  EXPECT_EQ(rig_.fake.used(), used);
   EXPECT_EQ(rig_.fake.events, events);
 }
 

@@ -79,7 +79,7 @@ void Gpu::load_images(std::span<const KernelImage> images) {
   for (const KernelImage& image : images) {
     CuLibrary library = nullptr;
     const CuResult result =
-        driver_.library_load(&library, image.data, nullptr, nullptr, 0, nullptr, nullptr, 0);
+        driver_.library_load(&library, image.data.data(), nullptr, nullptr, 0, nullptr, nullptr, 0);
     if (result == kCuNoBinary) continue;  // compiled for other architectures only
     check(result, "loading the kernels");
     libraries_.push_back(library);

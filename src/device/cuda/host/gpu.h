@@ -14,24 +14,18 @@
 
 #include "device/cuda/hopper/fast.h"
 #include "device/cuda/host/driver.h"
+#include "device/cuda/host/kernel_file.h"
 #include "device/cuda/host/nvml.h"
 
 namespace steelyard::cuda {
-
-// A fatbin embedded in the plug-in.
-struct KernelImage {
-  const char* name;
-  const void* data;
-};
-std::span<const KernelImage> embedded_kernels();
 
 // Thread-safe. Every call that reaches the driver binds the context to the calling thread first.
 class Gpu {
  public:
   using UsedMemory = std::function<std::optional<DriverMemory>(const std::string& pci)>;
 
-  // Throws Error when the device can't be opened or none of the images fits it. `used` is asked before and
-  // after, to measure what opening takes, and by driver_memory().
+  // Throws Error when the device can't be opened or none of the images, which outlive this, fits it. `used`
+  // is asked before and after, to measure what opening takes, and by driver_memory().
   Gpu(const Driver& driver, int index, std::span<const KernelImage> images,
       const UsedMemory& used = used_memory);
   ~Gpu();

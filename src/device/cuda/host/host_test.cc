@@ -8,10 +8,9 @@
 
 #include "device/cuda/host/arena.h"
 #include "device/cuda/host/loader.h"
-#include "device/cuda/host/wire.h"
+#include "device/cuda/host/workspace.h"
 #include "device/cuda/probe/probe.h"
 #include "device/cuda/testing/small_model.h"
-#include "device/cuda_target.h"
 
 #ifdef STEELYARD_CUDA_HEADER
 #include STEELYARD_CUDA_HEADER
@@ -49,10 +48,10 @@ TEST(VirtualArenaTest, MapsWholeGranulesAndCountsThem) {
     EXPECT_EQ(arena.stats().mapped, kGranule * 4);
     EXPECT_EQ(arena.stats().used, kGranule * 3 + 1);
     EXPECT_EQ(arena.stats().reserved, kGranule * 16);
-    EXPECT_EQ(rig.fake.used, kGranule * 4);
+    EXPECT_EQ(rig.fake.used(), kGranule * 4);
     EXPECT_EQ(arena.address() % kGranule, 0u);
   }
-  EXPECT_EQ(rig.fake.used, 0u);
+  EXPECT_EQ(rig.fake.used(), 0u);
   EXPECT_EQ(rig.fake.reserved, 0u);
 }
 
@@ -67,7 +66,7 @@ TEST(VirtualArenaTest, GrowsInPlaceAndShrinksByPieces) {
   EXPECT_EQ(bytes[0], 42);
   EXPECT_EQ(bytes[kGranule * 5 - 1], 0);
   arena.resize(kGranule);
-  EXPECT_EQ(rig.fake.used, kGranule);
+  EXPECT_EQ(rig.fake.used(), kGranule);
   EXPECT_EQ(bytes[0], 42);
   EXPECT_EQ(error_of([&] { arena.resize(kGranule * 9); }).kind(), ErrorKind::internal);
 }
@@ -77,7 +76,7 @@ TEST(VirtualArenaTest, SaysHowMuchIsMissingAndKeepsNothing) {
   const Error e = error_of([&] { VirtualArena(rig.gpu, "the KV state", kGranule * 6); });
   EXPECT_EQ(e.kind(), ErrorKind::no_memory);
   EXPECT_THAT(e.what(), HasSubstr("the KV state: it needs 12 MiB more, 8 MiB of 8 MiB are free"));
-  EXPECT_EQ(rig.fake.used, 0u);
+  EXPECT_EQ(rig.fake.used(), 0u);
   EXPECT_EQ(rig.fake.reserved, 0u);
 }
 
@@ -86,12 +85,12 @@ TEST(VirtualArenaTest, AFailedGrowthLeavesTheArenaAsItWas) {
   VirtualArena arena(rig.gpu, "state", kGranule, 2 * VirtualArena::kPiece);
   EXPECT_THROW(arena.resize(VirtualArena::kPiece + 4 * kGranule), Error);
   EXPECT_EQ(arena.stats().mapped, kGranule);
-  EXPECT_EQ(rig.fake.used, kGranule);
+  EXPECT_EQ(rig.fake.used(), kGranule);
   for (const char* call : {"memory_map", "memory_access", "set8"}) {
     rig.fake.fail = [&](const std::string& name) { return name == call ? 1 : 0; };
     EXPECT_THROW(arena.resize(4 * kGranule), Error) << call;
     rig.fake.fail = {};
-    EXPECT_EQ(rig.fake.used, kGranule) << call;
+    EXPECT_EQ(rig.fake.used(), kGranule) << call;
   }
 }
 
@@ -109,7 +108,7 @@ TEST(GpuTest, MeasuresWhatOpeningTakes) {
   FakeDriver fake;
   const auto context_of = [&](std::vector<std::optional<DriverMemory>> readings) {
     std::size_t next = 0;
-    const Gpu gpu(fake.table(), 0, FakeDriver::images(), [&](const std::string& pci) {
+    const Gpu gpu(fake.table(), 0, fake_kernels(), [&](const std::string& pci) {
       EXPECT_EQ(pci, "0000:17:00.0");
       return readings.at(next++);
     });
@@ -130,8 +129,8 @@ struct Use {
   FakeDriver fake;
   std::uint64_t others = 7000, kernels = 0;
   bool told = true;
-  Gpu gpu{fake.table(), 0, FakeDriver::images(), [this](const auto&) {
-            const std::uint64_t own = fake.used + kernels;
+  Gpu gpu{fake.table(), 0, fake_kernels(), [this](const auto&) {
+            const std::uint64_t own = fake.used() + kernels;
             return std::optional(DriverMemory{others + own, told ? own : 0, told});
           }};
 };
@@ -162,7 +161,7 @@ TEST(GpuTest, WithoutTheManagementLibraryTheFreeMemoryTells) {
   const DriverMemory before = rig.gpu.driver_memory();
   EXPECT_EQ(before.all, 0u);
   EXPECT_FALSE(before.told);
-  rig.fake.used += 50;
+  rig.fake.used() += 50;
   EXPECT_EQ(taken_between(before, rig.gpu.driver_memory()), 50u);
 }
 
@@ -198,18 +197,19 @@ TEST(GpuTest, AKernelThatHeedsTheAbortFlagEndsTheWaitWithoutALoss) {
 
 TEST(GpuTest, MeasuresRatesAndLeavesNothingBehind) {
   Rig rig;
-  const abi::Rates rates = measure_rates(rig.gpu);
+  const DeviceRates rates = measure_rates(rig.gpu);
   // The fake says that everything takes a millisecond.
   EXPECT_DOUBLE_EQ(rates.read_bytes_per_second, (256ull << 20) * 1e3);
   EXPECT_DOUBLE_EQ(rates.to_device_bytes_per_second, (64ull << 20) * 1e3);
   EXPECT_DOUBLE_EQ(rates.launch_seconds, 1e-3 / 500);
-  EXPECT_GT(rates.multiply_per_second, 1e12);
+  ASSERT_FALSE(rates.multiply_per_second.empty());
+  for (const auto& [type, rate] : rates.multiply_per_second) EXPECT_GT(rate, 1e12);
   for (const char* call : {"launch", "capture_begin", "graph_instantiate", "event_query", "host_alloc"}) {
     rig.fake.fail = [&](const std::string& name) { return name == call ? 1 : 0; };
     EXPECT_THROW(measure_rates(rig.gpu), Error) << call;
     rig.fake.fail = {};
   }
-  EXPECT_EQ(rig.fake.used, 0u);
+  EXPECT_EQ(rig.fake.used(), 0u);
   EXPECT_EQ(rig.fake.pinned, 0u);
   EXPECT_EQ(rig.fake.streams, 0);
   EXPECT_EQ(rig.fake.events, 0);
@@ -218,8 +218,9 @@ TEST(GpuTest, MeasuresRatesAndLeavesNothingBehind) {
 
 TEST(GpuTest, ListsKernelsOnceAndLoadsThemAsTheyAreAskedFor) {
   FakeDriver fake;
-  const FakeDriver::Image first = {"a", "b"}, second = {"b", "c"};
-  const KernelImage images[] = {{"first", &first}, {"second", &second}};
+  const std::string first = "fake kernels\na\nb\nend\n", second = "fake kernels\nb\nc\nend\n";
+  const KernelImage images[] = {{"first", std::as_bytes(std::span(first))},
+                                {"second", std::as_bytes(std::span(second))}};
   Gpu gpu(fake.table(), 0, images);
   std::vector<std::string> calls;
   fake.fail = [&](const std::string& call) { return calls.push_back(call), 0; };
@@ -227,17 +228,29 @@ TEST(GpuTest, ListsKernelsOnceAndLoadsThemAsTheyAreAskedFor) {
   EXPECT_THAT(calls, ::testing::IsEmpty());
   ASSERT_NE(gpu.find_kernel("c"), nullptr);
   EXPECT_NE(gpu.find_kernel("c")->function, nullptr);
-  EXPECT_EQ(gpu.find_kernel("b")->kernel, reinterpret_cast<CuKernel>(const_cast<char*>(first[1])));
+  EXPECT_EQ(gpu.find_kernel("b")->kernel,
+            reinterpret_cast<CuKernel>(const_cast<char*>(fake.libraries.at(first.data())[1].c_str())));
   EXPECT_THAT(calls, ::testing::ElementsAre("kernel_function", "kernel_function"));
   fake.fail = {};
   EXPECT_THAT(error_of([&] { gpu.kernel("d"); }).what(), HasSubstr("CUDA0: no kernel is named d"));
+}
+
+TEST(GpuTest, EachHasItsOwnMemory) {
+  FakeDriver fake(8 * kGranule, 2);
+  Gpu first(fake.table(), 0, fake_kernels()), second(fake.table(), 1, fake_kernels());
+  EXPECT_EQ(first.id(), "CUDA0");
+  EXPECT_EQ(second.id(), "CUDA1");
+  const VirtualArena arena(second, "weights", 3 * kGranule);
+  EXPECT_EQ(first.free_memory(), 8 * kGranule);
+  EXPECT_EQ(second.free_memory(), 5 * kGranule);
+  EXPECT_EQ(fake.used(1), 3 * kGranule);
 }
 
 TEST(GpuTest, KernelsThatCantBeListedAreAClearError) {
   FakeDriver fake;
   for (const std::string call : {"library_kernel_count", "library_kernels", "kernel_name"}) {
     fake.fail = [&](const std::string& name) { return name == call ? 1 : 0; };
-    EXPECT_THAT(error_of([&] { Gpu(fake.table(), 0, FakeDriver::images()); }).what(),
+    EXPECT_THAT(error_of([&] { Gpu(fake.table(), 0, fake_kernels()); }).what(),
                 HasSubstr("failed with FAKE_ERROR (1)"))
         << call;
     EXPECT_EQ(fake.contexts, 0);
@@ -247,7 +260,7 @@ TEST(GpuTest, KernelsThatCantBeListedAreAClearError) {
 TEST(GpuTest, RefusesAGpuThatNoImageFits) {
   FakeDriver fake;
   fake.fail = [](const std::string& call) { return call == "library_load" ? kCuNoBinary : 0; };
-  const Error e = error_of([&] { Gpu(fake.table(), 0, FakeDriver::images()); });
+  const Error e = error_of([&] { Gpu(fake.table(), 0, fake_kernels()); });
   EXPECT_EQ(e.kind(), ErrorKind::unsupported);
   EXPECT_THAT(e.what(), HasSubstr("no kernels for CUDA0"));
   EXPECT_EQ(fake.contexts, 0);
@@ -344,7 +357,7 @@ TEST(Loading, StagingThatDoesNotFitIsSaidAndGivenBack) {
   const Error e = error_of([&] { load_weights(rig.gpu, w.loads, Mode::fast, arena.address(), {}); });
   EXPECT_EQ(e.kind(), ErrorKind::no_memory);
   EXPECT_THAT(e.what(), HasSubstr("load staging"));
-  EXPECT_EQ(rig.fake.used, round_to_granules(w.bytes));
+  EXPECT_EQ(rig.fake.used(), round_to_granules(w.bytes));
   EXPECT_EQ(rig.fake.pinned, 0u);
 }
 
@@ -355,24 +368,6 @@ TEST(Loading, PinnedMemoryThatCantBeHadIsAClearError) {
   rig.fake.fail = [&](const std::string& call) { return call == "host_alloc" ? kCuOutOfMemory : 0; };
   EXPECT_EQ(error_of([&] { load_weights(rig.gpu, w.loads, Mode::exact, arena.address(), {}); }).kind(),
             ErrorKind::no_memory);
-}
-
-TEST(Wire, AProgramSurvivesTheInterface) {
-  const SmallModel model;
-  const WireProgram wire(model.p);
-  const Program back = from_wire(wire.view());
-  ASSERT_EQ(back.ops.size(), model.p.ops.size());
-  for (std::size_t i = 0; i < back.ops.size(); ++i)
-    EXPECT_EQ(back.ops[i].body.index(), model.p.ops[i].body.index());
-  const auto& qkv = std::get<QkvOp>(back.ops[1].body);
-  EXPECT_EQ(qkv.v, std::get<QkvOp>(model.p.ops[1].body).v);
-  EXPECT_EQ(back.weights[1].name, "table");
-  EXPECT_EQ(back.buffers[6].rows, RowSet::outputs);
-  abi::ProgramView broken = wire.view();
-  std::vector<abi::Operation> ops(broken.ops.data, broken.ops.data + broken.ops.size);
-  ops[0].kind = 99;
-  broken.ops.data = ops.data();
-  EXPECT_THROW(from_wire(broken), Error);
 }
 
 TEST(Sizes, WorkspacePartsDontOverlapAndAreAligned) {

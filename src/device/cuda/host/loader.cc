@@ -13,7 +13,7 @@
 #include <thread>
 
 #include "base/error.h"
-#include "device/cuda_target.h"
+#include "device/cuda/host/workspace.h"
 
 namespace steelyard::cuda {
 namespace {

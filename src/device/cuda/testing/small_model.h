@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "device/cuda/host/gpu.h"
 #include "device/cuda/testing/fake_driver.h"
 
 namespace steelyard::cuda {
@@ -20,11 +21,19 @@ Error error_of(Fn&& fn) {
   return Error(ErrorKind::internal, "none");
 }
 
+// One image with every kernel that the host side asks for.
+inline std::span<const KernelImage> fake_kernels() {
+  static const MappedFile text =
+      MappedFile::open(STEELYARD_SOURCE_DIR "/src/device/cuda/testing/fake_kernels.txt");
+  static const KernelImage image[] = {{"fake", text.bytes()}};
+  return image;
+}
+
 struct Rig {
   FakeDriver fake;
   Gpu gpu;
   explicit Rig(std::uint64_t memory = 1ull << 30)
-      : fake(memory), gpu(fake.table(), 0, FakeDriver::images(), [](const auto&) { return std::nullopt; }) {}
+      : fake(memory), gpu(fake.table(), 0, fake_kernels(), [](const auto&) { return std::nullopt; }) {}
 };
 
 // One layer of everything, on memory of the fake device.

@@ -1,5 +1,5 @@
 // What memory the CUDA back end needs, behind cuda_target() (target.h): pure sizes, no driver and no GPU, so
-// that absent GPUs can be planned for. The plug-in carves by the same functions.
+// that absent GPUs can be planned for. Executables and loads carve by the same functions.
 #pragma once
 
 #include <cstdint>
@@ -8,9 +8,10 @@
 #include "device/cuda/common/device_step.h"
 #include "device/target.h"
 
-namespace steelyard {
+namespace steelyard::cuda {
 
-namespace cuda {
+inline constexpr std::uint64_t kAlign = 256;
+constexpr std::uint64_t align(std::uint64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
 // Whether a weight lies in the arena in the fast kernels' layout; else as in the file.
 bool is_repacked(const WeightSpec& weight, Mode mode);
@@ -59,5 +60,4 @@ struct BucketSize {
 // The sizes that steps are prepared for, ascending.
 std::vector<BucketSize> bucket_sizes(const StepLimits& limits);
 
-}  // namespace cuda
-}  // namespace steelyard
+}  // namespace steelyard::cuda

@@ -7,6 +7,8 @@
 
 #include "api/requests.h"
 #include "base/error.h"
+#include "engine/engine.h"
+#include "text/vocabulary.h"
 
 namespace steelyard::api {
 

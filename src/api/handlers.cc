@@ -3,6 +3,11 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
+#include "engine/chat.h"
+#include "engine/sampling_options.h"
+#include "text/vocabulary.h"
+
 namespace steelyard::api {
 namespace {
 

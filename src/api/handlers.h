@@ -5,6 +5,8 @@
 #include <string>
 
 #include "api/answers.h"
+#include "engine/engine.h"
+#include "engine/loaded_model.h"
 #include "engine/model_manager.h"
 #include "store/store.h"
 

@@ -10,10 +10,12 @@
 #include <string_view>
 #include <vector>
 
+#include "device/step.h"
 #include "engine/chat.h"
 #include "engine/engine.h"
 #include "engine/model_manager.h"
 #include "engine/sampling_options.h"
+#include "text/vocabulary.h"
 
 namespace steelyard::api {
 

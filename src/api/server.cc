@@ -13,6 +13,7 @@
 #include "api/handlers.h"
 #include "api/mailbox.h"
 #include "base/error.h"
+#include "engine/engine.h"
 
 namespace steelyard {
 namespace {

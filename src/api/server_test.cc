@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "engine/loaded_model.h"
 #include "store/synth.h"
 
 namespace steelyard {

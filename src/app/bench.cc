@@ -11,6 +11,17 @@
 #include "app/common.h"
 #include "app/direct.h"
 #include "base/error.h"
+#include "decoder/batch.h"
+#include "device/ceilings.h"
+#include "device/cuda_plugin.h"
+#include "device/device.h"
+#include "device/devices.h"
+#include "device/step.h"
+#include "engine/loaded_model.h"
+#include "gguf/gguf.h"
+#include "model/config.h"
+#include "observe/ceilings.h"
+#include "program/cost.h"
 
 namespace steelyard {
 namespace {

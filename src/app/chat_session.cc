@@ -8,6 +8,7 @@
 
 #include "app/interrupt.h"
 #include "base/error.h"
+#include "engine/chat.h"
 
 namespace steelyard {
 namespace {

@@ -7,8 +7,11 @@
 #include <string_view>
 #include <vector>
 
+#include "device/step.h"
+#include "engine/engine.h"
 #include "engine/loaded_model.h"
 #include "engine/sampling_options.h"
+#include "text/vocabulary.h"
 
 namespace steelyard {
 

@@ -8,7 +8,9 @@
 #include <memory>
 
 #include "app/output.h"
+#include "base/dtype.h"
 #include "base/error.h"
+#include "device/devices.h"
 #include "store/store.h"
 
 namespace steelyard {

@@ -5,7 +5,10 @@
 #include <filesystem>
 #include <string>
 
+#include "device/ceilings.h"
+#include "device/device.h"
 #include "engine/loaded_model.h"
+#include "program/program.h"
 
 namespace steelyard {
 

@@ -1,6 +1,9 @@
 #include "app/common.h"
 #include "app/output.h"
 #include "base/error.h"
+#include "device/ceilings.h"
+#include "device/device.h"
+#include "observe/ceilings.h"
 
 namespace steelyard {
 

@@ -1,5 +1,7 @@
 #include "app/direct.h"
 
+#include "plan/plan.h"
+
 namespace steelyard {
 
 DirectModel::DirectModel(PreparedModel prepared, bool quiet) : prepared_(std::move(prepared)) {

@@ -8,7 +8,12 @@
 #include <vector>
 
 #include "app/output.h"
+#include "decoder/batch.h"
+#include "decoder/decoder.h"
+#include "device/step.h"
+#include "device/target.h"
 #include "engine/loaded_model.h"
+#include "program/program.h"
 
 namespace steelyard {
 

@@ -9,6 +9,12 @@
 #include "app/direct.h"
 #include "app/npy.h"
 #include "base/error.h"
+#include "decoder/batch.h"
+#include "device/step.h"
+#include "engine/loaded_model.h"
+#include "gguf/gguf.h"
+#include "text/tokenizer.h"
+#include "text/vocabulary.h"
 
 namespace steelyard {
 namespace {

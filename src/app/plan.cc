@@ -4,7 +4,13 @@
 #include "app/commands.h"
 #include "app/common.h"
 #include "app/output.h"
+#include "base/dtype.h"
 #include "base/error.h"
+#include "device/cuda_plugin.h"
+#include "device/device.h"
+#include "device/devices.h"
+#include "engine/loaded_model.h"
+#include "plan/plan.h"
 
 namespace steelyard {
 namespace {

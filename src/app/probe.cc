@@ -5,9 +5,12 @@
 #include "app/commands.h"
 #include "app/common.h"
 #include "app/output.h"
+#include "base/dtype.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
+#include "device/ceilings.h"
 #include "device/device.h"
+#include "device/devices.h"
 
 namespace steelyard {
 namespace {

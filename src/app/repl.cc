@@ -5,6 +5,9 @@
 #include "app/line_editor.h"
 #include "app/output.h"
 #include "base/error.h"
+#include "engine/loaded_model.h"
+#include "engine/sampling_options.h"
+#include "model/config.h"
 
 namespace steelyard {
 namespace {

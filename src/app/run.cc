@@ -10,6 +10,10 @@
 #include "app/output.h"
 #include "app/repl.h"
 #include "base/error.h"
+#include "decoder/decoder.h"
+#include "engine/engine.h"
+#include "engine/loaded_model.h"
+#include "engine/sampling_options.h"
 
 namespace steelyard {
 namespace {

@@ -8,6 +8,9 @@
 #include "app/common.h"
 #include "app/output.h"
 #include "base/error.h"
+#include "decoder/decoder.h"
+#include "engine/loaded_model.h"
+#include "engine/model_manager.h"
 #include "store/store.h"
 
 namespace steelyard {

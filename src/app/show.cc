@@ -5,6 +5,7 @@
 #include "app/commands.h"
 #include "app/common.h"
 #include "app/output.h"
+#include "base/dtype.h"
 #include "base/error.h"
 #include "gguf/gguf.h"
 #include "model/config.h"

@@ -5,6 +5,7 @@
 #include "base/utf8.h"
 #include "gguf/gguf.h"
 #include "text/tokenizer.h"
+#include "text/vocabulary.h"
 
 namespace steelyard {
 namespace {

@@ -6,6 +6,8 @@
 
 #include "base/error.h"
 #include "base/process.h"
+#include "device/driver_memory.h"
+#include "device/target.h"
 
 namespace steelyard {
 namespace {

@@ -9,9 +9,11 @@
 
 #include "decoder/batch.h"
 #include "device/device.h"
+#include "device/step.h"
 #include "gguf/gguf.h"
 #include "model/forward.h"
 #include "plan/plan.h"
+#include "program/program.h"
 
 namespace steelyard {
 

@@ -13,6 +13,11 @@
 
 #include "base/error.h"
 #include "decoder/testing.h"
+#include "device/cuda_plugin.h"
+#include "device/devices.h"
+#include "device/driver_memory.h"
+#include "device/target.h"
+#include "model/config.h"
 
 namespace {
 std::atomic<long> allocations{0};

@@ -10,9 +10,18 @@
 #include <string>
 #include <vector>
 
+#include "base/dtype.h"
 #include "decoder/decoder.h"
+#include "device/cuda_plugin.h"
+#include "device/device.h"
 #include "device/devices.h"
+#include "device/step.h"
+#include "device/target.h"
+#include "gguf/gguf.h"
 #include "model/config.h"
+#include "model/forward.h"
+#include "plan/plan.h"
+#include "program/program.h"
 
 namespace steelyard::testing {
 

@@ -11,9 +11,11 @@
 #include <utility>
 #include <vector>
 
+#include "base/dtype.h"
 #include "device/driver_memory.h"
 #include "device/step.h"
 #include "device/target.h"
+#include "program/program.h"
 
 namespace steelyard {
 

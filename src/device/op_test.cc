@@ -10,8 +10,10 @@
 #include <string>
 #include <string_view>
 
+#include "base/dtype.h"
 #include "device/device.h"
 #include "device/testing/harness.h"
+#include "program/program.h"
 
 namespace steelyard {
 namespace {

@@ -11,6 +11,7 @@
 
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
+#include "text/vocabulary.h"
 
 namespace steelyard {
 

@@ -8,6 +8,7 @@
 
 #include "engine/generation.h"
 #include "engine/scheduler.h"
+#include "text/stream.h"
 
 namespace steelyard {
 namespace {

@@ -11,12 +11,15 @@
 #include <vector>
 
 #include "base/error.h"
+#include "device/step.h"
 #include "engine/page_pool.h"
 #include "engine/sampling_options.h"
 #include "engine/step_runner.h"
 #include "observe/ceilings.h"
 #include "observe/step_log.h"
+#include "program/cost.h"
 #include "text/tokenizer.h"
+#include "text/vocabulary.h"
 
 namespace steelyard {
 

@@ -16,7 +16,10 @@
 #include <vector>
 
 #include "base/error.h"
+#include "decoder/batch.h"
+#include "device/step.h"
 #include "engine/engine.h"
+#include "text/vocabulary.h"
 
 namespace steelyard {
 

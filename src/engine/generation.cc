@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "text/vocabulary.h"
+
 namespace steelyard {
 namespace {
 

@@ -4,6 +4,9 @@
 
 #include "base/error.h"
 #include "base/process.h"
+#include "device/cuda_plugin.h"
+#include "device/target.h"
+#include "program/cost.h"
 
 namespace steelyard {
 namespace {

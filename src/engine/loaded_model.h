@@ -9,11 +9,22 @@
 #include <optional>
 #include <string>
 
+#include "base/dtype.h"
+#include "decoder/decoder.h"
+#include "device/ceilings.h"
+#include "device/device.h"
 #include "device/devices.h"
 #include "engine/chat.h"
 #include "engine/engine.h"
+#include "gguf/gguf.h"
+#include "model/config.h"
+#include "model/forward.h"
 #include "observe/ceilings.h"
+#include "plan/plan.h"
+#include "program/program.h"
+#include "text/chat_template.h"
 #include "text/tokenizer.h"
+#include "text/vocabulary.h"
 
 namespace steelyard {
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <exception>
 
+#include "device/device.h"
+
 namespace steelyard {
 namespace {
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "device/devices.h"
 #include "engine/loaded_model.h"
 
 namespace steelyard {

@@ -2,7 +2,9 @@
 // which of its own it publishes for others.
 #include <algorithm>
 
+#include "device/step.h"
 #include "engine/scheduler.h"
+#include "text/vocabulary.h"
 
 namespace steelyard {
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "decoder/batch.h"
+#include "device/step.h"
 
 namespace steelyard {
 

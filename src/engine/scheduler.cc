@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "device/step.h"
+
 namespace steelyard {
 namespace {
 

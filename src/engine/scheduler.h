@@ -17,6 +17,8 @@
 #include "engine/page_pool.h"
 #include "engine/step_runner.h"
 #include "observe/ceilings.h"
+#include "program/cost.h"
+#include "text/vocabulary.h"
 
 namespace steelyard {
 

@@ -5,9 +5,11 @@
 #include <memory>
 #include <vector>
 
+#include "device/step.h"
 #include "engine/page_pool.h"
 #include "engine/step_runner.h"
 #include "text/tokenizer.h"
+#include "text/vocabulary.h"
 
 namespace steelyard {
 

@@ -1,5 +1,7 @@
 #include "engine/step_runner.h"
 
+#include "plan/plan.h"
+
 namespace steelyard {
 namespace {
 

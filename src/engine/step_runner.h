@@ -8,6 +8,8 @@
 
 #include "decoder/batch.h"
 #include "decoder/decoder.h"
+#include "device/step.h"
+#include "device/target.h"
 
 namespace steelyard {
 

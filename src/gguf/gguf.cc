@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/readable.h"
 #include "gguf/reader.h"
 
 namespace steelyard {

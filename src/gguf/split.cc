@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/mapped_file.h"
 #include "gguf/reader.h"
 
 namespace steelyard {

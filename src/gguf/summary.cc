@@ -7,6 +7,8 @@
 #include <map>
 #include <utility>
 
+#include "base/dtype.h"
+
 namespace steelyard {
 namespace {
 

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/dtype.h"
 #include "base/output_file.h"
 #include "gguf/gguf.h"
 

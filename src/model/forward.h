@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/dtype.h"
 #include "gguf/gguf.h"
 #include "model/config.h"
 #include "program/program.h"

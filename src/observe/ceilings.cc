@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "base/dtype.h"
 #include "base/error.h"
 
 namespace steelyard {

@@ -7,6 +7,7 @@
 #include "device/ceilings.h"
 #include "device/device.h"
 #include "program/cost.h"
+#include "program/program.h"
 
 namespace steelyard {
 

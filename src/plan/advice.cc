@@ -2,8 +2,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/dtype.h"
 #include "base/error.h"
 #include "plan/plan.h"
+#include "program/program.h"
 
 namespace steelyard {
 namespace {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/dtype.h"
 #include "device/target.h"
 #include "model/config.h"
 #include "program/program.h"

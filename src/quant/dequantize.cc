@@ -2,6 +2,7 @@
 #include <bit>
 #include <cstring>
 
+#include "base/dtype.h"
 #include "base/error.h"
 #include "quant/blocks.h"
 #include "quant/codebooks.h"

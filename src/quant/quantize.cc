@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/dtype.h"
 #include "base/error.h"
 #include "quant/blocks.h"
 #include "quant/codebooks.h"

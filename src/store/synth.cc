@@ -6,6 +6,7 @@
 #include <tuple>
 #include <utility>
 
+#include "base/dtype.h"
 #include "base/error.h"
 #include "gguf/writer.h"
 #include "store/synth_blocks.h"

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/dtype.h"
 #include "gguf/writer.h"
 #include "store/mixture.h"
 #include "store/synth.h"

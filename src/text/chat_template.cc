@@ -2,8 +2,10 @@
 
 #include "base/error.h"
 #include "base/utf8.h"
+#include "jinja/ast.h"
 #include "jinja/interpreter.h"
 #include "jinja/parser.h"
+#include "jinja/value.h"
 
 namespace steelyard {
 

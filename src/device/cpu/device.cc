@@ -11,12 +11,14 @@
 #include <mutex>
 #include <string>
 
+#include "base/dtype.h"
 #include "base/error.h"
 #include "base/process.h"
 #include "base/split_range.h"
 #include "base/thread_pool.h"
 #include "device/cpu/executable.h"
 #include "device/cpu/probe.h"
+#include "program/program.h"
 
 namespace steelyard {
 namespace {

@@ -10,6 +10,7 @@
 #include "device/cpu/kernels.h"
 #include "device/cpu/workspace.h"
 #include "device/device.h"
+#include "program/program.h"
 
 namespace steelyard::cpu {
 

@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "base/dtype.h"
 #include "device/cpu/kernels.h"
 
 namespace steelyard::cpu {

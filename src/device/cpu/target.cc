@@ -1,5 +1,6 @@
 // What memory the CPU back end needs: pure sizes of weights, states and workspace.
 #include "device/target.h"
+#include "program/program.h"
 
 #include "base/error.h"
 #include "device/cpu/workspace.h"

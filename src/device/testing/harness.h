@@ -8,6 +8,7 @@
 
 #include "device/device.h"
 #include "device/testing/reference.h"
+#include "program/program.h"
 
 namespace steelyard::testing {
 

@@ -1,5 +1,6 @@
 #include "device/cuda/emulation/matrix.h"
 
+#include "base/dtype.h"
 #include "quant/quant.h"
 //
 #include "device/cuda/hopper/weights/repack.cu"

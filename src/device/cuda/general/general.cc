@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "program/program.h"
 
 namespace steelyard::cuda {
 namespace {

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "base/dtype.h"
 #include "device/cuda/common/device_step.h"
 #include "device/cuda/hopper/weights/layout.h"
 #include "device/target.h"

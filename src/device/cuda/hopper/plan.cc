@@ -4,11 +4,13 @@
 #include <optional>
 #include <string>
 
+#include "base/dtype.h"
 #include "device/cuda/general/args.h"
 #include "device/cuda/hopper/args.h"
 #include "device/cuda/hopper/fast.h"
 #include "device/cuda/hopper/step/step.h"
 #include "device/cuda/hopper/weights/format.h"
+#include "program/program.h"
 
 namespace steelyard::cuda {
 namespace {

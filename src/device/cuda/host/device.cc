@@ -10,6 +10,7 @@
 #include "device/cuda/host/loader.h"
 #include "device/cuda/probe/probe.h"
 #include "device/device.h"
+#include "program/program.h"
 
 namespace steelyard {
 namespace cuda {

@@ -11,6 +11,7 @@
 #include "device/cuda/general/general.h"
 #include "device/cuda/host/gpu.h"
 #include "device/device.h"
+#include "program/program.h"
 
 namespace steelyard::cuda {
 

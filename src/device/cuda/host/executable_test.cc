@@ -4,6 +4,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "base/error.h"
 #include "device/cuda/host/arena.h"
 #include "device/cuda/host/workspace.h"
 #include "device/cuda/testing/small_model.h"

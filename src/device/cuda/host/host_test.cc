@@ -6,11 +6,14 @@
 #include <random>
 #include <thread>
 
+#include "base/dtype.h"
+#include "base/error.h"
 #include "device/cuda/host/arena.h"
 #include "device/cuda/host/loader.h"
 #include "device/cuda/host/workspace.h"
 #include "device/cuda/probe/probe.h"
 #include "device/cuda/testing/small_model.h"
+#include "program/program.h"
 
 #ifdef STEELYARD_CUDA_HEADER
 #include STEELYARD_CUDA_HEADER

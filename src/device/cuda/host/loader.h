@@ -9,6 +9,7 @@
 #include "device/cuda/host/arena.h"
 #include "device/cuda/host/gpu.h"
 #include "device/device.h"
+#include "program/program.h"
 
 namespace steelyard::cuda {
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/dtype.h"
 #include "device/cuda/general/args.h"
 #include "device/cuda/hopper/weights/layout.h"
 

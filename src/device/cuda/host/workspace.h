@@ -7,6 +7,7 @@
 
 #include "device/cuda/common/device_step.h"
 #include "device/target.h"
+#include "program/program.h"
 
 namespace steelyard::cuda {
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "base/dtype.h"
 #include "base/error.h"
 #include "device/cuda/host/arena.h"
 #include "device/cuda/probe/args.h"

@@ -4,9 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/dtype.h"
 #include "base/error.h"
+#include "base/mapped_file.h"
 #include "device/cuda/host/gpu.h"
 #include "device/cuda/testing/fake_driver.h"
+#include "program/program.h"
 
 namespace steelyard::cuda {
 

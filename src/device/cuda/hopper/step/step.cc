@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/dtype.h"
 #include "device/cuda/hopper/weights/format.h"
 
 namespace steelyard::cuda::fast {

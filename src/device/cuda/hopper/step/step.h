@@ -7,6 +7,7 @@
 
 #include "device/cuda/hopper/args.h"
 #include "device/cuda/hopper/fast.h"
+#include "program/program.h"
 
 namespace steelyard::cuda::fast {
 

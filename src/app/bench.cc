@@ -13,7 +13,6 @@
 #include "base/error.h"
 #include "decoder/batch.h"
 #include "device/ceilings.h"
-#include "device/cuda_plugin.h"
 #include "device/device.h"
 #include "device/devices.h"
 #include "device/step.h"

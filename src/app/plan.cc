@@ -6,7 +6,6 @@
 #include "app/output.h"
 #include "base/dtype.h"
 #include "base/error.h"
-#include "device/cuda_plugin.h"
 #include "device/device.h"
 #include "device/devices.h"
 #include "engine/loaded_model.h"

@@ -13,7 +13,6 @@
 
 #include "base/error.h"
 #include "decoder/testing.h"
-#include "device/cuda_plugin.h"
 #include "device/devices.h"
 #include "device/driver_memory.h"
 #include "device/target.h"

@@ -12,7 +12,6 @@
 
 #include "base/dtype.h"
 #include "decoder/decoder.h"
-#include "device/cuda_plugin.h"
 #include "device/device.h"
 #include "device/devices.h"
 #include "device/step.h"

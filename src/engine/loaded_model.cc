@@ -4,7 +4,6 @@
 
 #include "base/error.h"
 #include "base/process.h"
-#include "device/cuda_plugin.h"
 #include "device/target.h"
 #include "program/cost.h"
 

@@ -1,7 +1,7 @@
 // cuda_target(): what planning and loading ask of the CUDA back end, answered by workspace.h.
+#include "device/target.h"
 #include "device/cuda/hopper/weights/layout.h"
 #include "device/cuda/host/workspace.h"
-#include "device/target.h"
 #include "program/program.h"
 
 namespace steelyard {

@@ -35,16 +35,20 @@ void check_abilities(const LoadedModel& model, const ChatInput& input) {
     throw_error(ErrorKind::bad_input, "\"{}\" does not support tools", name);
 }
 
-// A prompt as the model's template wants it; a model without one completes the text.
+// A prompt as the model's template wants it, after the conversation of `context` where there is one; a model
+// without a template completes the text.
 std::vector<TokenId> generate_prompt(const LoadedModel& model, const GenerateRequest& r) {
-  if (r.raw) return model.encode_text(r.prompt, true);
-  if (!model.chat_template()) return model.encode_text(r.system ? *r.system + "\n\n" + r.prompt : r.prompt);
+  if (r.raw || !model.chat_template()) {
+    const bool system = r.system && !r.raw && r.context.empty();
+    const std::string text = system ? *r.system + "\n\n" + r.prompt : r.prompt;
+    return r.context.empty() ? model.encode_text(text, r.raw) : model.continue_text(text, r.context, r.raw);
+  }
   ChatInput input;
   if (r.system && !r.system->empty()) input.messages.push_back({{"role", "system"}, {"content", *r.system}});
   input.messages.push_back({{"role", "user"}, {"content", r.prompt}});
   input.think = r.think;
   check_abilities(model, input);
-  return model.encode_chat(input);
+  return r.context.empty() ? model.encode_chat(input) : model.continue_chat(input, r.context);
 }
 
 // Names as JSON strings, so that none writes a line of its own into the log.
@@ -132,9 +136,7 @@ Handled Handlers::generate(const std::string& body) const {
   const GenerateRequest r = parse_generate(body);
   if (r.prompt.empty() && r.context.empty()) return load_or_unload(r, false);
   auto lease = models_.acquire(r.model, r.keep_alive);
-  std::vector<TokenId> prompt = r.context;
-  const std::vector<TokenId> text = generate_prompt(*lease.model, r);
-  prompt.insert(prompt.end(), text.begin(), text.end());
+  std::vector<TokenId> prompt = generate_prompt(*lease.model, r);
   AnswerFacts facts{.model = r.model, .load_ns = lease.load_ns};
   if (!r.raw) facts.prompt = prompt;
   return generation(generate_format(std::move(facts)), r, lease, std::move(prompt));

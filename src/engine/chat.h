@@ -23,8 +23,10 @@ struct ChatInput {
   bool add_generation_prompt = true;
 };
 
-// The variables a template sees: messages, tools, add_generation_prompt, enable_thinking, bos_token,
-// eos_token. Tool calls' arguments are objects; `thinking` is also given as reasoning_content.
+// The variables a template sees: messages, tools and documents (null where there are none, as transformers
+// has it), add_generation_prompt, enable_thinking, bos_token, eos_token. Tool calls' arguments are objects,
+// unless a string holds no JSON object, or one that is nested deeper than 64 levels or has more than 4096
+// members in one object: then the string stays. `thinking` is also given as reasoning_content.
 nlohmann::ordered_json template_variables(const ChatInput& input, const Vocabulary& vocabulary);
 
 // The exact prompt text.
@@ -37,6 +39,15 @@ std::string render_chat(const ChatTemplate& chat_template, const ChatInput& inpu
 // when it rearranges text that spells a control token so that it can't be told apart.
 std::vector<TokenId> encode_chat(const ChatTemplate& chat_template, const ChatInput& input,
                                  const Tokenizer& tokenizer);
+
+// `before`, the ids of a prompt and its answer, and after them what the template writes for `input` in the
+// middle of a conversation: the end of the answer, the messages, the beginning of the next answer. System
+// messages of `input` are left out (`before` began with them), and BOS stands at most once.
+std::vector<TokenId> continue_chat(const ChatTemplate& chat_template, const ChatInput& input,
+                                   std::vector<TokenId> before, const Tokenizer& tokenizer);
+
+// Whether a message is one of the conversation's instructions (role system or developer).
+bool is_system_message(const nlohmann::ordered_json& message);
 
 // Whether a template makes use of tools, or of enable_thinking / reasoning.
 struct TemplateAbilities {

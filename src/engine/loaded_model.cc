@@ -175,18 +175,42 @@ const Tokenizer& LoadedModel::tokenizer() const {
   return *prepared_.tokenizer;
 }
 
-std::vector<TokenId> LoadedModel::encode_chat(const ChatInput& input) const {
-  const Tokenizer& tokens = tokenizer();
+const ChatTemplate& LoadedModel::usable_template() const {
+  tokenizer();
   if (!prepared_.chat_template)
     throw_error(
         ErrorKind::bad_input, "{} has no chat template{}; give it a plain prompt to complete",
         prepared_.path.filename().string(),
         prepared_.template_error.empty() ? "" : " that can be used (" + prepared_.template_error + ")");
-  return steelyard::encode_chat(*prepared_.chat_template, input, tokens);
+  return *prepared_.chat_template;
+}
+
+std::vector<TokenId> LoadedModel::encode_chat(const ChatInput& input) const {
+  return steelyard::encode_chat(usable_template(), input, tokenizer());
+}
+
+FittedChat LoadedModel::fit_chat(const ChatInput& input, std::size_t reserve, std::size_t context) const {
+  const std::size_t most = engine_->context();
+  return steelyard::fit_chat(usable_template(), input, tokenizer(), context ? std::min(context, most) : most,
+                             reserve);
+}
+
+std::vector<TokenId> LoadedModel::continue_chat(const ChatInput& input, std::vector<TokenId> before) const {
+  return steelyard::continue_chat(usable_template(), input, std::move(before), tokenizer());
+}
+
+std::vector<TokenId> LoadedModel::continue_text(std::string_view text, std::vector<TokenId> before,
+                                                bool special) const {
+  const auto ids = tokenizer().encode(text, {.add_special = before.empty(), .parse_special = special});
+  before.insert(before.end(), ids.begin(), ids.end());
+  return before;
 }
 
 std::vector<TokenId> LoadedModel::encode_text(std::string_view text, bool special) const {
-  return tokenizer().encode(text, {.add_special = true, .parse_special = special});
+  std::vector<TokenId> ids = tokenizer().encode(text, {.add_special = true, .parse_special = special});
+  const TokenId bos = tokenizer().bos();
+  if (special && bos != kNoToken && ids.size() > 1 && ids[0] == bos && ids[1] == bos) ids.erase(ids.begin());
+  return ids;
 }
 
 }  // namespace steelyard

@@ -16,6 +16,7 @@
 #include "device/devices.h"
 #include "engine/chat.h"
 #include "engine/engine.h"
+#include "engine/fit_chat.h"
 #include "gguf/gguf.h"
 #include "model/config.h"
 #include "model/forward.h"
@@ -99,10 +100,18 @@ class LoadedModel {
 
   // Throws Error(bad_input) for a model without a chat template, saying what to use instead.
   std::vector<TokenId> encode_chat(const ChatInput& input) const;
-  // A plain prompt. `special`: control tokens spelled out become control tokens (raw mode).
+  // The same without the oldest turns where they don't fit; see fit_chat.h. `context` 0: the model's.
+  FittedChat fit_chat(const ChatInput& input, std::size_t reserve, std::size_t context = 0) const;
+  // `before` (a prompt and its answer) and what follows it; see chat.h.
+  std::vector<TokenId> continue_chat(const ChatInput& input, std::vector<TokenId> before) const;
+  std::vector<TokenId> continue_text(std::string_view text, std::vector<TokenId> before,
+                                     bool special = false) const;
+  // A plain prompt. `special`: control tokens spelled out become control tokens (raw mode). BOS stands once.
   std::vector<TokenId> encode_text(std::string_view text, bool special = false) const;
 
  private:
+  const ChatTemplate& usable_template() const;
+
   PreparedModel prepared_;
   std::unique_ptr<Decoder> decoder_;
   std::optional<Ceilings> ceilings_;

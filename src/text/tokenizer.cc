@@ -25,6 +25,13 @@ std::string spaces_for_underlines(std::string_view text) {
   return out;
 }
 
+std::string without(std::string_view text, std::string_view part) {
+  std::string out;
+  for (std::size_t at; (at = text.find(part)) != std::string_view::npos; text.remove_prefix(at + part.size()))
+    out += text.substr(0, at);
+  return out += text;
+}
+
 // Finds the longest of a set of texts at a place: a sorted list, narrowed byte by byte.
 class TextSet {
  public:
@@ -95,10 +102,12 @@ struct Tokenizer::Impl {
   explicit Impl(Vocabulary v) : vocabulary(std::move(v)) {
     for (TokenId id = 0; id < vocabulary.size(); ++id) {
       pieces += piece_bytes(vocabulary, id);
+      longest_piece = std::max(longest_piece, pieces.size() - (piece_ends.empty() ? 0 : piece_ends.back()));
       piece_ends.push_back(pieces.size());
       add_special(id);
     }
     user_defined.sort();
+    control.sort();
     special.sort();
     if (vocabulary.kind() == VocabularyKind::bpe) bpe.emplace(vocabulary);
     if (vocabulary.kind() == VocabularyKind::spm) spm.emplace(vocabulary);
@@ -112,20 +121,26 @@ struct Tokenizer::Impl {
     std::string text(vocabulary.text(id));
     if (user && vocabulary.kind() != VocabularyKind::bpe) text = spaces_for_underlines(text);
     if (vocabulary.find(vocabulary.text(id)) != id) return;  // a duplicate
-    if (user) user_defined.add(text, id);
+    (user ? user_defined : control).add(text, id);
     special.add(std::move(text), id);
   }
 
-  void encode_plain(std::string_view text, bool after_special, std::vector<TokenId>& out) const {
+  void encode_plain(std::string_view text, std::vector<TokenId>& out) const {
     if (text.empty()) return;
     if (bpe) bpe->encode(vocabulary, text, out);
     if (character_bpe) character_bpe->encode(vocabulary, text, out);
-    if (spm) spm->encode(vocabulary, text, after_special && vocabulary.add_space_prefix(), out);
+    if (spm) spm->encode(vocabulary, text, vocabulary.add_space_prefix(), out);
+  }
+
+  // What lies between special tokens, its marks taken out.
+  void encode_between(std::string_view text, std::string_view mark, std::vector<TokenId>& out) const {
+    if (mark.empty() || text.find(mark) == std::string_view::npos) return encode_plain(text, out);
+    encode_parts(without(text, mark), user_defined, {}, out);
   }
 
   // Cuts `text` at the tokens of `set`, longest first at each place, and encodes what lies between.
-  void encode_parts(std::string_view text, const TextSet& set, std::vector<TokenId>& out) const {
-    bool after_special = true;
+  void encode_parts(std::string_view text, const TextSet& set, std::string_view mark,
+                    std::vector<TokenId>& out) const {
     std::size_t plain = 0;  // where the text not yet encoded begins
     for (std::size_t at = 0; at < text.size();) {
       if (!set.may_start(text[at])) {
@@ -137,22 +152,22 @@ struct Tokenizer::Impl {
         ++at;
         continue;
       }
-      encode_plain(text.substr(plain, at - plain), after_special, out);
+      encode_between(text.substr(plain, at - plain), mark, out);
       out.push_back(id);
-      after_special = true;
       at += length;
       if (vocabulary.strip_after_special() && vocabulary.type(id) == TokenType::control)
         while (at < text.size() && std::string_view(" \t\n\r\f\v").find(text[at]) != std::string_view::npos)
           ++at;
       plain = at;
     }
-    encode_plain(text.substr(plain), after_special, out);
+    encode_between(text.substr(plain), mark, out);
   }
 
   Vocabulary vocabulary;
   std::string pieces;                   // bytes of all tokens, one after the other
   std::vector<std::size_t> piece_ends;  // token i is pieces[piece_ends[i-1] .. piece_ends[i])
-  TextSet user_defined, special;        // cut out of text always; when special tokens are parsed
+  std::size_t longest_piece = 1;
+  TextSet user_defined, control, special;  // cut out of text always; never by chance; the two together
   std::optional<BpeEncoder> bpe;
   std::optional<SpmEncoder> spm;
   std::optional<CharacterBpeEncoder> character_bpe;
@@ -176,10 +191,17 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, EncodeOptions opti
   std::string spaced;
   if (vocabulary.kind() != VocabularyKind::bpe && text.find("\xE2\x96\x81") != std::string_view::npos)
     text = spaced = spaces_for_underlines(text);
-  impl_->encode_parts(text, options.parse_special ? impl_->special : impl_->user_defined, out);
+  impl_->encode_parts(text, options.parse_special ? impl_->special : impl_->user_defined, options.mark, out);
   if (options.add_special && vocabulary.add_eos()) out.push_back(vocabulary.eos());
   return out;
 }
+
+std::size_t Tokenizer::control_token_at(std::string_view text) const {
+  if (text.empty() || !impl_->control.may_start(text[0])) return 0;
+  return impl_->control.longest_prefix(text).second;
+}
+
+std::size_t Tokenizer::least_tokens(std::size_t bytes) const { return bytes / impl_->longest_piece; }
 
 std::string_view Tokenizer::piece(TokenId id, bool special) const {
   if (id < 0 || id >= size()) return {};

@@ -15,6 +15,9 @@ namespace steelyard {
 struct EncodeOptions {
   bool add_special = true;     // BOS and EOS where the file asks for them
   bool parse_special = false;  // control tokens written out in the text ("<|im_end|>") become those tokens
+  // With parse_special: a character that breaks spelt-out control tokens which are to stay text
+  // ("<" mark "|im_end|>"). It is left out of what is encoded. Empty: none does.
+  std::string_view mark = {};
 };
 
 class Tokenizer {
@@ -27,6 +30,11 @@ class Tokenizer {
   // Any bytes are accepted; bytes that aren't UTF-8 are encoded as themselves where the vocabulary can.
   // Throws Error(unsupported) when the file has no vocabulary.
   std::vector<TokenId> encode(std::string_view text, EncodeOptions options = {}) const;
+
+  // Bytes of the longest control token that `text` begins with; 0: none.
+  std::size_t control_token_at(std::string_view text) const;
+  // No fewer tokens than this come out of a text of so many bytes, white space aside.
+  std::size_t least_tokens(std::size_t bytes) const;
 
   // The bytes a token stands for; a single token may hold part of a UTF-8 character (stream.h puts them
   // together). Control tokens are empty unless `special`. Ids out of range are empty.

@@ -90,7 +90,7 @@ void run_steps(Decoder& decoder) {
               .tokens = prompt,
               .block_tables = tables,
               .n_outputs = 1,
-              .want = static_cast<std::uint8_t>(Want::sample)};
+              .want = Want::sample};
   decoder.submit({{&chunk, 1}});
   decoder.wait();
   chunk.first_position = 3;

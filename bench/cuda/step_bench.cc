@@ -162,6 +162,8 @@ struct Model {
     executable = device->compile(program, b, limits, Mode::fast);
   }
 
+  std::uint64_t number = 0;  // of the next step
+
   // Device milliseconds of a step: `streams` sequences of `n` new tokens after `depth` others.
   double step(std::uint32_t streams, std::uint32_t n, std::uint32_t depth) {
     std::vector<std::int32_t> tokens, positions, tables;
@@ -177,11 +179,12 @@ struct Model {
         positions.push_back(static_cast<std::int32_t>(depth + i));
         row_sequence.push_back(s);
       }
-      outputs.push_back({s * n + n - 1, s, static_cast<std::uint8_t>(Want::sample), greedy, nullptr});
+      outputs.push_back({s * n + n - 1, s, Want::sample, greedy, nullptr});
       for (std::uint32_t p = 0; p < pages_per_sequence; ++p)
         tables.push_back(static_cast<std::int32_t>(s * pages_per_sequence + p));
     }
-    executable->launch({tokens, positions, row_sequence, sequences, outputs, tables, pages_per_sequence});
+    executable->launch(
+        {tokens, positions, row_sequence, sequences, outputs, tables, pages_per_sequence, number++});
     return executable->wait().nanoseconds / 1e6;
   }
   double median(std::uint32_t streams, std::uint32_t n, std::uint32_t depth, int repeat) {

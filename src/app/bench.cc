@@ -91,7 +91,7 @@ class Bench {
       Chunk chunk = model_.chunk(slot, first + at, std::span(tokens_).subspan(first + at, n));
       if (at + n == count) {
         chunk.n_outputs = 1;
-        chunk.want = static_cast<std::uint8_t>(Want::sample);
+        chunk.want = Want::sample;
       }
       model_.push({&chunk, 1});
     }
@@ -103,7 +103,7 @@ class Bench {
     for (std::uint32_t s = 0; s < c.streams; ++s) {
       chunks.push_back(model_.chunk(s, c.depth, std::span(tokens_).subspan(s % tokens_.size(), 1)));
       chunks.back().n_outputs = 1;
-      chunks.back().want = static_cast<std::uint8_t>(Want::sample);
+      chunks.back().want = Want::sample;
     }
     static constexpr std::int32_t kLast[] = {kLastSample};
     for (std::uint32_t t = 0; t < c.tokens; ++t) {

@@ -112,7 +112,7 @@ Score run_text(DirectModel& model, std::span<const TokenId> ids, NpyWriter* save
     const std::size_t n = std::min<std::size_t>(model.limits().rows, ids.size() - at);
     Chunk chunk = model.chunk(0, static_cast<std::uint32_t>(at), ids.subspan(at, n));
     chunk.n_outputs = static_cast<std::uint32_t>(n);
-    chunk.want = static_cast<std::uint8_t>(Want::logits);
+    chunk.want = Want::logits;
     const StepResult& result = model.step({&chunk, 1});
     for (std::size_t i = 0; i < n; ++i) {
       const auto row = result.logits.subspan(i * vocabulary, vocabulary);

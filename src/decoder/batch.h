@@ -18,10 +18,10 @@ struct Chunk {
   // By group: the sequence's page ids (entry p: positions p·page_tokens …), long enough for the chunk's last
   // position.
   std::span<const std::span<const std::int32_t>> block_tables;
-  // Results: `want` (bits of Want) for the last `n_outputs` tokens of the chunk; 0: none (a prompt's inner
+  // Results: `want` (any of Want) for the last `n_outputs` tokens of the chunk; 0: none (a prompt's inner
   // chunk).
   std::uint32_t n_outputs = 0;
-  std::uint8_t want = 0;
+  Want want = Want::none;
   SamplingParams sampling;
   const std::uint32_t* mask = nullptr;  // see StepOutput; stays until the step's wait() returned
 };

@@ -63,6 +63,7 @@ struct Decoder::Impl {
   std::unique_ptr<Executable> executable;
   StepArrays arrays[2];  // in turn: a step in flight keeps its own
   unsigned turn = 0;
+  std::uint64_t step_number = 0;       // of the next step
   std::uint64_t executable_bytes = 0;  // of the device, measured
   double load_seconds = 0;
 
@@ -155,7 +156,7 @@ void Decoder::Impl::warm_up() {
   const std::vector<std::int32_t> tokens(most, 0);
   for (const std::uint32_t n : {1u, most}) {
     Chunk chunk{.slot = 0, .first_position = 0, .tokens = std::span(tokens).first(n), .block_tables = tables};
-    if (limits.outputs > 0) chunk.n_outputs = 1, chunk.want = static_cast<std::uint8_t>(Want::sample);
+    if (limits.outputs > 0) chunk.n_outputs = 1, chunk.want = Want::sample;
     submit({{&chunk, 1}});
     executable->wait();
   }
@@ -231,8 +232,9 @@ MemoryActual Decoder::measure() const {
 
 void Decoder::Impl::add_outputs(const Chunk& c, std::uint32_t sequence, std::uint32_t first_row,
                                 StepArrays& arrays) const {
-  if (c.n_outputs > c.tokens.size() || arrays.outputs.size() + c.n_outputs > plan.limits.outputs)
-    throw_error(ErrorKind::bad_input, "a step may want {} outputs at most", plan.limits.outputs);
+  if (c.n_outputs > c.tokens.size())
+    throw_error(ErrorKind::bad_input, "a chunk of {} tokens can't have {} outputs", c.tokens.size(),
+                c.n_outputs);
   const auto n = static_cast<std::uint32_t>(c.tokens.size());
   for (std::uint32_t i = n - c.n_outputs; i < n; ++i)
     arrays.outputs.push_back(
@@ -240,12 +242,6 @@ void Decoder::Impl::add_outputs(const Chunk& c, std::uint32_t sequence, std::uin
 }
 
 void Decoder::Impl::add_chunk(const Chunk& c, StepArrays& arrays) const {
-  const StepLimits& limits = plan.limits;
-  if (arrays.sequences.size() >= limits.slots || arrays.tokens.size() + c.tokens.size() > limits.rows)
-    throw_error(ErrorKind::bad_input, "a step holds {} sequences and {} tokens at most", limits.slots,
-                limits.rows);
-  if (c.first_position < 0 || c.first_position + c.tokens.size() > limits.context)
-    throw_error(ErrorKind::bad_input, "a sequence may have {} tokens at most (--context)", limits.context);
   const auto sequence = static_cast<std::uint32_t>(arrays.sequences.size());
   const auto first_row = static_cast<std::uint32_t>(arrays.tokens.size());
   arrays.sequences.push_back({.slot = c.slot,
@@ -260,10 +256,13 @@ void Decoder::Impl::add_chunk(const Chunk& c, StepArrays& arrays) const {
   add_outputs(c, sequence, first_row, arrays);
 }
 
-// The entries of a block table up to the chunk's last position.
+// The entries of a block table up to the chunk's last position; a chunk that breaks the limits is refused at
+// launch.
 std::uint32_t Decoder::Impl::pages_of(const Chunk& c) const {
   const std::uint64_t end = static_cast<std::uint64_t>(c.first_position) + c.tokens.size();
-  return static_cast<std::uint32_t>((end + plan.page_tokens - 1) / plan.page_tokens);
+  const std::uint64_t pages = (end + plan.page_tokens - 1) / plan.page_tokens;
+  return static_cast<std::uint32_t>(
+      std::min<std::uint64_t>(pages, most_pages(plan.limits, plan.page_tokens)));
 }
 
 // Returns the tables' stride: the longest of the step, so that a short context copies little.
@@ -294,8 +293,10 @@ void Decoder::Impl::submit(const Batch& batch) {
                       .sequences = a.sequences,
                       .outputs = a.outputs,
                       .block_tables = a.block_tables,
-                      .pages_per_sequence = stride});
+                      .pages_per_sequence = stride,
+                      .number = step_number});
   turn ^= 1;  // only now: a refused batch must not touch the arrays of the step in flight
+  ++step_number;
 }
 
 void Decoder::submit(const Batch& batch) { impl_->submit(batch); }

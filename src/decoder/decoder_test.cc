@@ -244,10 +244,10 @@ TEST(Decoder, LoadsAtOnceDontCountEachOthersExecutables) {
 
 TEST(Decoder, AllocatesNothingPerStep) {
   TestModel model(golden("gemma3.gguf"), {.limits = {.rows = 32, .outputs = 8, .slots = 2, .context = 256}});
-  const std::vector<TestChunk> decode = {{0, {kLastSample}, static_cast<std::uint8_t>(Want::sample)},
-                                         {1, {3, 4, 5, 6, 7}, static_cast<std::uint8_t>(Want::sample)}};
+  const std::vector<TestChunk> decode = {{0, {kLastSample}, Want::sample},
+                                         {1, {3, 4, 5, 6, 7}, Want::sample}};
   model.sampling = {.temperature = 0.9f, .repeat_penalty = 1.1f};
-  model.step({{0, {1, 2}, static_cast<std::uint8_t>(Want::sample)}});
+  model.step({{0, {1, 2}, Want::sample}});
   model.step(decode);
   // The batch is the caller's; what submit() and wait() do is counted.
   std::int32_t position = 3;
@@ -259,7 +259,7 @@ TEST(Decoder, AllocatesNothingPerStep) {
               .tokens = {&token, 1},
               .block_tables = tables,
               .n_outputs = 1,
-              .want = static_cast<std::uint8_t>(Want::sample),
+              .want = Want::sample,
               .sampling = model.sampling};
   const long before = allocations;
   for (int i = 0; i < 20; ++i) {
@@ -307,7 +307,7 @@ TEST(Decoder, TwoStepsInFlightGiveWhatOneByOneGives) {
   const LoadOptions options{.limits = {.rows = 16, .outputs = 4, .slots = 1, .context = 256}};
   TestModel one(golden("llama.gguf"), options), two(golden("llama.gguf"), options);
   if (!one.decoder->executable().asynchronous()) GTEST_SKIP() << "steps run one by one on the CPU";
-  const auto sample = static_cast<std::uint8_t>(Want::sample);
+  const auto sample = Want::sample;
   std::vector<std::int32_t> want, got;
   want.push_back(one.step({{0, {1}, sample}}).tokens[0]);
   for (int i = 0; i < 100; ++i) want.push_back(one.step({{0, {kLastSample}, sample}}).tokens[0]);
@@ -322,9 +322,9 @@ TEST(Decoder, TwoStepsInFlightGiveWhatOneByOneGives) {
 
 TEST(Decoder, RefusesBatchesBeyondItsPlan) {
   TestModel model(golden("llama.gguf"), {.limits = {.rows = 8, .outputs = 2, .slots = 1, .context = 64}});
-  EXPECT_THROW(model.step({{0, std::vector<std::int32_t>(9, 1), 0}}), Error);
+  EXPECT_THROW(model.step({{0, std::vector<std::int32_t>(9, 1), Want::none}}), Error);
   EXPECT_THROW(model.step({{0, {1, 2, 3}}}), Error);
-  EXPECT_THROW(model.step({{0, {100000}, 0}}), Error);
+  EXPECT_THROW(model.step({{0, {100000}, Want::none}}), Error);
 }
 
 TEST(Decoder, SaysWhatDoesNotFitBeforeReadingAnything) {

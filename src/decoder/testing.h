@@ -40,7 +40,7 @@ inline DeviceName test_device() {
 struct TestChunk {
   std::uint32_t slot;
   std::vector<std::int32_t> tokens;
-  std::uint8_t want = static_cast<std::uint8_t>(Want::logits);
+  Want want = Want::logits;
 };
 
 class TestModel {
@@ -91,7 +91,7 @@ class TestModel {
                          .first_position = lengths_[c.slot],
                          .tokens = c.tokens,
                          .block_tables = {views_.data() + c.slot * groups, groups},
-                         .n_outputs = static_cast<std::uint32_t>(c.want ? c.tokens.size() : 0),
+                         .n_outputs = static_cast<std::uint32_t>(c.want != Want::none ? c.tokens.size() : 0),
                          .want = c.want,
                          .sampling = sampling});
       lengths_[c.slot] += static_cast<std::int32_t>(c.tokens.size());

@@ -5,8 +5,12 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace steelyard {
+
+struct Program;
+struct StepLimits;
 
 inline constexpr std::int32_t kLastSample = -1;  // as a row's token: the last token sampled for its slot
 
@@ -24,7 +28,14 @@ struct SamplingParams {
   std::uint64_t seed = 0;  // with the position it fixes the draw: same seed, same text, whatever else runs
 };
 
-enum class Want : std::uint8_t { sample = 1, logits = 2, hidden = 4 };
+// What a row's output is wanted for; any of them together.
+enum class Want : std::uint8_t { none = 0, sample = 1, logits = 2, hidden = 4 };
+constexpr Want operator|(Want a, Want b) {
+  return static_cast<Want>(static_cast<std::uint8_t>(a) | static_cast<std::uint8_t>(b));
+}
+constexpr bool has(Want set, Want one) {
+  return (static_cast<std::uint8_t>(set) & static_cast<std::uint8_t>(one)) != 0;
+}
 
 struct StepSequence {
   std::uint32_t slot;       // 0 … StepLimits::slots - 1; no two sequences of a step share one
@@ -36,7 +47,7 @@ struct StepSequence {
 struct StepOutput {
   std::uint32_t row;
   std::uint32_t sequence;  // index into StepBlock::sequences
-  std::uint8_t want;       // bits of Want
+  Want want;
   SamplingParams sampling;
   const std::uint32_t* mask;  // vocabulary bits that may be sampled, ⌈vocab/32⌉ words, or nullptr
 };
@@ -52,7 +63,33 @@ struct StepBlock {
   // has passed.
   std::span<const std::int32_t> block_tables;
   std::uint32_t pages_per_sequence = 0;
+  // Ascends from step to step; every part of a model gets the same. From the caller, who alone knows which
+  // launches are one step.
+  std::uint64_t number = 0;
 };
+
+// Entries that a sequence's block table may have: pages for the whole context, and one ahead.
+std::uint32_t most_pages(const StepLimits& limits, std::uint32_t page_tokens);
+
+// What the steps that an executable took mean for the next one. One thread.
+class TakenSteps {
+ public:
+  explicit TakenSteps(std::uint32_t slots) : sampled_(slots, false) {}
+  void take(const StepBlock& block);  // it was checked and launched
+  void reset_slot(std::uint32_t slot);
+  std::uint64_t next_number() const { return next_number_; }  // the least that the next step may have
+  // A step that was taken samples for the slot, so that kLastSample stands for a token.
+  bool has_sample(std::uint32_t slot) const { return sampled_[slot]; }
+
+ private:
+  std::uint64_t next_number_ = 0;
+  std::vector<bool> sampled_;
+};
+
+// Everything a kernel trusts, so that a wrong block is an error and not a crash. pages: by group, how many
+// exist. Throws Error(bad_input). Allocates nothing.
+void check_block(const StepBlock& block, const Program& program, const StepLimits& limits,
+                 std::uint32_t page_tokens, std::span<const std::uint32_t> pages, const TakenSteps& taken);
 
 // Results of one step, valid until the executable's next wait, logits and hidden until its next launch. index
 // = that of StepBlock::outputs.

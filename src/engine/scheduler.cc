@@ -297,7 +297,7 @@ void Scheduler::write_chunk(const Request& sequence, StepPlan& plan) {
   chunk.block_tables = std::span(plan.tables).subspan(first_table, pools_.size());
   if (last) {
     chunk.n_outputs = 1;
-    chunk.want = static_cast<std::uint8_t>(Want::sample);
+    chunk.want = Want::sample;
     chunk.sampling = s.sampling;
   }
   plan.entries.push_back(

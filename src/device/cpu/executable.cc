@@ -314,7 +314,7 @@ struct CpuExecutable::Worker {
     for (std::uint32_t i = mine.begin; i < mine.end; ++i) {
       const StepOutput& out = x.block_.outputs[i];
       x.sampled()[i] = -1;
-      if (!(out.want & static_cast<std::uint8_t>(Want::sample))) continue;
+      if (!has(out.want, Want::sample)) continue;
       const std::uint32_t slot = x.block_.sequences[out.sequence].slot;
       const std::int32_t position = x.block_.positions[out.row];
       std::span<float> logits(x.floats(op.logits) + std::uint64_t{i} * vocab, vocab);
@@ -337,7 +337,8 @@ CpuExecutable::CpuExecutable(const Program& program, const Bindings& bindings, c
       pool_(pool),
       space_(lay_out(program, limits, mode, pool.size())),
       base_(bindings.workspace),
-      next_task_(new std::atomic<std::uint32_t>[program.ops.size()]) {
+      next_task_(new std::atomic<std::uint32_t>[program.ops.size()]),
+      taken_(limits.slots) {
   check(program_);
   if (bindings.workspace_bytes < space_.bytes)
     throw_error(ErrorKind::internal, "the workspace has {} bytes of {}", bindings.workspace_bytes,
@@ -373,73 +374,24 @@ std::int32_t CpuExecutable::token_of_row(std::uint32_t row) const {
   return history(slot)[block_.positions[row]];
 }
 
-// Everything a kernel trusts is checked here, so that a wrong batch is an error and not a crash.
-void CpuExecutable::check_block(const StepBlock& b) const {
-  const auto require = [](bool ok, const char* what) {
-    if (!ok) throw_error(ErrorKind::internal, "the step block {}", what);
-  };
-  require(!b.tokens.empty() && b.tokens.size() <= limits_.rows, "has no rows or too many");
-  require(b.positions.size() == b.tokens.size() && b.row_sequence.size() == b.tokens.size(),
-          "has arrays of other sizes");
-  require(b.outputs.size() <= limits_.outputs, "wants too many outputs");
-  require(b.sequences.size() <= limits_.slots, "has too many sequences");
-  require(b.block_tables.size() == program_.groups.size() * b.sequences.size() * b.pages_per_sequence,
-          "has block tables of another size");
-  std::uint32_t row = 0;
-  for (std::size_t i = 0; i < b.sequences.size(); ++i) {
-    const StepSequence& s = b.sequences[i];
-    require(s.slot < limits_.slots && s.first_row == row && s.n_rows > 0, "has a sequence out of place");
-    require(s.first_position >= 0 && std::uint64_t(s.first_position) + s.n_rows <= limits_.context,
-            "goes past the context");
-    for (std::uint32_t r = 0; r < s.n_rows; ++r, ++row) {
-      require(
-          row < b.tokens.size() && b.row_sequence[row] == i && b.positions[row] == s.first_position + int(r),
-          "has rows that aren't their sequence's");
-      const std::int32_t token = b.tokens[row];
-      require(token == kLastSample ? r == 0 : token >= 0 && std::uint32_t(token) < program_.vocab_size,
-              "has a token that isn't in the vocabulary");
-    }
-    check_pages(b, i);
-  }
-  require(row == b.tokens.size(), "has rows without a sequence");
-  for (const auto& o : b.outputs)
-    require(o.row < row && o.sequence < b.sequences.size(), "wants an unknown row");
-}
-
-// Pages that the step's rows can see or write must exist; behind a window they may be gone.
-void CpuExecutable::check_pages(const StepBlock& b, std::size_t sequence) const {
-  const StepSequence& s = b.sequences[sequence];
-  const std::uint32_t last = (s.first_position + s.n_rows - 1) / kPageTokens;
-  for (std::size_t g = 0; g < program_.groups.size(); ++g) {
-    const std::uint32_t window = program_.groups[g].window;
-    const std::uint32_t first =
-        window && s.first_position >= int(window) ? (s.first_position - window + 1) / kPageTokens : 0;
-    const std::int32_t* table =
-        b.block_tables.data() + (g * b.sequences.size() + sequence) * b.pages_per_sequence;
-    for (std::uint32_t p = first; p <= last; ++p)
-      if (p >= b.pages_per_sequence || table[p] < 0 || std::uint32_t(table[p]) >= bindings_.pages[g])
-        throw_error(ErrorKind::internal, "the step block lacks page {} of a sequence in group {}", p,
-                    program_.groups[g].name);
-  }
-}
-
 void CpuExecutable::start_step(const StepBlock& block) {
   block_ = block;
   trace_.clear();
   want_hidden_ = false;
-  for (const auto& o : block.outputs) want_hidden_ |= (o.want & static_cast<std::uint8_t>(Want::hidden)) != 0;
+  for (const auto& o : block.outputs) want_hidden_ |= has(o.want, Want::hidden);
   for (std::size_t i = 0; i < program_.ops.size(); ++i) next_task_[i].store(0, std::memory_order_relaxed);
   for (std::size_t row = 0; row < block.tokens.size(); ++row) {
     const std::uint32_t slot = block.sequences[block.row_sequence[row]].slot;
     const std::int32_t token = block.tokens[row] == kLastSample ? last_sample()[slot] : block.tokens[row];
     if (token < 0 || static_cast<std::uint32_t>(token) >= program_.vocab_size)
-      throw_error(ErrorKind::internal, "slot {} has no last sample to continue from", slot);
+      throw_error(ErrorKind::internal, "slot {} has no last sample to go on from", slot);
     history(slot)[block.positions[row]] = token;
   }
+  taken_.take(block);
 }
 
 void CpuExecutable::launch(const StepBlock& block) {
-  check_block(block);
+  check_block(block, program_, limits_, kPageTokens, bindings_.pages, taken_);
   const std::int64_t begin = now();
   start_step(block);
   last_stamp_ = begin;
@@ -505,7 +457,9 @@ void CpuExecutable::probe_buffer(const Op& op, BufferId id) {
 }
 
 void CpuExecutable::reset_slot(std::uint32_t slot) {
-  if (slot < limits_.slots) last_sample()[slot] = -1;
+  if (slot >= limits_.slots) return;
+  last_sample()[slot] = -1;
+  taken_.reset_slot(slot);
 }
 
 void CpuExecutable::copy_pages(std::uint32_t group, std::span<const std::int32_t> from,

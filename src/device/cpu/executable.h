@@ -32,8 +32,6 @@ class CpuExecutable final : public Executable {
  private:
   struct Worker;  // one thread's view of the running step
 
-  void check_block(const StepBlock& block) const;
-  void check_pages(const StepBlock& block, std::size_t sequence) const;
   std::int32_t token_of_row(std::uint32_t row) const;
   void start_step(const StepBlock& block);
   void finish_op(Worker& w, std::size_t op_index);
@@ -68,6 +66,7 @@ class CpuExecutable final : public Executable {
   BufferId logits_ = kNoBuffer;
   std::vector<std::uint64_t> page_bytes_;                    // by StateId
   std::unique_ptr<std::atomic<std::uint32_t>[]> next_task_;  // by op: tasks handed out
+  TakenSteps taken_;
   StepBlock block_;
   StepResult result_;
   bool want_hidden_ = false;

@@ -39,7 +39,7 @@ Harness::Harness(Device& device, const Program& program, const RandomWeights& we
                  const StepLimits& limits, Mode mode, std::uint64_t page_seed)
     : program_(program), limits_(limits) {
   const Target& target = device.target();
-  table_length_ = (limits.context + target.page_tokens() - 1) / target.page_tokens() + 1;
+  table_length_ = most_pages(limits, target.page_tokens());
   Bindings bindings;
   std::vector<WeightLoad> loads;
   std::uint64_t weight_bytes = 0;
@@ -97,11 +97,7 @@ void Harness::launch(const std::vector<Feed>& feeds, bool logits) {
                          static_cast<std::uint32_t>(feed.tokens.size()), length});
     for (const std::int32_t token : feed.tokens) {
       if (logits)
-        outputs.push_back({static_cast<std::uint32_t>(tokens.size()),
-                           f,
-                           static_cast<std::uint8_t>(Want::logits),
-                           {},
-                           nullptr});
+        outputs.push_back({static_cast<std::uint32_t>(tokens.size()), f, Want::logits, {}, nullptr});
       tokens.push_back(token);
       positions.push_back(length++);
       row_sequence.push_back(f);
@@ -112,7 +108,8 @@ void Harness::launch(const std::vector<Feed>& feeds, bool logits) {
       const auto& table = tables_[g * limits_.slots + known(feed)];
       tables.insert(tables.end(), table.begin(), table.end());
     }
-  executable_->launch({tokens, positions, row_sequence, sequences, outputs, tables, table_length_});
+  executable_->launch(
+      {tokens, positions, row_sequence, sequences, outputs, tables, table_length_, step_number_++});
   last_ = &executable_->wait();
 }
 

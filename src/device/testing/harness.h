@@ -52,6 +52,7 @@ class Harness {
   std::vector<std::vector<std::int32_t>> tables_;  // [group * slots + slot]
   std::vector<std::int32_t> lengths_;              // by slot
   const StepResult* last_ = nullptr;
+  std::uint64_t step_number_ = 0;
 };
 
 // ‖a − b‖ / ‖b‖ over all elements of a buffer.

@@ -22,6 +22,8 @@ struct DeviceSequence {  // as StepSequence
   std::int32_t first_position;
 };
 
+inline constexpr std::uint32_t kWantSample = 1;  // a bit of DeviceOutput::want; the others are the host's
+
 struct DeviceOutput {  // as StepOutput; 64 bytes
   std::uint32_t row, sequence, want;
   std::int32_t mask;  // index of the row's mask in StepView::masks, -1: none

@@ -279,7 +279,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) general_sample(StepView s
   __shared__ Shared sh;
   if (blockIdx.x >= step.header->n_outputs) return;
   const DeviceOutput o = step.outputs[blockIdx.x];
-  if (!(o.want & 1)) {
+  if (!(o.want & kWantSample)) {
     if (threadIdx.x == 0) s.sampled[blockIdx.x] = -1;
     return;
   }

@@ -36,7 +36,12 @@ class CudaExecutable::Services final : public CompileServices {
 
 CudaExecutable::CudaExecutable(Gpu& gpu, const Program& program, const Bindings& bindings,
                                const StepLimits& limits, Mode mode)
-    : gpu_(gpu), program_(program), limits_(limits), mode_(mode), space_(lay_out(program_, limits_, mode)) {
+    : gpu_(gpu),
+      program_(program),
+      limits_(limits),
+      mode_(mode),
+      space_(lay_out(program_, limits_, mode)),
+      taken_(limits.slots) {
   if (bindings.workspace_bytes < space_.bytes)
     throw_error(ErrorKind::internal, "{}: the workspace has {} bytes of {}", gpu_.id(),
                 bindings.workspace_bytes, space_.bytes);
@@ -119,7 +124,6 @@ void CudaExecutable::make_flights() {
     f.begin = std::make_unique<Event>(gpu_, true);
     f.done = std::make_unique<Event>(gpu_, true);
   }
-  has_sample_.assign(limits_.slots, false);
   trace_.reserve(program_.ops.size());
   host_hidden_.reserve(std::uint64_t{limits_.outputs} * program_.n_embd);
   if (logits_ != kNoBuffer)
@@ -204,57 +208,6 @@ std::string CudaExecutable::report() const {
   return fast_ ? fast_->report() : "no fast kernels for this GPU: the general path";
 }
 
-void CudaExecutable::check_block(const StepBlock& b) const {
-  const auto require = [](bool ok, const char* what) {
-    if (!ok) throw_error(ErrorKind::bad_input, "the step {}", what);
-  };
-  require(!b.tokens.empty() && b.tokens.size() <= limits_.rows, "has more rows than were planned, or none");
-  require(b.positions.size() == b.tokens.size() && b.row_sequence.size() == b.tokens.size(),
-          "has arrays of different lengths");
-  require(b.outputs.size() <= limits_.outputs, "wants more outputs than were planned");
-  require(b.sequences.size() <= limits_.slots, "has more sequences than were planned");
-  require(b.pages_per_sequence <= space_.table_stride &&
-              b.block_tables.size() >= b.sequences.size() * program_.groups.size() * b.pages_per_sequence,
-          "has block tables of the wrong size");
-  std::uint32_t row = 0;
-  for (std::size_t i = 0; i < b.sequences.size(); ++i) {
-    const StepSequence& s = b.sequences[i];
-    require(s.slot < limits_.slots && s.first_row == row && s.n_rows > 0, "has a sequence out of place");
-    require(s.first_position >= 0 && std::uint64_t(s.first_position) + s.n_rows <= limits_.context,
-            "runs past the context");
-    require(row + s.n_rows <= b.tokens.size(), "has a sequence out of place");
-    for (std::uint32_t r = 0; r < s.n_rows; ++r, ++row) {
-      require(b.row_sequence[row] == i && b.positions[row] == s.first_position + static_cast<std::int32_t>(r),
-              "has rows out of order");
-      const std::int32_t token = b.tokens[row];
-      if (token == kLastSample && !has_sample_[s.slot])
-        throw_error(ErrorKind::internal, "slot {} has no last sample to continue from", s.slot);
-      require(token == kLastSample || (token >= 0 && static_cast<std::uint32_t>(token) < program_.vocab_size),
-              "has a token outside the vocabulary");
-    }
-    check_pages(b, i);
-  }
-  require(row == b.tokens.size(), "has rows without a sequence");
-  for (const auto& o : b.outputs)
-    require(o.row < row && o.sequence < b.sequences.size(), "wants an unknown row");
-}
-
-// Pages that the step's rows can see or write must exist; behind a window they may be gone.
-void CudaExecutable::check_pages(const StepBlock& b, std::size_t sequence) const {
-  const StepSequence& s = b.sequences[sequence];
-  const std::uint32_t last = (s.first_position + s.n_rows - 1) / kPageTokens;
-  for (std::size_t g = 0; g < program_.groups.size(); ++g) {
-    const std::uint32_t window = program_.groups[g].window;
-    const auto position = static_cast<std::uint32_t>(s.first_position);
-    const std::uint32_t first = window && position >= window ? (position - window + 1) / kPageTokens : 0;
-    const auto* table = b.block_tables.data() + (g * b.sequences.size() + sequence) * b.pages_per_sequence;
-    for (std::uint32_t p = first; p <= last; ++p)
-      if (p >= b.pages_per_sequence || table[p] < 0 || static_cast<std::uint32_t>(table[p]) >= pages_[g])
-        throw_error(ErrorKind::internal, "the step block lacks page {} of a sequence in group {}", p,
-                    program_.groups[g].name);
-  }
-}
-
 // The image of the device's step block; returns the bytes to copy.
 std::uint64_t CudaExecutable::fill(Flight& f, const StepBlock& b) {
   std::byte* image = f.block->data();
@@ -263,7 +216,7 @@ std::uint64_t CudaExecutable::fill(Flight& f, const StepBlock& b) {
   header.n_sequences = static_cast<std::uint32_t>(b.sequences.size());
   header.n_outputs = f.n_outputs = static_cast<std::uint32_t>(b.outputs.size());
   header.table_stride = b.pages_per_sequence;
-  header.step = static_cast<std::uint32_t>(launched_);
+  header.step = static_cast<std::uint32_t>(b.number);
   std::memcpy(image, &header, sizeof header);
   std::memcpy(image + space_.tokens, b.tokens.data(), b.tokens.size_bytes());
   std::memcpy(image + space_.positions, b.positions.data(), b.positions.size_bytes());
@@ -276,6 +229,8 @@ std::uint64_t CudaExecutable::fill(Flight& f, const StepBlock& b) {
   return space_.tables + tables;
 }
 
+static_assert(static_cast<std::uint32_t>(Want::sample) == kWantSample);
+
 // Returns the number of masks.
 std::uint32_t CudaExecutable::fill_outputs(Flight& f, const StepBlock& b) {
   auto* out = reinterpret_cast<DeviceOutput*>(f.block->data() + space_.outputs);
@@ -286,7 +241,7 @@ std::uint32_t CudaExecutable::fill_outputs(Flight& f, const StepBlock& b) {
     const SamplingParams& p = o.sampling;
     DeviceOutput d{o.row,
                    o.sequence,
-                   o.want,
+                   static_cast<std::uint32_t>(o.want),
                    -1,
                    p.temperature,
                    p.top_p,
@@ -305,15 +260,14 @@ std::uint32_t CudaExecutable::fill_outputs(Flight& f, const StepBlock& b) {
       std::memcpy(f.block->data() + space_.step_bytes + d.mask * words * 4, o.mask, words * 4);
     }
     *out++ = d;
-    f.logits |= (o.want & static_cast<std::uint8_t>(Want::logits)) != 0;
-    f.hidden |= (o.want & static_cast<std::uint8_t>(Want::hidden)) != 0;
-    if (o.want & static_cast<std::uint8_t>(Want::sample)) has_sample_[b.sequences[o.sequence].slot] = true;
+    f.logits |= has(o.want, Want::logits);
+    f.hidden |= has(o.want, Want::hidden);
   }
   return masks;
 }
 
 void CudaExecutable::launch(const StepBlock& block) {
-  check_block(block);
+  check_block(block, program_, limits_, kPageTokens, pages_, taken_);
   Flight& f = flights_[launched_ % kStepsInFlight];
   if (f.pending)
     throw_error(ErrorKind::internal, "{}: {} steps are in flight already", gpu_.id(), kStepsInFlight);
@@ -347,6 +301,7 @@ void CudaExecutable::launch(const StepBlock& block) {
   f.done->record(stream);
   f.pending = true;
   ++launched_;
+  taken_.take(block);
 }
 
 void CudaExecutable::fetch_logits(const Flight& f, const StepBlock& b) {
@@ -355,7 +310,7 @@ void CudaExecutable::fetch_logits(const Flight& f, const StepBlock& b) {
   const std::uint64_t row = std::uint64_t{program_.vocab_size} * sizeof(float);
   for (std::size_t i = 0; f.logits && i < b.outputs.size();) {
     std::size_t end = i;
-    while (end < b.outputs.size() && (b.outputs[end].want & static_cast<std::uint8_t>(Want::logits))) ++end;
+    while (end < b.outputs.size() && has(b.outputs[end].want, Want::logits)) ++end;
     if (end > i)
       gpu_.check(d.copy_to_host(host_logits_.get() + i * program_.vocab_size,
                                 input_.buffers[logits_] + i * row, (end - i) * row, stream),
@@ -446,7 +401,7 @@ void CudaExecutable::reset_slot(std::uint32_t slot) {
   gpu_.check(
       gpu_.driver().set32(at(space_.last_sample) + slot * sizeof(std::int32_t), ~0u, 1, stream_->get()),
       "resetting a slot");
-  has_sample_[slot] = false;
+  taken_.reset_slot(slot);
 }
 
 void CudaExecutable::copy_pages(std::uint32_t group, std::span<const std::int32_t> from,

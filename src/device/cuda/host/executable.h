@@ -70,8 +70,6 @@ class CudaExecutable final : public Executable {
   void destroy_graphs();
   const Bucket& bucket_for(std::uint32_t rows, std::uint32_t outputs) const;
 
-  void check_block(const StepBlock& block) const;
-  void check_pages(const StepBlock& block, std::size_t sequence) const;
   std::uint64_t fill(Flight& flight, const StepBlock& block);
   std::uint32_t fill_outputs(Flight& flight, const StepBlock& block);
   void enqueue_ops(std::uint32_t rows, std::uint32_t outputs, Launcher& launcher);
@@ -96,7 +94,7 @@ class CudaExecutable final : public Executable {
   std::vector<Bucket> buckets_;
   Flight flights_[kStepsInFlight];
   std::uint64_t launched_ = 0, waited_ = 0;
-  std::vector<bool> has_sample_;  // by slot: a step in flight or done samples for it
+  TakenSteps taken_;
   BufferId logits_ = kNoBuffer;
   std::size_t sample_op_ = 0;
   // Pageable and untouched until a step wants them.

@@ -53,7 +53,7 @@ void lay_out_step(Workspace& w, const Program& p, const StepLimits& limits) {
   w.row_sequence = carve.take(limits.rows * sizeof(std::uint32_t));
   w.sequences = carve.take(limits.slots * sizeof(DeviceSequence));
   w.outputs = carve.take(limits.outputs * sizeof(DeviceOutput));
-  w.table_stride = (limits.context + kPageTokens - 1) / kPageTokens + 1;
+  w.table_stride = most_pages(limits, kPageTokens);
   w.tables =
       carve.take(std::uint64_t{limits.slots} * p.groups.size() * w.table_stride * sizeof(std::int32_t));
   w.step_bytes = carve.end();

@@ -108,9 +108,10 @@ class Executable {
   virtual std::uint64_t staging_bytes() const { return 0; }
   virtual void set_tracing(bool on) = 0;
   virtual std::span<const OpTime> trace() const = 0;
-  // For tests and the named-activation trace: a buffer's rows as floats after each op that writes it.
+  // For tests and the named-activation trace: a buffer's rows as floats after each op that writes it
+  // (program/uses.h), with the op's index in the program.
   using Probe =
-      std::function<void(const Op& op, BufferId buffer, std::uint32_t row, std::span<const float> values)>;
+      std::function<void(std::size_t op, BufferId buffer, std::uint32_t row, std::span<const float> values)>;
   virtual void set_probe(Probe probe) = 0;
 };
 

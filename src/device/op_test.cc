@@ -15,6 +15,7 @@
 #include "device/device.h"
 #include "device/testing/harness.h"
 #include "program/program.h"
+#include "program/uses.h"
 
 namespace steelyard {
 namespace {
@@ -190,7 +191,7 @@ void compare_with_reference(Device& device, const Shape& shape, DType type, DTyp
             << op_name(model.program().ops[i]) << ", buffer " << model.program().buffers[id].name;
     unwatched.step_unwatched(feeds);
     const auto head = std::find_if(model.program().ops.begin(), model.program().ops.end(),
-                                   [](const Op& op) { return std::holds_alternative<HeadOp>(op.body); });
+                                   [](const Op& op) { return role(op) == OpRole::logits; });
     EXPECT_LT(relative_error(logits_rows(unwatched, shape.vocab),
                              want[head - model.program().ops.begin()].begin()->second),
               tolerance)

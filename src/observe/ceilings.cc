@@ -10,6 +10,7 @@
 
 #include "base/dtype.h"
 #include "base/error.h"
+#include "program/uses.h"
 
 namespace steelyard {
 namespace {
@@ -35,20 +36,6 @@ Ceilings from_json(const Json& json) {
   c.launch_seconds = number(json, "launch_seconds");
   c.measured_at = json.value("measured_at", "");
   return c;
-}
-
-// The weights that share an op's flops.
-template <typename Fn>
-void for_each_matrix(const Op& op, Fn&& fn) {
-  if (const auto* qkv = std::get_if<QkvOp>(&op.body)) {
-    fn(qkv->q), fn(qkv->k), fn(qkv->v);
-  } else if (const auto* linear = std::get_if<ResidualLinearOp>(&op.body)) {
-    fn(linear->weight);
-  } else if (const auto* gate_up = std::get_if<GateUpOp>(&op.body)) {
-    fn(gate_up->gate), fn(gate_up->up);
-  } else if (const auto* head = std::get_if<HeadOp>(&op.body)) {
-    fn(head->weight);
-  }
 }
 
 std::string now_text() {
@@ -137,13 +124,15 @@ StepLimit step_limit(const Program& program, const StepShape& shape, const Ceili
     limit.multiply_seconds += cost.attention_flops / best_rate;
     if (cost.flops <= 0) continue;
     double elements = 0;
-    for_each_matrix(op, [&](WeightId w) { elements += static_cast<double>(program.weights[w].elements()); });
-    for_each_matrix(op, [&](WeightId w) {
+    const Products multiplied = products(op);
+    for (const WeightId w : multiplied.weights)
+      elements += static_cast<double>(program.weights[w].elements());
+    for (const WeightId w : multiplied.weights) {
       const WeightSpec& weight = program.weights[w];
       const auto rate = ceilings.multiply_per_second.find(weight.type);
       limit.multiply_seconds += cost.flops * static_cast<double>(weight.elements()) / elements /
                                 (rate == ceilings.multiply_per_second.end() ? best_rate : rate->second);
-    });
+    }
   }
   if (ceilings.read_bytes_per_second > 0) limit.read_seconds = bytes / ceilings.read_bytes_per_second;
   return limit;

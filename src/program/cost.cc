@@ -3,73 +3,61 @@
 #include <algorithm>
 
 #include "base/dtype.h"
+#include "program/uses.h"
 
 namespace steelyard {
 namespace {
 
-struct CostOf {
-  const Program& program;
-  const StepShape& shape;
+void add(OpCost& total, const OpCost& more) {
+  total.weight_bytes += more.weight_bytes;
+  total.state_bytes += more.state_bytes;
+  total.flops += more.flops;
+  total.attention_flops += more.attention_flops;
+}
 
-  // `rows` token rows through a matrix
-  OpCost matrix(WeightId id, double rows) const {
-    if (id == kNoWeight || rows == 0) return {};
-    const WeightSpec& w = program.weights[id];
-    return {.weight_bytes = static_cast<double>(w.file_bytes()),
-            .flops = w.is_vector() ? 0 : 2.0 * rows * static_cast<double>(w.elements())};
-  }
-  static OpCost sum(std::initializer_list<OpCost> parts) {
-    OpCost total;
-    for (const auto& p : parts) {
-      total.weight_bytes += p.weight_bytes;
-      total.state_bytes += p.state_bytes;
-      total.flops += p.flops;
-      total.attention_flops += p.attention_flops;
-    }
-    return total;
-  }
-  static double token_bytes(const StateSpec& s) {
-    return s.n_kv_heads * (static_cast<double>(s.head_dim_k + s.head_dim_v) * dtype_info(s.type).block_bytes /
-                           dtype_info(s.type).block);
-  }
+double token_bytes(const StateSpec& s) {
+  const DTypeInfo& type = dtype_info(s.type);
+  return s.n_kv_heads * (static_cast<double>(s.head_dim_k + s.head_dim_v) * type.block_bytes / type.block);
+}
 
-  OpCost operator()(const EmbedOp& op) const {
-    const WeightSpec& w = program.weights[op.table];
-    return {.weight_bytes = static_cast<double>(row_bytes(w.type, w.cols)) * shape.rows};
+// A weight that `rows` rows of the step use.
+OpCost weight_cost(const WeightSpec& w, WeightUse use, double rows) {
+  if (rows == 0) return {};
+  switch (use) {
+    case WeightUse::lookup:
+      return {.weight_bytes = static_cast<double>(row_bytes(w.type, w.cols)) * rows};
+    case WeightUse::product:
+      return {.weight_bytes = static_cast<double>(w.file_bytes()),
+              .flops = 2.0 * rows * static_cast<double>(w.elements())};
+    case WeightUse::vector:
+      return {.weight_bytes = static_cast<double>(w.file_bytes())};
   }
-  OpCost operator()(const QkvOp& op) const {
-    return sum({matrix(op.q, shape.rows), matrix(op.k, shape.rows), matrix(op.v, shape.rows),
-                matrix(op.norm.weight, shape.rows)});
-  }
-  OpCost operator()(const RopeAppendOp& op) const {
-    return {.state_bytes = token_bytes(program.states[op.state]) * shape.rows};
-  }
-  OpCost operator()(const AttentionOp& op) const {
-    const StateSpec& s = program.states[op.state];
-    const double seen = op.window ? std::min<double>(op.window, shape.context) : shape.context;
-    const double part = shape.context > 0 ? seen / shape.context : 0;
-    return {.state_bytes = token_bytes(s) * shape.state_reads * part,
-            .attention_flops = 2.0 * shape.rows * op.n_heads * seen * (s.head_dim_k + s.head_dim_v)};
-  }
-  OpCost operator()(const ResidualLinearOp& op) const {
-    return sum({matrix(op.weight, shape.rows), matrix(op.post_norm.weight, shape.rows)});
-  }
-  OpCost operator()(const GateUpOp& op) const {
-    return sum({matrix(op.gate, shape.rows), matrix(op.up, shape.rows), matrix(op.norm.weight, shape.rows)});
-  }
-  OpCost operator()(const HeadOp& op) const { return matrix(op.weight, shape.outputs); }
-  OpCost operator()(const SampleOp&) const { return {}; }
-};
+  return {};
+}
+
+OpCost attention_cost(const Program& program, const Attends& a, const StepShape& shape) {
+  const StateSpec& s = program.states[a.state];
+  const double seen = a.window ? std::min<double>(a.window, shape.context) : shape.context;
+  const double part = shape.context > 0 ? seen / shape.context : 0;
+  return {.state_bytes = token_bytes(s) * shape.state_reads * part,
+          .attention_flops = 2.0 * shape.rows * a.n_heads * seen * (s.head_dim_k + s.head_dim_v)};
+}
 
 }  // namespace
 
 OpCost op_cost(const Program& program, const Op& op, const StepShape& shape) {
-  return std::visit(CostOf{program, shape}, op.body);
+  OpCost cost;
+  const double rows = role(op) == OpRole::logits ? shape.outputs : shape.rows;
+  for (const UsedWeight& used : weights_of(op))
+    add(cost, weight_cost(program.weights[used.id], used.use, rows));
+  if (const auto state = appends_to(op)) cost.state_bytes += token_bytes(program.states[*state]) * shape.rows;
+  if (const auto a = attends(op)) add(cost, attention_cost(program, *a, shape));
+  return cost;
 }
 
 OpCost step_cost(const Program& program, const StepShape& shape) {
   OpCost total;
-  for (const auto& op : program.ops) total = CostOf::sum({total, op_cost(program, op, shape)});
+  for (const auto& op : program.ops) add(total, op_cost(program, op, shape));
   return total;
 }
 

@@ -4,21 +4,28 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "program/uses.h"
 
 namespace steelyard {
 namespace {
 
-template <typename... F>
-struct Overloaded : F... {
-  using F::operator()...;
-};
-template <typename... F>
-Overloaded(F...) -> Overloaded<F...>;
-
-// Checks one op's references; `where` names it in the message.
+// Checks one op: first that what it names is there, then that the shapes fit. `where` names it in the
+// message.
 class OpChecker {
  public:
   OpChecker(const Program& program, std::string where) : program_(program), where_(std::move(where)) {}
+
+  void run(const Op& op) {
+    for (const auto& ids : {reads(op), writes(op)})
+      for (const BufferId id : ids) require(exists(id, program_.buffers), "names a buffer that isn't there");
+    for (const UsedWeight& used : weights_of(op))
+      require(exists(used.id, program_.weights), "names a weight that isn't there");
+    if (const auto state = appends_to(op))
+      require(exists(*state, program_.states), "names a state that isn't there");
+    if (const auto a = attends(op))
+      require(exists(a->state, program_.states), "names a state that isn't there");
+    std::visit(*this, op.body);
+  }
 
   void operator()(const EmbedOp& op) {
     matrix(op.table, program_.vocab_size, program_.n_embd);
@@ -75,17 +82,15 @@ class OpChecker {
   void require(bool ok, std::string_view what) {
     if (!ok) throw_error(ErrorKind::internal, "program: {} {}", where_, what);
   }
-  std::uint32_t buffer(BufferId id) {
-    require(id >= 0 && id < static_cast<int>(program_.buffers.size()), "names a buffer that isn't there");
-    return program_.buffers[id].width;
+  template <typename T>
+  static bool exists(std::int64_t id, const std::vector<T>& all) {
+    return id >= 0 && id < static_cast<std::int64_t>(all.size());
   }
+  std::uint32_t buffer(BufferId id) const { return program_.buffers[id].width; }
   void buffer(BufferId id, std::uint32_t width) {
     require(buffer(id) == width, "has a buffer of the wrong width");
   }
-  const WeightSpec& weight(WeightId id) {
-    require(id >= 0 && id < static_cast<int>(program_.weights.size()), "names a weight that isn't there");
-    return program_.weights[id];
-  }
+  const WeightSpec& weight(WeightId id) const { return program_.weights[id]; }
   void matrix(WeightId id, std::uint32_t rows, std::uint32_t cols) {
     const WeightSpec& w = weight(id);
     require(w.rows == rows && w.cols == cols, "has a weight of the wrong shape");
@@ -101,10 +106,7 @@ class OpChecker {
     matrix(w, buffer(out), in_width);
     if (bias != kNoWeight) vector(bias, buffer(out));
   }
-  const StateSpec& state(StateId id) {
-    require(id >= 0 && id < static_cast<int>(program_.states.size()), "names a state that isn't there");
-    return program_.states[id];
-  }
+  const StateSpec& state(StateId id) const { return program_.states[id]; }
 
   const Program& program_;
   std::string where_;
@@ -135,7 +137,7 @@ void check(const Program& program) {
       throw_error(ErrorKind::internal, "program: the state of layer {} names no group or no heads", s.layer);
   for (std::size_t i = 0; i < program.ops.size(); ++i) {
     const Op& op = program.ops[i];
-    std::visit(OpChecker(program, fmt::format("op {} ({}, layer {})", i, op_name(op), op.layer)), op.body);
+    OpChecker(program, fmt::format("op {} ({}, layer {})", i, op_name(op), op.layer)).run(op);
   }
 }
 

@@ -113,7 +113,7 @@ struct QkvOp {  // q, k, v = W · norm(in) + bias; also writes nothing else
 };
 
 struct RopeAppendOp {  // per-head norm of q and k, rotation of both, then k and v go to the state at the
-                       // row's position; q in place
+                       // row's position; q in place (what is left in k and v is the back end's)
   BufferId q, k, v;
   std::uint32_t n_heads;
   NormRef q_norm, k_norm;  // width head_dim_k

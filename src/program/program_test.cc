@@ -48,6 +48,15 @@ TEST(Program, ChecksThatOpsFitTogether) {
   p.ropes[0].n_rot = 8;
   EXPECT_THROW(check(p), Error);
   p = small();
+  std::get<RopeAppendOp>(p.ops[2].body).state = -1;
+  EXPECT_THROW(check(p), Error);
+  p = small();
+  std::get<AttentionOp>(p.ops[3].body).state = 1;
+  EXPECT_THROW(check(p), Error);
+  p = small();
+  std::get<HeadOp>(p.ops[4].body).weight = kNoWeight;
+  EXPECT_THROW(check(p), Error);
+  p = small();
   p.weights[1].name = "table";
   EXPECT_THROW(check(p), Error);
 }
@@ -62,7 +71,9 @@ TEST(Cost, CountsBytesOnceAndProductsPerRow) {
   const OpCost attention = op_cost(p, p.ops[3], shape);
   EXPECT_EQ(attention.state_bytes, 10 * 16);                   // ten tokens of 8 halves
   EXPECT_EQ(attention.attention_flops, 2.0 * 3 * 2 * 10 * 8);  // rows, heads, keys, q·k and p·v
+  EXPECT_EQ(op_cost(p, p.ops[2], shape).state_bytes, 3 * 16);  // three tokens of 8 halves are written
   EXPECT_EQ(op_cost(p, p.ops[4], shape).flops, 2.0 * 16 * 8);
+  EXPECT_EQ(op_cost(p, p.ops[4], {.rows = 3, .outputs = 0}).weight_bytes, 0);  // no output, no head
   EXPECT_EQ(step_cost(p, shape).flops, qkv.flops + 2.0 * 16 * 8);
 }
 

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/split_range.h"
 #include "device/cpu/sampler.h"
+#include "program/uses.h"
 #include "quant/quant.h"
 
 namespace steelyard::cpu {
@@ -350,8 +351,7 @@ CpuExecutable::CpuExecutable(const Program& program, const Bindings& bindings, c
     rope_inv_freq(r.n_rot, r.base, r.freq_scale, vector(r.factors),
                   reinterpret_cast<double*>(base_ + space_.inv_freq_of_rope[i]));
   }
-  for (const auto& op : program_.ops)
-    if (const auto* head = std::get_if<HeadOp>(&op.body)) logits_ = head->logits;
+  logits_ = logits_of(program_);
   trace_.reserve(program_.ops.size());
   std::uint32_t widest = 0;
   for (const auto& b : program_.buffers) widest = std::max(widest, b.width);
@@ -419,31 +419,17 @@ void CpuExecutable::finish_op(Worker& w, std::size_t op_index) {
   if (w.thread == 0) {
     const std::int64_t stamp = now();
     if (tracing_) trace_.push_back({static_cast<std::uint32_t>(op_index), stamp - last_stamp_});
-    if (probe_) probe_op(program_.ops[op_index]);
+    if (probe_) probe_op(op_index);
     last_stamp_ = now();
   }
   if (probe_) pool_.barrier();
 }
 
-void CpuExecutable::probe_op(const Op& op) {
-  struct Written {
-    BufferId ids[3];
-  };
-  struct Outputs {
-    Written operator()(const EmbedOp& o) { return {{o.out, kNoBuffer, kNoBuffer}}; }
-    Written operator()(const QkvOp& o) { return {{o.q_out, o.k_out, o.v_out}}; }
-    Written operator()(const RopeAppendOp& o) { return {{o.q, o.k, kNoBuffer}}; }
-    Written operator()(const AttentionOp& o) { return {{o.out, kNoBuffer, kNoBuffer}}; }
-    Written operator()(const ResidualLinearOp& o) { return {{o.out, kNoBuffer, kNoBuffer}}; }
-    Written operator()(const GateUpOp& o) { return {{o.out, kNoBuffer, kNoBuffer}}; }
-    Written operator()(const HeadOp& o) { return {{o.logits, kNoBuffer, kNoBuffer}}; }
-    Written operator()(const SampleOp&) { return {{kNoBuffer, kNoBuffer, kNoBuffer}}; }
-  };
-  for (const BufferId id : std::visit(Outputs{}, op.body).ids)
-    if (id != kNoBuffer) probe_buffer(op, id);
+void CpuExecutable::probe_op(std::size_t op) {
+  for (const BufferId id : writes(program_.ops[op])) probe_buffer(op, id);
 }
 
-void CpuExecutable::probe_buffer(const Op& op, BufferId id) {
+void CpuExecutable::probe_buffer(std::size_t op, BufferId id) {
   const BufferSpec& spec = program_.buffers[id];
   const std::size_t n = spec.rows == RowSet::all ? block_.tokens.size() : block_.outputs.size();
   for (std::uint32_t row = 0; row < n; ++row) {

@@ -35,8 +35,8 @@ class CpuExecutable final : public Executable {
   std::int32_t token_of_row(std::uint32_t row) const;
   void start_step(const StepBlock& block);
   void finish_op(Worker& w, std::size_t op_index);
-  void probe_op(const Op& op);
-  void probe_buffer(const Op& op, BufferId id);
+  void probe_op(std::size_t op);
+  void probe_buffer(std::size_t op, BufferId id);
 
   float* floats(BufferId id) const { return reinterpret_cast<float*>(base_ + space_.buffers[id]); }
   ActView act_buffer(BufferId id) const {

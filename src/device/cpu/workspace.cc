@@ -31,31 +31,45 @@ void note_input(Extremes& e, ActFormat format, std::uint32_t rows, std::uint32_t
   e.private_bytes = std::max(e.private_bytes, act_bytes(format, kPrivateRows, cols));
 }
 
-void note_attention(Extremes& e, const StateSpec& s, const AttentionOp& op, std::uint32_t context,
+void note_attention(Extremes& e, const StateSpec& s, const Attends& a, std::uint32_t context,
                     std::uint32_t threads) {
   const std::uint64_t chunks = (context + kChunkTokens - 1) / kChunkTokens;
   e.scratch_bytes =
-      std::max(e.scratch_bytes, attention_scratch_bytes(op.n_heads / s.n_kv_heads, s.head_dim_v));
+      std::max(e.scratch_bytes, attention_scratch_bytes(a.n_heads / s.n_kv_heads, s.head_dim_v));
   e.partial_floats_a_row =
-      std::max(e.partial_floats_a_row, op.n_heads * chunks * partial_floats(s.head_dim_v));
+      std::max(e.partial_floats_a_row, a.n_heads * chunks * partial_floats(s.head_dim_v));
   e.split_rows = std::max(e.split_rows, (4 * threads + s.n_kv_heads - 1) / s.n_kv_heads);
+}
+
+// What the executable's way of computing an op needs beyond the input of its products.
+struct Needs {
+  BufferId branch = kNoBuffer;       // floats as wide as this buffer, for what is normed before it is added
+  BufferId activations = kNoBuffer;  // this one holds activations, as the product that reads it wants them
+};
+Needs needs_of(const Op& op) {
+  return std::visit(
+      Overloaded{
+          [](const EmbedOp&) { return Needs{}; },
+          [](const QkvOp&) { return Needs{}; },
+          [](const RopeAppendOp&) { return Needs{}; },
+          [](const AttentionOp&) { return Needs{}; },
+          [](const ResidualLinearOp& o) { return Needs{.branch = o.post_norm ? o.out : kNoBuffer}; },
+          [](const GateUpOp& o) { return Needs{.activations = o.out}; },
+          [](const HeadOp&) { return Needs{}; },
+          [](const SampleOp&) { return Needs{}; },
+      },
+      op.body);
 }
 
 Extremes find_extremes(const Program& p, const StepLimits& limits, Mode mode, std::uint32_t threads) {
   Extremes e;
-  for (const auto& op : p.ops) {
-    if (const auto* o = std::get_if<QkvOp>(&op.body))
-      note_input(e, input_format(p, mode, {o->q, o->k, o->v}), limits.rows, p.buffers[o->in].width);
-    if (const auto* o = std::get_if<GateUpOp>(&op.body))
-      note_input(e, input_format(p, mode, {o->gate, o->up}), limits.rows, p.buffers[o->in].width);
-    if (const auto* o = std::get_if<ResidualLinearOp>(&op.body)) {
-      note_input(e, input_format(p, mode, {o->weight}), limits.rows, p.buffers[o->in].width);
-      if (o->post_norm) e.branch_width = std::max(e.branch_width, p.buffers[o->out].width);
-    }
-    if (const auto* o = std::get_if<HeadOp>(&op.body))
-      note_input(e, input_format(p, mode, {o->weight}), std::max(limits.outputs, 1u), p.buffers[o->in].width);
-    if (const auto* o = std::get_if<AttentionOp>(&op.body))
-      note_attention(e, p.states[o->state], *o, limits.context, threads);
+  for (const Op& op : p.ops) {
+    if (const Products m = products(op); !m.weights.empty())
+      note_input(e, input_format(p, mode, m.weights),
+                 m.rows == RowSet::all ? limits.rows : std::max(limits.outputs, 1u), p.buffers[m.in].width);
+    if (const BufferId branch = needs_of(op).branch; branch != kNoBuffer)
+      e.branch_width = std::max(e.branch_width, p.buffers[branch].width);
+    if (const auto a = attends(op)) note_attention(e, p.states[a->state], *a, limits.context, threads);
   }
   return e;
 }
@@ -63,22 +77,22 @@ Extremes find_extremes(const Program& p, const StepLimits& limits, Mode mode, st
 void mark_act_buffers(Workspace& w, const Program& p, Mode mode) {
   w.buffer_is_act.assign(p.buffers.size(), false);
   w.buffer_formats.assign(p.buffers.size(), ActFormat::f32);
-  for (const auto& op : p.ops)
-    if (const auto* o = std::get_if<GateUpOp>(&op.body)) w.buffer_is_act[o->out] = true;
+  for (const Op& op : p.ops)
+    if (const BufferId id = needs_of(op).activations; id != kNoBuffer) w.buffer_is_act[id] = true;
   // One format a buffer: floats if one layer's product can't take less.
   std::vector<bool> seen(p.buffers.size(), false);
-  for (const auto& op : p.ops) {
-    const auto* o = std::get_if<ResidualLinearOp>(&op.body);
-    if (!o || !w.buffer_is_act[o->in]) continue;
-    const ActFormat format = input_format(p, mode, {o->weight}), had = w.buffer_formats[o->in];
-    w.buffer_formats[o->in] = seen[o->in] ? std::min(format, had) : format;
-    seen[o->in] = true;
+  for (const Op& op : p.ops) {
+    const Products m = products(op);
+    if (m.weights.empty() || !w.buffer_is_act[m.in]) continue;
+    const ActFormat format = input_format(p, mode, m.weights), had = w.buffer_formats[m.in];
+    w.buffer_formats[m.in] = seen[m.in] ? std::min(format, had) : format;
+    seen[m.in] = true;
   }
 }
 
 }  // namespace
 
-ActFormat input_format(const Program& program, Mode mode, std::initializer_list<WeightId> weights) {
+ActFormat input_format(const Program& program, Mode mode, const Few<WeightId>& weights) {
   if (mode == Mode::exact) return ActFormat::f32;
   const bool fast = std::all_of(weights.begin(), weights.end(),
                                 [&](WeightId id) { return fast_type(program.weights[id].type); });

@@ -8,6 +8,7 @@
 #include "device/cpu/kernels.h"
 #include "device/target.h"
 #include "program/program.h"
+#include "program/uses.h"
 
 namespace steelyard::cpu {
 
@@ -16,7 +17,7 @@ inline constexpr std::uint32_t kPrivateRows = 4;
 
 // The activations' format that products with these weights read: floats in exact mode or when a type has no
 // fast kernel.
-ActFormat input_format(const Program& program, Mode mode, std::initializer_list<WeightId> weights);
+ActFormat input_format(const Program& program, Mode mode, const Few<WeightId>& weights);
 
 // Byte offsets, each 64-aligned.
 struct Workspace {

@@ -117,16 +117,9 @@ void Harness::step_unwatched(const std::vector<Feed>& feeds) { launch(feeds, tru
 
 Harness::Trace Harness::step(const std::vector<Feed>& feeds, bool logits) {
   Trace trace(program_.ops.size());
-  executable_->set_probe(
-      [&](const Op& op, BufferId buffer, std::uint32_t row, std::span<const float> values) {
-        std::size_t index = 0;  // the probe gets the executable's own copy of the op: found by layer and kind
-        for (; index < program_.ops.size(); ++index)
-          if (program_.ops[index].layer == op.layer && program_.ops[index].body.index() == op.body.index() &&
-              (trace[index].find(buffer) == trace[index].end() || trace[index][buffer].size() == row))
-            break;
-        if (index == program_.ops.size()) throw_error(ErrorKind::internal, "a probe of an unknown op");
-        trace[index][buffer].emplace_back(values.begin(), values.end());
-      });
+  executable_->set_probe([&](std::size_t op, BufferId buffer, std::uint32_t, std::span<const float> values) {
+    trace.at(op)[buffer].emplace_back(values.begin(), values.end());
+  });
   launch(feeds, logits);
   executable_->set_probe({});
   return trace;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "program/uses.h"
 
 namespace steelyard::cuda {
 
@@ -110,10 +111,9 @@ void CudaExecutable::place(const Bindings& bindings) {
   input_.scratch = at(space_.scratch);
   input_.scratch_bytes = space_.scratch_bytes;
   sample_op_ = program_.ops.size();
-  for (std::size_t i = 0; i < program_.ops.size(); ++i) {
-    if (const auto* head = std::get_if<HeadOp>(&program_.ops[i].body)) logits_ = head->logits;
-    if (std::holds_alternative<SampleOp>(program_.ops[i].body)) sample_op_ = i;
-  }
+  logits_ = logits_of(program_);
+  for (std::size_t i = 0; i < program_.ops.size(); ++i)
+    if (role(program_.ops[i]) == OpRole::sample) sample_op_ = i;
 }
 
 void CudaExecutable::make_flights() {
@@ -190,7 +190,7 @@ void CudaExecutable::enqueue_one(std::size_t op, std::uint32_t rows, std::uint32
 void CudaExecutable::enqueue_ops(std::uint32_t rows, std::uint32_t outputs, Launcher& launcher) {
   general_->enqueue_begin(rows, launcher);
   std::size_t first = 0;
-  while (first < program_.ops.size() && std::holds_alternative<EmbedOp>(program_.ops[first].body))
+  while (first < program_.ops.size() && role(program_.ops[first]) == OpRole::input)
     enqueue_one(first++, rows, outputs, launcher);
   if (fast_ && fast_->enqueue_step(rows, outputs, launcher)) return;
   for (std::size_t i = first; i < program_.ops.size(); ++i)
@@ -361,28 +361,9 @@ void CudaExecutable::run_traced(Flight& f, std::uint32_t rows, std::uint32_t out
   }
 }
 
-namespace {
-
-struct Written {
-  BufferId ids[3];
-};
-struct WrittenBuffers {
-  Written operator()(const EmbedOp& o) { return {{o.out, kNoBuffer, kNoBuffer}}; }
-  Written operator()(const QkvOp& o) { return {{o.q_out, o.k_out, o.v_out}}; }
-  Written operator()(const RopeAppendOp& o) { return {{o.q, kNoBuffer, kNoBuffer}}; }
-  Written operator()(const AttentionOp& o) { return {{o.out, kNoBuffer, kNoBuffer}}; }
-  Written operator()(const ResidualLinearOp& o) { return {{o.out, kNoBuffer, kNoBuffer}}; }
-  Written operator()(const GateUpOp& o) { return {{o.out, kNoBuffer, kNoBuffer}}; }
-  Written operator()(const HeadOp& o) { return {{o.logits, kNoBuffer, kNoBuffer}}; }
-  Written operator()(const SampleOp&) { return {{kNoBuffer, kNoBuffer, kNoBuffer}}; }
-};
-
-}  // namespace
-
 void CudaExecutable::probe_op(std::size_t op, const Flight& f) {
   stream_->synchronize();
-  for (const BufferId id : std::visit(WrittenBuffers{}, program_.ops[op].body).ids) {
-    if (id == kNoBuffer) continue;
+  for (const BufferId id : writes(program_.ops[op])) {
     const BufferSpec& spec = program_.buffers[id];
     const std::uint32_t n = spec.rows == RowSet::all ? f.n_rows : f.n_outputs;
     std::vector<float> values(std::uint64_t{n} * spec.width);

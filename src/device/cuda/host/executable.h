@@ -32,16 +32,7 @@ class CudaExecutable final : public Executable {
                   std::span<const std::int32_t> to) override;
   void set_tracing(bool on) override { tracing_ = on; }
   std::span<const OpTime> trace() const override { return trace_; }
-  void set_probe(Probe probe) override {
-    if (!probe) return set_indexed_probe({});
-    set_indexed_probe(
-        [this, probe](std::size_t op, BufferId buffer, std::uint32_t row, std::span<const float> values) {
-          probe(program_.ops[op], buffer, row, values);
-        });
-  }
-  using ProbeByIndex =
-      std::function<void(std::size_t op, BufferId buffer, std::uint32_t row, std::span<const float> values)>;
-  void set_indexed_probe(ProbeByIndex probe) { probe_ = std::move(probe); }
+  void set_probe(Probe probe) override { probe_ = std::move(probe); }
 
   // One line: which ops take the general path and why; empty when all are fast.
   std::string report() const override;
@@ -104,7 +95,7 @@ class CudaExecutable final : public Executable {
   bool tracing_ = false;
   std::vector<std::unique_ptr<Event>> op_events_;
   std::vector<OpTime> trace_;
-  ProbeByIndex probe_;
+  Probe probe_;
 };
 
 }  // namespace steelyard::cuda

@@ -5,6 +5,8 @@
 #include "base/dtype.h"
 #include "device/cuda/general/args.h"
 #include "device/cuda/hopper/weights/layout.h"
+#include "device/step.h"
+#include "program/uses.h"
 
 namespace steelyard::cuda {
 namespace {
@@ -28,19 +30,33 @@ struct Widths {
   std::uint64_t partials = 0;  // floats a row
 };
 
+// Whose widths an op's kernels need: of the input they leave normed, and of products before their epilogue.
+struct Needs {
+  BufferId normed = kNoBuffer, branch = kNoBuffer;
+};
+Needs needs_of(const Op& op) {
+  return std::visit(Overloaded{
+                        [](const EmbedOp&) { return Needs{}; },
+                        [](const QkvOp& o) { return Needs{.normed = o.in}; },
+                        [](const RopeAppendOp&) { return Needs{}; },
+                        [](const AttentionOp&) { return Needs{}; },
+                        [](const ResidualLinearOp& o) { return Needs{.branch = o.out}; },
+                        [](const GateUpOp& o) { return Needs{.normed = o.in, .branch = o.out}; },
+                        [](const HeadOp&) { return Needs{}; },  // has a place of its own, for outputs only
+                        [](const SampleOp&) { return Needs{}; },
+                    },
+                    op.body);
+}
+
 Widths find_widths(const Program& p) {
   Widths w;
-  for (const auto& op : p.ops) {
-    if (const auto* o = std::get_if<QkvOp>(&op.body)) w.normed = std::max(w.normed, p.buffers[o->in].width);
-    if (const auto* o = std::get_if<ResidualLinearOp>(&op.body))
-      w.branch = std::max(w.branch, p.buffers[o->out].width);
-    if (const auto* o = std::get_if<GateUpOp>(&op.body)) {
-      w.normed = std::max(w.normed, p.buffers[o->in].width);
-      w.branch = std::max(w.branch, p.buffers[o->out].width);
-    }
-    if (const auto* o = std::get_if<AttentionOp>(&op.body))
+  for (const Op& op : p.ops) {
+    const Needs needs = needs_of(op);
+    if (needs.normed != kNoBuffer) w.normed = std::max(w.normed, p.buffers[needs.normed].width);
+    if (needs.branch != kNoBuffer) w.branch = std::max(w.branch, p.buffers[needs.branch].width);
+    if (const auto a = attends(op))
       w.partials = std::max(
-          w.partials, std::uint64_t{o->n_heads} * kAttentionWorkers * (p.states[o->state].head_dim_v + 2));
+          w.partials, std::uint64_t{a->n_heads} * kAttentionWorkers * (p.states[a->state].head_dim_v + 2));
   }
   return w;
 }

@@ -4,6 +4,7 @@
 
 #include "device/cuda/hopper/args.h"
 #include "device/cuda/hopper/weights/format.h"
+#include "program/uses.h"
 
 namespace steelyard::cuda {
 
@@ -25,7 +26,7 @@ std::uint64_t fast_branch_bytes(const Program& program, const StepLimits& limits
 std::uint64_t fast_partial_bytes(const Program& program, const StepLimits& limits) {
   std::uint64_t heads = 0;  // floats of one worker's partial results, most over layers
   for (const Op& op : program.ops)
-    if (const auto* a = std::get_if<AttentionOp>(&op.body))
+    if (const auto a = attends(op))
       heads = std::max(heads, std::uint64_t{a->n_heads} * (program.states[a->state].head_dim_v + 4));
   const std::uint64_t few = std::min(limits.rows, fast::kFewRows),
                       many = std::min(limits.rows, fast::kSplitRows);
@@ -45,6 +46,21 @@ std::uint64_t fast_step_offset(const Program& program, const StepLimits& limits)
          tiles * fast::kTileRows * fast_input_units(program) * fast::kUnitCols * 2;
 }
 
+// The most operations of the step kernel that an op becomes: a norm of what a product adds is one more.
+static std::uint64_t step_ops_of(const Op& op) {
+  return std::visit(Overloaded{
+                        [](const EmbedOp&) { return 1; },
+                        [](const QkvOp&) { return 1; },
+                        [](const RopeAppendOp&) { return 1; },
+                        [](const AttentionOp&) { return 1; },
+                        [](const ResidualLinearOp&) { return 2; },
+                        [](const GateUpOp&) { return 1; },
+                        [](const HeadOp&) { return 1; },
+                        [](const SampleOp&) { return 1; },
+                    },
+                    op.body);
+}
+
 StepMemory step_memory(const Program& p) {
   using namespace fast;
   const auto align = [](std::uint64_t n) { return (n + 255) / 256 * 256; };
@@ -52,8 +68,8 @@ StepMemory step_memory(const Program& p) {
   for (const BufferSpec& buffer : p.buffers)
     if (buffer.rows == RowSet::all) width = std::max(width, std::uint64_t{buffer.width});
   for (const Op& op : p.ops) {
-    ops += std::holds_alternative<ResidualLinearOp>(op.body) ? 2 : 1;
-    if (const auto* a = std::get_if<AttentionOp>(&op.body))
+    ops += step_ops_of(op);
+    if (const auto a = attends(op))
       words = std::max(words, std::uint64_t{a->n_heads} * (p.states[a->state].head_dim_v + 1));
   }
   StepMemory m{};

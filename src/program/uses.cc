@@ -1,0 +1,159 @@
+#include "program/uses.h"
+
+namespace steelyard {
+namespace {
+
+using Weights = Few<UsedWeight>;
+
+// The vectors that are there.
+Weights vectors(std::initializer_list<WeightId> ids) {
+  Weights weights{};
+  for (const WeightId id : ids)
+    if (id != kNoWeight) weights.push({id, WeightUse::vector});
+  return weights;
+}
+
+// What the op doesn't multiply with.
+Weights other_weights(const Op& op) {
+  return std::visit(Overloaded{
+                        [](const EmbedOp& o) {
+                          return Weights{{o.table, WeightUse::lookup}};
+                        },
+                        [](const QkvOp& o) {
+                          return vectors({o.norm.weight, o.q_bias, o.k_bias, o.v_bias});
+                        },
+                        [](const RopeAppendOp& o) {
+                          return vectors({o.q_norm.weight, o.k_norm.weight});
+                        },
+                        [](const AttentionOp& o) { return vectors({o.sinks}); },
+                        [](const ResidualLinearOp& o) {
+                          return vectors({o.bias, o.post_norm.weight});
+                        },
+                        [](const GateUpOp& o) { return vectors({o.norm.weight}); },
+                        [](const HeadOp& o) { return vectors({o.norm.weight}); },
+                        [](const SampleOp&) { return Weights{}; },
+                    },
+                    op.body);
+}
+
+}  // namespace
+
+Few<UsedWeight> weights_of(const Op& op) {
+  Weights weights{};
+  for (const WeightId id : products(op).weights) weights.push({id, WeightUse::product});
+  for (const UsedWeight& used : other_weights(op)) weights.push(used);
+  return weights;
+}
+
+Products products(const Op& op) {
+  constexpr RowSet kAll = RowSet::all, kOutputs = RowSet::outputs;
+  return std::visit(Overloaded{
+                        [](const EmbedOp&) { return Products{{}}; },
+                        [](const QkvOp& o) {
+                          return Products{{o.q, o.k, o.v}, o.in, kAll};
+                        },
+                        [](const RopeAppendOp&) { return Products{{}}; },
+                        [](const AttentionOp&) { return Products{{}}; },
+                        [](const ResidualLinearOp& o) {
+                          return Products{{o.weight}, o.in, kAll};
+                        },
+                        [](const GateUpOp& o) {
+                          return Products{{o.gate, o.up}, o.in, kAll};
+                        },
+                        [](const HeadOp& o) {
+                          return Products{{o.weight}, o.in, kOutputs};
+                        },
+                        [](const SampleOp&) { return Products{{}}; },
+                    },
+                    op.body);
+}
+
+Few<BufferId> writes(const Op& op) {
+  using Ids = Few<BufferId>;
+  return std::visit(Overloaded{
+                        [](const EmbedOp& o) { return Ids{o.out}; },
+                        [](const QkvOp& o) {
+                          return Ids{o.q_out, o.k_out, o.v_out};
+                        },
+                        [](const RopeAppendOp& o) { return Ids{o.q}; },
+                        [](const AttentionOp& o) { return Ids{o.out}; },
+                        [](const ResidualLinearOp& o) { return Ids{o.out}; },
+                        [](const GateUpOp& o) { return Ids{o.out}; },
+                        [](const HeadOp& o) { return Ids{o.logits}; },
+                        [](const SampleOp&) { return Ids{}; },
+                    },
+                    op.body);
+}
+
+Few<BufferId> reads(const Op& op) {
+  using Ids = Few<BufferId>;
+  return std::visit(Overloaded{
+                        [](const EmbedOp&) { return Ids{}; },
+                        [](const QkvOp& o) { return Ids{o.in}; },
+                        [](const RopeAppendOp& o) {
+                          return Ids{o.q, o.k, o.v};
+                        },
+                        [](const AttentionOp& o) { return Ids{o.q}; },
+                        [](const ResidualLinearOp& o) {
+                          return Ids{o.in, o.residual};
+                        },
+                        [](const GateUpOp& o) { return Ids{o.in}; },
+                        [](const HeadOp& o) { return Ids{o.in}; },
+                        [](const SampleOp& o) { return Ids{o.logits}; },
+                    },
+                    op.body);
+}
+
+std::optional<StateId> appends_to(const Op& op) {
+  using Maybe = std::optional<StateId>;
+  return std::visit(Overloaded{
+                        [](const EmbedOp&) { return Maybe(); },
+                        [](const QkvOp&) { return Maybe(); },
+                        [](const RopeAppendOp& o) { return Maybe(o.state); },
+                        [](const AttentionOp&) { return Maybe(); },
+                        [](const ResidualLinearOp&) { return Maybe(); },
+                        [](const GateUpOp&) { return Maybe(); },
+                        [](const HeadOp&) { return Maybe(); },
+                        [](const SampleOp&) { return Maybe(); },
+                    },
+                    op.body);
+}
+
+std::optional<Attends> attends(const Op& op) {
+  using Maybe = std::optional<Attends>;
+  return std::visit(Overloaded{
+                        [](const EmbedOp&) { return Maybe(); },
+                        [](const QkvOp&) { return Maybe(); },
+                        [](const RopeAppendOp&) { return Maybe(); },
+                        [](const AttentionOp& o) {
+                          return Maybe({o.state, o.n_heads, o.window});
+                        },
+                        [](const ResidualLinearOp&) { return Maybe(); },
+                        [](const GateUpOp&) { return Maybe(); },
+                        [](const HeadOp&) { return Maybe(); },
+                        [](const SampleOp&) { return Maybe(); },
+                    },
+                    op.body);
+}
+
+OpRole role(const Op& op) {
+  return std::visit(Overloaded{
+                        [](const EmbedOp&) { return OpRole::input; },
+                        [](const QkvOp&) { return OpRole::layer; },
+                        [](const RopeAppendOp&) { return OpRole::layer; },
+                        [](const AttentionOp&) { return OpRole::layer; },
+                        [](const ResidualLinearOp&) { return OpRole::layer; },
+                        [](const GateUpOp&) { return OpRole::layer; },
+                        [](const HeadOp&) { return OpRole::logits; },
+                        [](const SampleOp&) { return OpRole::sample; },
+                    },
+                    op.body);
+}
+
+BufferId logits_of(const Program& program) {
+  for (const Op& op : program.ops)
+    if (role(op) == OpRole::logits) return writes(op)[0];
+  return kNoBuffer;
+}
+
+}  // namespace steelyard

@@ -37,7 +37,7 @@ struct DeviceOutput {  // as StepOutput; 64 bytes
 // Device addresses, fixed for the executable's life; passed to kernels by value.
 struct StepView {
   const StepHeader* header;
-  const std::int32_t* tokens;         // [rows] as given: kLastSample stands for last_sample[slot]
+  const std::int32_t* tokens;         // [rows], none of them kLastSample once general_tokens has run
   const std::int32_t* positions;      // [rows]
   const std::uint32_t* row_sequence;  // [rows]
   const DeviceSequence* sequences;    // [slots]

@@ -37,6 +37,13 @@ inline constexpr std::uint32_t kRopeWarps = 8;         // heads of a block, rota
 inline constexpr std::uint32_t kMaxCandidates = 1024;  // of a sampled token, see general/sample.cu
 inline constexpr std::uint32_t kSampleThreads = 1024;
 
+struct TokensArg {
+  std::int32_t* tokens;             // [rows] of the step; kLastSample becomes the token it stands for
+  std::int32_t* history;            // [slots][context] by position
+  const std::int32_t* last_sample;  // [slots]
+  std::uint32_t context;
+};
+
 struct SampleArg {
   float* logits;              // [outputs][vocab], changed by penalties and masks
   std::uint32_t* counts;      // [outputs][vocab], all zero before and after

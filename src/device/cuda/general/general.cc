@@ -78,8 +78,7 @@ struct GeneralPath::Call {
   }
 
   void operator()(const EmbedOp& op) const {
-    launcher(grid("general_embed", 256, rows), path.matrices_[op.table], in.step, path.sample_, op.scale,
-             buffer(op.out));
+    launcher(grid("general_embed", 256, rows), path.matrices_[op.table], in.step, op.scale, buffer(op.out));
   }
 
   void operator()(const QkvOp& op) const {
@@ -176,6 +175,9 @@ GeneralPath::GeneralPath(const FastInput& input, const Workspace& space, DeviceP
 }
 
 void GeneralPath::enqueue_begin(std::uint32_t rows, Launcher& launcher) const {
+  const TokensArg tokens{pointer<std::int32_t>(base_ + space_.step + space_.tokens), sample_.history,
+                         sample_.last_sample, sample_.context};
+  launcher(grid("general_tokens", 256, ceil_div(rows, 256)), in_.step, tokens);
   for (std::size_t i = 0; i < in_.program->ropes.size(); ++i) {
     const RopeSpec& r = in_.program->ropes[i];
     const RopeArg arg{pointer<float>(in_.ropes[i]), r.pairs == RopeSpec::Pairs::halves, r.n_rot};

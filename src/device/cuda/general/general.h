@@ -15,7 +15,7 @@ class GeneralPath {
   // `input` outlives this. `workspace` is the device address that `space` counts from.
   GeneralPath(const FastInput& input, const Workspace& space, DevicePtr workspace);
 
-  // What must run before the first op: the rope tables.
+  // What must run before the first op: the tokens, the rope tables.
   void enqueue_begin(std::uint32_t rows, Launcher& launcher) const;
   // Op `op` for at most `rows` rows and `outputs` outputs; the true counts are read from the step header.
   void enqueue_op(std::size_t op, std::uint32_t rows, std::uint32_t outputs, Launcher& launcher) const;

@@ -32,26 +32,19 @@ __device__ float norm_scale(const float* x, std::uint32_t width, float eps) {
 
 }  // namespace
 
-// grid: rows. Also resolves kLastSample and keeps the history.
+// grid: rows. A token outside the table, which the host refuses before a launch, gives NaN and not some
+// other's values.
 extern "C" __global__ void __launch_bounds__(256)
-    general_embed(MatrixArg table, StepView step, SampleArg sample, float scale, float* out) {
+    general_embed(MatrixArg table, StepView step, float scale, float* out) {
   const std::uint32_t row = blockIdx.x;
   if (row >= step.header->n_rows) return;
-  const DeviceSequence& sequence = step.sequences[step.row_sequence[row]];
-  std::int32_t token = step.tokens[row];
-  if (token < 0) token = sample.last_sample[sequence.slot];
-  if (threadIdx.x == 0) {
-    const std::int32_t position = step.positions[row];
-    if (position >= 0 && static_cast<std::uint32_t>(position) < sample.context)
-      sample.history[static_cast<std::uint64_t>(sequence.slot) * sample.context + position] = token;
-  }
-  if (token < 0 || static_cast<std::uint32_t>(token) >= table.rows) token = 0;
+  const auto token = static_cast<std::uint32_t>(step.tokens[row]);
   float* y = out + static_cast<std::uint64_t>(row) * table.cols;
   for (std::uint32_t block = threadIdx.x; block * 32 < table.cols; block += 256) {
     float values[32];
-    load32(table, token, block, values);
+    if (token < table.rows) load32(table, token, block, values);
     for (std::uint32_t i = 0; i < 32 && block * 32 + i < table.cols; ++i)
-      y[block * 32 + i] = values[i] * scale;
+      y[block * 32 + i] = token < table.rows ? values[i] * scale : NAN;
   }
 }
 

@@ -121,6 +121,24 @@ TEST_F(ExecutableTest, TheDeviceSeesTheBlockAsGiven) {
   EXPECT_EQ(reinterpret_cast<const DeviceOutput*>(step + space.outputs)[0].row, 6u);
 }
 
+// Tokens are resolved and kept first, also where no op reads them: a later part of a model samples with
+// penalties.
+TEST_F(ExecutableTest, APartWithoutAnEmbeddingKnowsItsTokens) {
+  model_.p.ops.erase(model_.p.ops.begin());
+  const auto e = compile();
+  rig_.fake.launches.clear();
+  std::string first;
+  rig_.fake.kernel = [&](const std::string& name, void**) {
+    if (first.empty()) first = name;
+  };
+  e->set_tracing(true);  // plain launches instead of a graph
+  e->launch(block(0, 5));
+  e->wait();
+  EXPECT_EQ(first, "general_tokens");
+  EXPECT_EQ(rig_.fake.launches["general_tokens"], 1);
+  EXPECT_EQ(rig_.fake.launches["general_embed"], 0);
+}
+
 TEST_F(ExecutableTest, RefusesBlocksThatBreakItsLimits) {
   const auto e = compile();
   EXPECT_THROW(e->launch(block(0, 201)), Error);

@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "device/device.h"
+#include "program/testing.h"
 
 using namespace steelyard;
 
@@ -30,67 +31,31 @@ constexpr Shape kShapes[] = {{"8b", 4096, 14336, 32, 32, 8, 128, 128256, false},
                              {"1b", 2048, 8192, 16, 32, 8, 64, 128256, false},
                              {"32b", 5120, 27648, 64, 40, 8, 128, 152064, true}};
 
-class Builder {
- public:
-  explicit Builder(const Shape& s) {
-    p_.n_embd = s.width;
-    p_.vocab_size = s.vocab;
-    p_.groups = {{"full", 0}};
-    p_.ropes = {{RopeSpec::Pairs::adjacent, s.head_dim, 500000.0f}};
-    const BufferId hidden = buffer("hidden", s.width), q = buffer("q", s.heads * s.head_dim);
-    const BufferId k = buffer("k", s.kv_heads * s.head_dim), v = buffer("v", s.kv_heads * s.head_dim);
-    const BufferId mixed = buffer("mixed", s.heads * s.head_dim), inner = buffer("inner", s.ff);
-    const BufferId logits = buffer("logits", s.vocab);
-    p_.buffers.back().rows = RowSet::outputs;
-    op(-1, EmbedOp{matrix(WeightRole::embedding, DType::Q4_K, s.vocab, s.width), 1.0f, hidden});
-    for (std::uint32_t i = 0; i < s.layers; ++i) layer(s, i, hidden, q, k, v, mixed, inner);
-    op(-1,
-       HeadOp{hidden, norm(s.width), matrix(WeightRole::head, DType::Q6_K, s.vocab, s.width), 0.0f, logits});
-    op(-1, SampleOp{logits});
-  }
-  const Program& program() const { return p_; }
+// The Q4_K_M mixture: Q6_K for the head, and in some layers for v and down.
+DType mixture(const WeightSpec& w, std::uint32_t layers) {
+  if (w.is_vector()) return DType::F32;
+  if (w.role == WeightRole::head) return DType::Q6_K;
+  const auto i = static_cast<std::uint32_t>(w.layer), n = layers;
+  const bool more = i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
+  const bool high = w.role == WeightRole::down || w.name.starts_with("v.");
+  return w.layer >= 0 && high && more ? DType::Q6_K : DType::Q4_K;
+}
 
- private:
-  void layer(const Shape& s, std::uint32_t i, BufferId hidden, BufferId q, BufferId k, BufferId v,
-             BufferId mixed, BufferId inner) {
-    const std::uint32_t n = s.layers;
-    const bool more = i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
-    const DType high = more ? DType::Q6_K : DType::Q4_K;
-    const auto state = static_cast<StateId>(p_.states.size());
-    p_.states.push_back({static_cast<std::int16_t>(i), 0, DType::F16, s.kv_heads, s.head_dim, s.head_dim});
-    const std::uint32_t kv = s.kv_heads * s.head_dim, heads = s.heads * s.head_dim;
-    QkvOp qkv{hidden, norm(s.width), matrix(WeightRole::qkv, DType::Q4_K, heads, s.width),
-              matrix(WeightRole::qkv, DType::Q4_K, kv, s.width), matrix(WeightRole::qkv, high, kv, s.width)};
-    if (s.bias) qkv.q_bias = vector(heads), qkv.k_bias = vector(kv), qkv.v_bias = vector(kv);
-    qkv.q_out = q, qkv.k_out = k, qkv.v_out = v;
-    op(i, qkv);
-    op(i, RopeAppendOp{q, k, v, s.heads, {}, {}, 0, state});
-    op(i, AttentionOp{q, mixed, s.heads, state, 0.08f});
-    op(i,
-       ResidualLinearOp{
-           mixed, matrix(WeightRole::attn_out, DType::Q4_K, s.width, heads), kNoWeight, {}, hidden, hidden});
-    op(i, GateUpOp{hidden, norm(s.width), matrix(WeightRole::gate_up, DType::Q4_K, s.ff, s.width),
-                   matrix(WeightRole::gate_up, DType::Q4_K, s.ff, s.width), Activation::silu, inner});
-    op(i,
-       ResidualLinearOp{inner, matrix(WeightRole::down, high, s.width, s.ff), kNoWeight, {}, hidden, hidden});
-  }
-  BufferId buffer(std::string name, std::uint32_t width) {
-    p_.buffers.push_back({std::move(name), width});
-    return static_cast<BufferId>(p_.buffers.size() - 1);
-  }
-  WeightId add(WeightRole role, DType type, std::uint32_t rows, std::uint32_t cols) {
-    p_.weights.push_back({"w" + std::to_string(p_.weights.size()), role, 0, type, rows, cols});
-    return static_cast<WeightId>(p_.weights.size() - 1);
-  }
-  WeightId matrix(WeightRole role, DType type, std::uint32_t rows, std::uint32_t cols) {
-    return add(role, type, rows, cols);
-  }
-  WeightId vector(std::uint32_t n) { return add(WeightRole::bias, DType::F32, 1, n); }
-  NormRef norm(std::uint32_t n) { return {add(WeightRole::norm, DType::F32, 1, n), 1e-5f}; }
-  void op(int layer, OpBody body) { p_.ops.push_back({static_cast<std::int16_t>(layer), body}); }
-
-  Program p_;
-};
+Program program_of(const Shape& s) {
+  Program p = testing::tiny_program({.width = s.width,
+                                     .n_heads = s.heads,
+                                     .n_kv_heads = s.kv_heads,
+                                     .head_dim = s.head_dim,
+                                     .n_ff = s.ff,
+                                     .vocab = s.vocab,
+                                     .layers = s.layers,
+                                     .n_rot = s.head_dim,
+                                     .pairs = RopeSpec::Pairs::adjacent,
+                                     .qkv_bias = s.bias},
+                                    DType::Q4_K, DType::F16);
+  for (WeightSpec& w : p.weights) w.type = mixture(w, s.layers);
+  return p;
+}
 
 // Random bytes with small scales where the type has them.
 std::vector<std::byte> random_blocks(DType type, std::uint64_t bytes) {
@@ -123,7 +88,7 @@ struct Model {
   std::uint32_t pages_per_sequence;
 
   Model(const Shape& s, const StepLimits& l)
-      : program(Builder(s).program()), limits(l), device(make_cuda_device(0)) {
+      : program(program_of(s)), limits(l), device(make_cuda_device(0)) {
     const Target& t = device->target();
     pages_per_sequence = (limits.context + t.page_tokens() - 1) / t.page_tokens();
     std::map<DType, std::vector<std::byte>> raw;

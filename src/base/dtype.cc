@@ -20,6 +20,12 @@ constexpr std::array kTypes = {
     DTypeInfo{DType::BF16, "BF16", 1, 2},       DTypeInfo{DType::MXFP4, "MXFP4", 32, 17},
 };
 
+constexpr auto kIds = [] {
+  std::array<DType, kTypes.size()> ids{};
+  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = kTypes[i].type;
+  return ids;
+}();
+
 bool same_ignoring_case(std::string_view a, std::string_view b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                     [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
@@ -38,6 +44,8 @@ std::optional<DTypeInfo> find_dtype(std::string_view name) {
     if (same_ignoring_case(t.name, name)) return t;
   return std::nullopt;
 }
+
+std::span<const DType> dtypes() { return kIds; }
 
 const DTypeInfo& dtype_info(DType type) {
   for (const auto& t : kTypes)

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 
 namespace steelyard {
@@ -38,6 +39,7 @@ struct DTypeInfo {
 std::optional<DTypeInfo> find_dtype(std::int32_t gguf_id);
 std::optional<DTypeInfo> find_dtype(std::string_view name);  // case-insensitive
 const DTypeInfo& dtype_info(DType type);
+std::span<const DType> dtypes();  // all of them, by id
 
 // Bytes of a row of `elements`; elements must be a multiple of the block size.
 constexpr std::uint64_t row_bytes(const DTypeInfo& info, std::uint64_t elements) {

@@ -15,121 +15,13 @@
 #include "device/device.h"
 #include "device/testing/harness.h"
 #include "program/program.h"
+#include "program/testing.h"
 #include "program/uses.h"
 
 namespace steelyard {
 namespace {
 
 using namespace testing;
-
-// A one-layer model whose every op can be looked at. Shapes are odd on purpose.
-struct Shape {
-  std::uint32_t width = 96, n_heads = 4, n_kv_heads = 2, head_dim = 32, n_ff = 160, vocab = 75;
-  std::uint32_t n_rot = 32;
-  RopeSpec::Pairs pairs = RopeSpec::Pairs::halves;
-  bool bias = false, head_norms = false, post_norms = false, sinks = false, tied = false,
-       rope_factors = false;
-  std::uint32_t window = 0;
-  float softcap = 0, final_softcap = 0;
-  Activation activation = Activation::silu;
-};
-
-class TinyModel {
- public:
-  TinyModel(const Shape& s, DType type, DType kv_type) : shape_(s), type_(type) {
-    p_.n_embd = s.width;
-    p_.vocab_size = s.vocab;
-    const auto hidden = buffer("hidden", s.width), q = buffer("q", s.n_heads * s.head_dim),
-               k = buffer("k", s.n_kv_heads * s.head_dim), v = buffer("v", s.n_kv_heads * s.head_dim),
-               attended = buffer("attended", s.n_heads * s.head_dim), inner = buffer("inner", s.n_ff);
-    p_.buffers.push_back({"logits", s.vocab, RowSet::outputs});
-    const auto logits = static_cast<BufferId>(p_.buffers.size() - 1);
-    p_.groups.push_back({"group", s.window});
-    p_.states.push_back({0, 0, kv_type, s.n_kv_heads, s.head_dim, s.head_dim});
-    p_.ropes.push_back(
-        {.pairs = s.pairs, .n_rot = s.n_rot, .base = 10000.0f, .freq_scale = 0.5f, .magnitude = 1.1f});
-    if (s.rope_factors) p_.ropes[0].factors = vector("rope_factors", WeightRole::rope_factors, s.n_rot / 2);
-    const WeightId table =
-        add({"table", s.tied ? WeightRole::head : WeightRole::embedding, -1, type, s.vocab, s.width});
-    op(-1, EmbedOp{table, 1.5f, hidden});
-    QkvOp qkv{.in = hidden,
-              .norm = norm("attn_norm", s.width),
-              .q = matrix("q", WeightRole::qkv, s.n_heads * s.head_dim, s.width),
-              .k = matrix("k", WeightRole::qkv, s.n_kv_heads * s.head_dim, s.width),
-              .v = matrix("v", WeightRole::qkv, s.n_kv_heads * s.head_dim, s.width),
-              .q_out = q,
-              .k_out = k,
-              .v_out = v};
-    if (s.bias) {
-      qkv.q_bias = vector("q_bias", WeightRole::bias, s.n_heads * s.head_dim);
-      qkv.k_bias = vector("k_bias", WeightRole::bias, s.n_kv_heads * s.head_dim);
-      qkv.v_bias = vector("v_bias", WeightRole::bias, s.n_kv_heads * s.head_dim);
-    }
-    op(0, qkv);
-    RopeAppendOp rope{.q = q, .k = k, .v = v, .n_heads = s.n_heads, .rope = 0, .state = 0};
-    if (s.head_norms) rope.q_norm = norm("q_norm", s.head_dim), rope.k_norm = norm("k_norm", s.head_dim);
-    op(0, rope);
-    op(0, AttentionOp{.q = q,
-                      .out = attended,
-                      .n_heads = s.n_heads,
-                      .state = 0,
-                      .scale = 0.2f,
-                      .window = s.window,
-                      .softcap = s.softcap,
-                      .sinks = s.sinks ? vector("sinks", WeightRole::sinks, s.n_heads) : kNoWeight});
-    ResidualLinearOp out{.in = attended,
-                         .weight = matrix("out", WeightRole::attn_out, s.width, s.n_heads * s.head_dim),
-                         .residual = hidden,
-                         .out = hidden};
-    if (s.bias) out.bias = vector("out_bias", WeightRole::bias, s.width);
-    if (s.post_norms) out.post_norm = norm("post_attn", s.width);
-    op(0, out);
-    op(0, GateUpOp{.in = hidden,
-                   .norm = norm("ffn_norm", s.width),
-                   .gate = matrix("gate", WeightRole::gate_up, s.n_ff, s.width),
-                   .up = matrix("up", WeightRole::gate_up, s.n_ff, s.width),
-                   .activation = s.activation,
-                   .out = inner});
-    ResidualLinearOp down{.in = inner,
-                          .weight = matrix("down", WeightRole::down, s.width, s.n_ff),
-                          .residual = hidden,
-                          .out = hidden};
-    if (s.post_norms) down.post_norm = norm("post_ffw", s.width);
-    op(0, down);
-    op(-1, HeadOp{.in = hidden,
-                  .norm = norm("output_norm", s.width),
-                  .weight = s.tied ? table : matrix("head", WeightRole::head, s.vocab, s.width),
-                  .softcap = s.final_softcap,
-                  .logits = logits});
-    op(-1, SampleOp{logits});
-    check(p_);
-  }
-  const Program& program() const { return p_; }
-
- private:
-  BufferId buffer(std::string name, std::uint32_t width) {
-    p_.buffers.push_back({std::move(name), width});
-    return static_cast<BufferId>(p_.buffers.size() - 1);
-  }
-  WeightId add(WeightSpec w) {
-    p_.weights.push_back(std::move(w));
-    return static_cast<WeightId>(p_.weights.size() - 1);
-  }
-  WeightId matrix(std::string name, WeightRole role, std::uint32_t rows, std::uint32_t cols) {
-    return add({std::move(name), role, 0, type_, rows, cols});
-  }
-  WeightId vector(std::string name, WeightRole role, std::uint32_t n) {
-    return add({std::move(name), role, 0, DType::F32, 1, n});
-  }
-  NormRef norm(std::string name, std::uint32_t n) {
-    return {vector(std::move(name), WeightRole::norm, n), 1e-5f};
-  }
-  void op(int layer, OpBody body) { p_.ops.push_back({static_cast<std::int16_t>(layer), body}); }
-
-  Shape shape_;
-  DType type_;
-  Program p_;
-};
 
 std::vector<std::int32_t> random_tokens(std::mt19937& random, std::uint32_t n, std::uint32_t vocab) {
   std::vector<std::int32_t> tokens(n);
@@ -150,14 +42,14 @@ std::vector<std::vector<float>> logits_rows(const Harness& harness, std::uint32_
 // op wrote, and the logits of a second executable that nobody watches: it may run other kernels.
 void compare_with_reference(Device& device, const Shape& shape, DType type, DType kv_type, Mode mode,
                             double tolerance) {
-  const TinyModel model(shape, type, kv_type);
-  const RandomWeights weights = random_weights(model.program(), 11);
+  const Program model = tiny_program(shape, type, kv_type);
+  const RandomWeights weights = random_weights(model, 11);
   const StepLimits limits{.rows = 80, .outputs = 80, .slots = 3, .context = 300};
-  Harness harness(device, model.program(), weights, limits, mode);
-  Harness unwatched(device, model.program(), weights, limits, mode);
+  Harness harness(device, model, weights, limits, mode);
+  Harness unwatched(device, model, weights, limits, mode);
   if (const std::string report = unwatched.executable().report(); !report.empty())
     std::printf("[   runs   ] %s\n", report.c_str());  // the output tells which kernels were tested
-  Reference reference(model.program(), weights.floats);
+  Reference reference(model, weights.floats);
   std::mt19937 random(5);
   const std::vector<std::vector<std::pair<std::uint32_t, std::uint32_t>>> steps = {{{0, 70}},
                                                                                    {{0, 1}, {1, 33}, {2, 5}},
@@ -177,7 +69,7 @@ void compare_with_reference(Device& device, const Shape& shape, DType type, DTyp
     std::vector<Feed> feeds;
     for (const auto& [sequence, n] : step) feeds.push_back({sequence, random_tokens(random, n, shape.vocab)});
     const auto got = harness.step(feeds);
-    std::vector<std::map<BufferId, Matrix>> want(model.program().ops.size());
+    std::vector<std::map<BufferId, Matrix>> want(model.ops.size());
     for (const auto& feed : feeds) {
       const auto part = reference.feed(feed.sequence, feed.tokens);
       for (std::size_t i = 0; i < part.size(); ++i)
@@ -188,13 +80,13 @@ void compare_with_reference(Device& device, const Shape& shape, DType type, DTyp
       for (const auto& [id, rows] : got[i])
         EXPECT_LT(relative_error(rows, want[i].at(id)), tolerance)
             << dtype_info(type).name << ", step of " << step.size() << " sequences, op "
-            << op_name(model.program().ops[i]) << ", buffer " << model.program().buffers[id].name;
+            << op_name(model.ops[i]) << ", buffer " << model.buffers[id].name;
     unwatched.step_unwatched(feeds);
-    const auto head = std::find_if(model.program().ops.begin(), model.program().ops.end(),
+    const auto head = std::find_if(model.ops.begin(), model.ops.end(),
                                    [](const Op& op) { return role(op) == OpRole::logits; });
-    EXPECT_LT(relative_error(logits_rows(unwatched, shape.vocab),
-                             want[head - model.program().ops.begin()].begin()->second),
-              tolerance)
+    EXPECT_LT(
+        relative_error(logits_rows(unwatched, shape.vocab), want[head - model.ops.begin()].begin()->second),
+        tolerance)
         << dtype_info(type).name << ", unwatched step of " << step.size() << " sequences";
   }
 }
@@ -243,11 +135,7 @@ TEST_P(OpTypes, FastModeStaysNearTheReference) {
     shape.width = 128, shape.n_ff = 320, shape.head_dim = shape.n_rot = 64;
   compare_with_reference(*cpu(), shape, GetParam(), DType::F16, Mode::fast, kFast);
 }
-INSTANTIATE_TEST_SUITE_P(AllTypes, OpTypes,
-                         ::testing::Values(DType::F32, DType::F16, DType::BF16, DType::Q4_0, DType::Q4_1,
-                                           DType::Q5_0, DType::Q5_1, DType::Q8_0, DType::Q2_K, DType::Q3_K,
-                                           DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::IQ4_NL,
-                                           DType::IQ4_XS, DType::MXFP4),
+INSTANTIATE_TEST_SUITE_P(AllTypes, OpTypes, ::testing::ValuesIn(dtypes().begin(), dtypes().end()),
                          [](const auto& info) { return std::string(dtype_info(info.param).name); });
 
 struct NamedShape {
@@ -272,7 +160,8 @@ INSTANTIATE_TEST_SUITE_P(
     Features, OpShapes,
     ::testing::Values(NamedShape{"llama", {.pairs = RopeSpec::Pairs::adjacent}},
                       NamedShape{"factors", {.pairs = RopeSpec::Pairs::adjacent, .rope_factors = true}},
-                      NamedShape{"qwen2", {.bias = true}}, NamedShape{"qwen3", {.head_norms = true}},
+                      NamedShape{"qwen2", {.qkv_bias = true, .out_bias = true}},
+                      NamedShape{"qwen3", {.head_norms = true}},
                       NamedShape{"gemma2",
                                  {.post_norms = true,
                                   .tied = true,
@@ -322,13 +211,13 @@ TEST_P(OpTypes, FastModeStaysNearExactModeAtScale) {
                     .n_ff = gpu ? 6144u : 768u,
                     .vocab = 2000,
                     .n_rot = 64};
-  const TinyModel model(shape, type, DType::F16);
-  const RandomWeights weights = random_weights(model.program(), 21);
+  const Program model = tiny_program(shape, type, DType::F16);
+  const RandomWeights weights = random_weights(model, 21);
   const std::uint32_t rows = gpu ? 1100 : 70;
   const StepLimits limits{.rows = rows, .outputs = rows, .slots = 2, .context = 2 * rows + 200};
   const auto device = cpu();
-  Harness fast(*device, model.program(), weights, limits, Mode::fast),
-      exact(*device, model.program(), weights, limits, Mode::exact);
+  Harness fast(*device, model, weights, limits, Mode::fast),
+      exact(*device, model, weights, limits, Mode::exact);
   std::mt19937 random(6);
   for (const std::uint32_t n : {rows, 8u, 12u, 24u, 48u, rows / 2}) {
     const std::vector<Feed> feeds = {{0, random_tokens(random, n - n / 3, shape.vocab)},
@@ -339,8 +228,8 @@ TEST_P(OpTypes, FastModeStaysNearExactModeAtScale) {
         Matrix values;
         for (const auto& row : rows_of) values.emplace_back(row.begin(), row.end());
         EXPECT_LT(relative_error(got[op].at(id), values), kFast)
-            << n << " rows, op " << op_name(model.program().ops[op]) << ", buffer "
-            << model.program().buffers[id].name << differing(got[op].at(id), values);
+            << n << " rows, op " << op_name(model.ops[op]) << ", buffer " << model.buffers[id].name
+            << differing(got[op].at(id), values);
       }
   }
 }
@@ -351,10 +240,10 @@ std::vector<std::vector<float>> logits_of(Device& device, Mode mode, const std::
                                           std::uint64_t page_seed) {
   const Shape shape{
       .width = 256, .n_heads = 4, .n_kv_heads = 2, .head_dim = 64, .n_ff = 512, .vocab = 75, .n_rot = 64};
-  const TinyModel model(shape, DType::Q4_K, mode == Mode::exact ? DType::F32 : DType::F16);
-  const RandomWeights weights = random_weights(model.program(), 3);
+  const Program model = tiny_program(shape, DType::Q4_K, mode == Mode::exact ? DType::F32 : DType::F16);
+  const RandomWeights weights = random_weights(model, 3);
   const StepLimits limits{.rows = 128, .outputs = 128, .slots = 4, .context = 400};
-  Harness harness(device, model.program(), weights, limits, mode, page_seed);
+  Harness harness(device, model, weights, limits, mode, page_seed);
   std::mt19937 random(page_seed);
   std::vector<std::vector<float>> out;
   std::size_t at = 0;
@@ -387,11 +276,10 @@ TEST(Invariance, SameBitsAloneInCompanyAndInAnyChunks) {
 }
 
 TEST(Executable, RefusesBlocksThatBreakItsLimits) {
-  const TinyModel model({}, DType::F32, DType::F32);
-  const RandomWeights weights = random_weights(model.program(), 1);
+  const Program model = tiny_program({}, DType::F32, DType::F32);
+  const RandomWeights weights = random_weights(model, 1);
   const auto device = cpu();
-  Harness harness(*device, model.program(), weights, {.rows = 8, .outputs = 8, .slots = 2, .context = 64},
-                  Mode::fast);
+  Harness harness(*device, model, weights, {.rows = 8, .outputs = 8, .slots = 2, .context = 64}, Mode::fast);
   EXPECT_THROW(harness.step({{0, std::vector<std::int32_t>(9, 1)}}), Error);
   EXPECT_THROW(harness.step({{1, {kLastSample}}}), Error);
 }

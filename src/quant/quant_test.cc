@@ -11,16 +11,12 @@
 #include <string>
 #include <vector>
 
+#include "base/dtype.h"
 #include "base/error.h"
 #include "quant/half.h"
 
 namespace steelyard {
 namespace {
-
-const std::vector<DType> kAll = {DType::F32,  DType::F16,    DType::BF16,   DType::Q4_0,
-                                 DType::Q4_1, DType::Q5_0,   DType::Q5_1,   DType::Q8_0,
-                                 DType::Q2_K, DType::Q3_K,   DType::Q4_K,   DType::Q5_K,
-                                 DType::Q6_K, DType::IQ4_NL, DType::IQ4_XS, DType::MXFP4};
 
 std::vector<char> read_golden(const std::string& name) {
   std::ifstream file(std::string(STEELYARD_SOURCE_DIR) + "/tests/data/quant/" + name, std::ios::binary);
@@ -179,7 +175,7 @@ TEST_P(QuantTest, RefusesPartBlocks) {
   EXPECT_THROW(quantize(GetParam(), &value, 31, &byte), Error);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, QuantTest, ::testing::ValuesIn(kAll), type_name);
+INSTANTIATE_TEST_SUITE_P(Types, QuantTest, ::testing::ValuesIn(dtypes().begin(), dtypes().end()), type_name);
 
 TEST(Quant, CopiesFloats) {
   const std::vector<float> values = normal_values(37, 1);

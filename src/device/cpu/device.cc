@@ -165,12 +165,11 @@ DeviceRates CpuDevice::measure_rates() {
   DeviceRates rates{.read_bytes_per_second = measure_read_bandwidth(isa_, threads)};
   const double dots = measure_dot_rate(isa_, threads);
   const double fmas = measure_fma_rate(isa_, threads);
-  for (const DType type :
-       {DType::F32, DType::F16, DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q8_0, DType::Q2_K,
-        DType::Q3_K, DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::IQ4_NL, DType::IQ4_XS, DType::MXFP4})
-    rates.multiply_per_second.emplace_back(type, dtype_info(type).block > 1 ? std::max(dots, fmas) : fmas);
-  rates.multiply_per_second.emplace_back(DType::BF16,
-                                         std::max(fmas, measure_multiply_rate(isa_, DType::BF16, threads)));
+  const double bf16 = measure_multiply_rate(isa_, DType::BF16, threads);
+  for (const DType type : dtypes()) {
+    const double best = dtype_info(type).block > 1 ? dots : type == DType::BF16 ? bf16 : fmas;
+    rates.multiply_per_second.emplace_back(type, std::max(best, fmas));
+  }
   return rates;
 }
 

@@ -29,10 +29,7 @@ class Prober {
     rates.read_bytes_per_second = static_cast<double>(bytes_) / read_seconds();
     // Whatever a weight's type is, its products run on the tensor cores in f16 or bf16, at one rate.
     const double multiply = std::max(mma_rate(), wgmma_rate());
-    for (const DType type : {DType::F32, DType::F16, DType::BF16, DType::Q4_0, DType::Q4_1, DType::Q5_0,
-                             DType::Q5_1, DType::Q8_0, DType::Q2_K, DType::Q3_K, DType::Q4_K, DType::Q5_K,
-                             DType::Q6_K, DType::IQ4_NL, DType::IQ4_XS, DType::MXFP4})
-      rates.multiply_per_second.emplace_back(type, multiply);
+    for (const DType type : dtypes()) rates.multiply_per_second.emplace_back(type, multiply);
     PinnedMemory host(gpu_, 64 * kMiB);
     const Driver& d = gpu_.driver();
     const auto n = static_cast<double>(host.bytes());

@@ -1,5 +1,7 @@
 #include "app/direct.h"
 
+#include <vector>
+
 #include "plan/plan.h"
 
 namespace steelyard {
@@ -10,16 +12,9 @@ DirectModel::DirectModel(PreparedModel prepared, bool quiet) : prepared_(std::mo
                            [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); });
   progress.finish();
   const MemoryPlan& plan = prepared_.plan;
-  const std::uint32_t entries = plan.limits.context / plan.page_tokens + 1;
-  for (std::uint32_t slot = 0; slot < plan.limits.slots; ++slot) {
-    auto& tables = tables_.emplace_back();
-    for (const GroupPlan& group : plan.groups) {
-      auto& ids = pages_.emplace_back(entries);
-      for (std::uint32_t p = 0; p < entries; ++p)
-        ids[p] = static_cast<std::int32_t>(slot * group.pages_per_sequence + p % group.pages_per_sequence);
-      tables.emplace_back(ids);
-    }
-  }
+  std::vector<std::uint32_t> pages;
+  for (const GroupPlan& group : plan.groups) pages.push_back(group.pages_per_sequence);
+  tables_.emplace(pages, plan.limits.slots, most_pages(plan.limits, plan.page_tokens));
 }
 
 Chunk DirectModel::chunk(std::uint32_t slot, std::uint32_t first_position,
@@ -27,7 +22,7 @@ Chunk DirectModel::chunk(std::uint32_t slot, std::uint32_t first_position,
   return {.slot = slot,
           .first_position = static_cast<std::int32_t>(first_position),
           .tokens = tokens,
-          .block_tables = tables_[slot],
+          .block_tables = tables_->of(slot),
           .sampling = {.temperature = 0}};
 }
 

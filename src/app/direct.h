@@ -4,12 +4,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
-#include <vector>
 
 #include "app/output.h"
 #include "decoder/batch.h"
 #include "decoder/decoder.h"
+#include "device/page_tables.h"
 #include "device/step.h"
 #include "device/target.h"
 #include "engine/loaded_model.h"
@@ -38,10 +39,7 @@ class DirectModel {
   PreparedModel prepared_;
   std::unique_ptr<Decoder> decoder_;
   std::uint32_t in_flight_ = 0;
-  // By slot, then by group: page ids of the whole context. A window's pages are used again when it has passed
-  // them.
-  std::vector<std::vector<std::int32_t>> pages_;
-  std::vector<std::vector<std::span<const std::int32_t>>> tables_;
+  std::optional<PageTables> tables_;  // of the whole context
 };
 
 }  // namespace steelyard

@@ -41,16 +41,6 @@ namespace {
 
 using namespace testing;
 
-// Without the GPU that STEELYARD_TEST_DEVICE names, the tests are skipped, and the output says why.
-class NeedsItsDevice : public ::testing::Environment {
-  void SetUp() override {
-    if (test_device().kind != DeviceName::Kind::cuda) return;
-    const CudaDevices found = find_cuda_devices();
-    if (found.count == 0) GTEST_SKIP() << found.why;
-  }
-};
-[[maybe_unused]] const auto* const needs_its_device = ::testing::AddGlobalTestEnvironment(new NeedsItsDevice);
-
 double log_sum_exp(const float* x, std::size_t n) {
   const double most = *std::max_element(x, x + n);
   double sum = 0;

@@ -6,16 +6,17 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/dtype.h"
 #include "decoder/decoder.h"
 #include "device/device.h"
-#include "device/devices.h"
+#include "device/page_tables.h"
 #include "device/step.h"
 #include "device/target.h"
+#include "device/testing/test_device.h"
 #include "gguf/gguf.h"
 #include "model/config.h"
 #include "model/forward.h"
@@ -30,11 +31,6 @@ struct LoadOptions {
   StepLimits limits{.rows = 64, .outputs = 64, .slots = 1, .context = 256};
   std::uint32_t threads = 2;
 };
-
-inline DeviceName test_device() {
-  const char* name = std::getenv("STEELYARD_TEST_DEVICE");
-  return name ? parse_device(name) : DeviceName{DeviceName::Kind::cpu};
-}
 
 // One chunk for a slot.
 struct TestChunk {
@@ -51,10 +47,7 @@ class TestModel {
     config = read_config(*file);
     Forward forward =
         write_forward(*file, config, {.kv_type = options.kv_type, .context = options.limits.context});
-    const DeviceName wanted = test_device();
-    std::shared_ptr<Device> device = wanted.kind == DeviceName::Kind::cuda
-                                         ? make_cuda_device(wanted.index)
-                                         : make_cpu_device({.threads = options.threads});
+    std::shared_ptr<Device> device = make_test_device(options.threads);
     const MemoryPlan plan = plan_memory({.config = &config,
                                          .program = &forward.program,
                                          .target = &device->target(),
@@ -65,17 +58,9 @@ class TestModel {
                                          .process_bytes = 1,
                                          .context_bytes = device->info().context_bytes});
     decoder = Decoder::load(file, std::move(forward), plan, device);
-    // Pages dealt out in turn, so that a sequence's neighbours lie apart. A windowed group reuses its share
-    // in a ring.
-    const std::uint32_t length = (options.limits.context + plan.page_tokens - 1) / plan.page_tokens + 1;
-    for (std::uint32_t slot = 0; slot < options.limits.slots; ++slot)
-      for (const auto& group : plan.groups) {
-        std::vector<std::int32_t> table(length);
-        for (std::uint32_t p = 0; p < length; ++p)
-          table[p] = static_cast<std::int32_t>((p % group.pages_per_sequence) * options.limits.slots + slot);
-        tables_.push_back(std::move(table));
-      }
-    for (const auto& table : tables_) views_.emplace_back(table);
+    std::vector<std::uint32_t> pages;
+    for (const GroupPlan& group : plan.groups) pages.push_back(group.pages_per_sequence);
+    tables_.emplace(pages, options.limits.slots, most_pages(options.limits, plan.page_tokens));
   }
 
   // Runs one step with a chunk per entry; every token's output is wanted.
@@ -85,12 +70,11 @@ class TestModel {
   }
   void submit(const std::vector<TestChunk>& chunks) {
     chunks_.clear();
-    const std::size_t groups = decoder->plan().groups.size();
     for (const auto& c : chunks) {
       chunks_.push_back({.slot = c.slot,
                          .first_position = lengths_[c.slot],
                          .tokens = c.tokens,
-                         .block_tables = {views_.data() + c.slot * groups, groups},
+                         .block_tables = tables_->of(c.slot),
                          .n_outputs = static_cast<std::uint32_t>(c.want != Want::none ? c.tokens.size() : 0),
                          .want = c.want,
                          .sampling = sampling});
@@ -117,8 +101,7 @@ class TestModel {
 
  private:
   std::vector<std::int32_t> lengths_;
-  std::vector<std::vector<std::int32_t>> tables_;  // [slot * groups + group]
-  std::vector<std::span<const std::int32_t>> views_;
+  std::optional<PageTables> tables_;
   std::vector<Chunk> chunks_;
 };
 

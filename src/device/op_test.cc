@@ -5,15 +5,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <random>
 #include <string>
-#include <string_view>
 
 #include "base/dtype.h"
 #include "base/error.h"
 #include "device/device.h"
 #include "device/testing/harness.h"
+#include "device/testing/test_device.h"
 #include "program/program.h"
 #include "program/testing.h"
 #include "program/uses.h"
@@ -91,29 +90,6 @@ void compare_with_reference(Device& device, const Shape& shape, DType type, DTyp
   }
 }
 
-// Index of the GPU that STEELYARD_TEST_DEVICE names; -1: the CPU is tested.
-int test_gpu() {
-  const char* name = std::getenv("STEELYARD_TEST_DEVICE");
-  const std::string_view text = name ? name : "";
-  return text.starts_with("cuda") || text.starts_with("CUDA") ? std::atoi(name + 4) : -1;
-}
-
-// Without a GPU its tests are skipped, and the output says why.
-class NeedsItsDevice : public ::testing::Environment {
-  void SetUp() override {
-    if (test_gpu() < 0) return;
-    const CudaDevices found = find_cuda_devices();
-    if (found.count == 0) GTEST_SKIP() << found.why;
-  }
-};
-[[maybe_unused]] const auto* const needs_its_device = ::testing::AddGlobalTestEnvironment(new NeedsItsDevice);
-
-// The device under test.
-std::unique_ptr<Device> cpu(std::uint32_t threads = 2) {
-  if (const int gpu = test_gpu(); gpu >= 0) return make_cuda_device(static_cast<std::uint32_t>(gpu));
-  return make_cpu_device({.threads = threads});
-}
-
 // Float activations and sums: what is left is float rounding.
 constexpr double kExact = 2e-5;
 // One-byte activations in blocks of 32: half a step of max/127 each, through six products one after another.
@@ -125,7 +101,7 @@ TEST_P(OpTypes, ExactModeAgreesWithTheReference) {
   Shape shape;
   if (dtype_info(GetParam()).block == 256)
     shape.width = 256, shape.head_dim = 64, shape.n_rot = 64, shape.n_ff = 512;
-  compare_with_reference(*cpu(), shape, GetParam(), DType::F32, Mode::exact, kExact);
+  compare_with_reference(*make_test_device(), shape, GetParam(), DType::F32, Mode::exact, kExact);
 }
 TEST_P(OpTypes, FastModeStaysNearTheReference) {
   Shape shape;  // columns that the GPU's fast layouts take: multiples of 64, or of 256
@@ -133,7 +109,7 @@ TEST_P(OpTypes, FastModeStaysNearTheReference) {
     shape.width = 256, shape.head_dim = 128, shape.n_rot = 128, shape.n_ff = 512;
   else
     shape.width = 128, shape.n_ff = 320, shape.head_dim = shape.n_rot = 64;
-  compare_with_reference(*cpu(), shape, GetParam(), DType::F16, Mode::fast, kFast);
+  compare_with_reference(*make_test_device(), shape, GetParam(), DType::F16, Mode::fast, kFast);
 }
 INSTANTIATE_TEST_SUITE_P(AllTypes, OpTypes, ::testing::ValuesIn(dtypes().begin(), dtypes().end()),
                          [](const auto& info) { return std::string(dtype_info(info.param).name); });
@@ -145,16 +121,16 @@ struct NamedShape {
 class OpShapes : public ::testing::TestWithParam<NamedShape> {};
 
 TEST_P(OpShapes, ExactModeAgreesWithTheReference) {
-  compare_with_reference(*cpu(), GetParam().shape, DType::Q8_0, DType::F32, Mode::exact, kExact);
+  compare_with_reference(*make_test_device(), GetParam().shape, DType::Q8_0, DType::F32, Mode::exact, kExact);
 }
 TEST_P(OpShapes, FastModeStaysNearTheReference) {
   Shape shape = GetParam().shape;  // with widths that the GPU's fast kernels take
   shape.width = 128, shape.n_ff = 320;
   if (shape.head_dim == 32) shape.head_dim = shape.n_rot = 64;
-  compare_with_reference(*cpu(), shape, DType::Q8_0, DType::F16, Mode::fast, kFast);
+  compare_with_reference(*make_test_device(), shape, DType::Q8_0, DType::F16, Mode::fast, kFast);
 }
 TEST_P(OpShapes, EightBitStateStaysNearTheReference) {
-  compare_with_reference(*cpu(), GetParam().shape, DType::Q8_0, DType::Q8_0, Mode::fast, kFast);
+  compare_with_reference(*make_test_device(), GetParam().shape, DType::Q8_0, DType::Q8_0, Mode::fast, kFast);
 }
 INSTANTIATE_TEST_SUITE_P(
     Features, OpShapes,
@@ -203,7 +179,7 @@ std::string differing(const std::vector<std::vector<float>>& got, const Matrix& 
 // CPU, which is slow at exact mode, takes fewer rows.
 TEST_P(OpTypes, FastModeStaysNearExactModeAtScale) {
   const DType type = GetParam();
-  const bool gpu = test_gpu() >= 0;
+  const bool gpu = tests_a_gpu();
   const Shape shape{.width = 512,
                     .n_heads = 8,
                     .n_kv_heads = 2,
@@ -215,7 +191,7 @@ TEST_P(OpTypes, FastModeStaysNearExactModeAtScale) {
   const RandomWeights weights = random_weights(model, 21);
   const std::uint32_t rows = gpu ? 1100 : 70;
   const StepLimits limits{.rows = rows, .outputs = rows, .slots = 2, .context = 2 * rows + 200};
-  const auto device = cpu();
+  const auto device = make_test_device();
   Harness fast(*device, model, weights, limits, Mode::fast),
       exact(*device, model, weights, limits, Mode::exact);
   std::mt19937 random(6);
@@ -266,7 +242,7 @@ TEST(Invariance, SameBitsAloneInCompanyAndInAnyChunks) {
   std::mt19937 random(9);
   const auto tokens = random_tokens(random, 200, 75);
   const std::vector<std::uint32_t> whole = {100, 100}, ones(200, 1), mixed = {1, 2, 33, 64, 31, 7, 50, 12};
-  const auto one = cpu(1), two = cpu(2);
+  const auto one = make_test_device(1), two = make_test_device(2);
   for (const Mode mode : {Mode::invariant, Mode::exact}) {
     const auto want = logits_of(*two, mode, tokens, whole, false, 1);
     EXPECT_EQ(logits_of(*two, mode, tokens, ones, false, 2), want);
@@ -278,7 +254,7 @@ TEST(Invariance, SameBitsAloneInCompanyAndInAnyChunks) {
 TEST(Executable, RefusesBlocksThatBreakItsLimits) {
   const Program model = tiny_program({}, DType::F32, DType::F32);
   const RandomWeights weights = random_weights(model, 1);
-  const auto device = cpu();
+  const auto device = make_test_device();
   Harness harness(*device, model, weights, {.rows = 8, .outputs = 8, .slots = 2, .context = 64}, Mode::fast);
   EXPECT_THROW(harness.step({{0, std::vector<std::int32_t>(9, 1)}}), Error);
   EXPECT_THROW(harness.step({{1, {kLastSample}}}), Error);

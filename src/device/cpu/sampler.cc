@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "device/sample_rules.h"
+
 namespace steelyard::cpu {
 namespace {
 
@@ -123,16 +125,6 @@ std::int32_t draw(std::span<const Candidate> c, float temperature, double u) {
 }
 
 }  // namespace
-
-double uniform(std::uint64_t seed, std::int32_t position) {
-  std::uint64_t z = seed + 0x9E3779B97F4A7C15ull * (static_cast<std::uint64_t>(position) + 1);
-  for (int round = 0; round < 2; ++round) {
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    z ^= z >> 31;
-  }
-  return static_cast<double>(z >> 11) * 0x1.0p-53;
-}
 
 std::int32_t sample(const Kernels& kernels, const SamplingParams& p, const SampleInput& in,
                     std::span<Candidate> scratch) {

@@ -27,7 +27,4 @@ struct SampleInput {
 std::int32_t sample(const Kernels& kernels, const SamplingParams& params, const SampleInput& input,
                     std::span<Candidate> scratch);
 
-// A uniform number in [0, 1) from a counter (SplitMix64's finaliser over seed and position).
-double uniform(std::uint64_t seed, std::int32_t position);
-
 }  // namespace steelyard::cpu

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <random>
 
 #include "base/error.h"
@@ -66,15 +65,9 @@ Harness::Harness(Device& device, const Program& program, const RandomWeights& we
     bindings.states.push_back(states_->data() + offset);
     offset += target.state_page_bytes(s) * pages;
   }
-  std::mt19937_64 random(page_seed);
-  for (std::size_t g = 0; g < program.groups.size(); ++g) {
-    bindings.pages.push_back(pages);
-    std::vector<std::int32_t> order(pages);
-    std::iota(order.begin(), order.end(), 0);
-    std::shuffle(order.begin(), order.end(), random);
-    for (std::uint32_t s = 0; s < limits.slots; ++s)
-      tables_.emplace_back(order.begin() + s * table_length_, order.begin() + (s + 1) * table_length_);
-  }
+  bindings.pages.assign(program.groups.size(), pages);
+  tables_.emplace(std::vector<std::uint32_t>(program.groups.size(), table_length_), limits.slots,
+                  table_length_, page_seed);
   lengths_.assign(limits.slots, 0);
   workspace_ = device.make_arena(
       "workspace", target.workspace_bytes(program, limits, mode, std::max(1u, device.info().threads)));
@@ -105,7 +98,7 @@ void Harness::launch(const std::vector<Feed>& feeds, bool logits) {
   }
   for (std::size_t g = 0; g < program_.groups.size(); ++g)
     for (const Feed& feed : feeds) {
-      const auto& table = tables_[g * limits_.slots + known(feed)];
+      const auto table = tables_->of(known(feed))[g];
       tables.insert(tables.end(), table.begin(), table.end());
     }
   executable_->launch(

@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "device/device.h"
+#include "device/page_tables.h"
 #include "device/testing/reference.h"
 #include "program/program.h"
 
@@ -49,8 +51,8 @@ class Harness {
   std::uint32_t table_length_;
   std::unique_ptr<Arena> weights_, states_, workspace_;
   std::unique_ptr<Executable> executable_;
-  std::vector<std::vector<std::int32_t>> tables_;  // [group * slots + slot]
-  std::vector<std::int32_t> lengths_;              // by slot
+  std::optional<PageTables> tables_;
+  std::vector<std::int32_t> lengths_;  // by slot
   const StepResult* last_ = nullptr;
   std::uint64_t step_number_ = 0;
 };

@@ -6,6 +6,7 @@
 #include <climits>
 
 #include "device/cuda/general/args.h"
+#include "device/sample_rules.h"
 
 using namespace steelyard::cuda;
 
@@ -230,16 +231,6 @@ __device__ unsigned top_p(Shared& sh, unsigned n, float p, double total) {
   return sh.n;
 }
 
-__device__ double uniform(std::uint64_t seed, std::int32_t position) {
-  std::uint64_t z = seed + 0x9E3779B97F4A7C15ull * (static_cast<std::uint64_t>(position) + 1);
-  for (int round = 0; round < 2; ++round) {
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    z ^= z >> 31;
-  }
-  return static_cast<double>(z >> 11) * 0x1.0p-53;
-}
-
 __device__ std::int32_t draw(Shared& sh, unsigned n, const DeviceOutput& o) {
   masses(sh, n, o.temperature);
   if (threadIdx.x == 0) {
@@ -250,7 +241,7 @@ __device__ std::int32_t draw(Shared& sh, unsigned n, const DeviceOutput& o) {
     double total = 0;
     for (unsigned i = 0; i < kept; ++i) total += sh.mass[i];
     const std::uint64_t seed = static_cast<std::uint64_t>(o.seed_high) << 32 | o.seed_low;
-    const double wanted = uniform(seed, static_cast<std::int32_t>(o.position) + 1) * total;
+    const double wanted = steelyard::uniform(seed, static_cast<std::int32_t>(o.position) + 1) * total;
     double mass = 0;
     unsigned i = 0;
     while (i + 1 < kept && (mass += sh.mass[i]) <= wanted) ++i;

@@ -251,6 +251,28 @@ TEST(Invariance, SameBitsAloneInCompanyAndInAnyChunks) {
   }
 }
 
+// A last part of a model, which embeds nothing: its logits are all 0, so that greedy sampling takes the first
+// token that the penalty for those of the history leaves.
+TEST(Executable, APartWithoutAnEmbeddingKnowsItsTokens) {
+  Program model = tiny_program({}, DType::F32, DType::F32);
+  std::erase_if(model.ops,
+                [](const Op& op) { return role(op) == OpRole::input || role(op) == OpRole::layer; });
+  const RandomWeights weights = random_weights(model, 1);
+  const auto device = make_test_device();
+  Harness harness(*device, model, weights, {.rows = 8, .outputs = 8, .slots = 2, .context = 64}, Mode::fast);
+  std::int32_t token = 0;
+  for (std::int32_t position = 0; position < 3; ++position, token = kLastSample) {
+    const std::vector<std::uint32_t> row_sequence = {0};
+    const std::vector<std::int32_t> tokens = {token}, positions = {position}, tables = {0};
+    const std::vector<StepSequence> sequences = {{1, 0, 1, position}};
+    const std::vector<StepOutput> outputs = {
+        {0, 0, Want::sample, {.temperature = 0, .presence_penalty = 1, .repeat_last_n = -1}, nullptr}};
+    harness.executable().launch({tokens, positions, row_sequence, sequences, outputs, tables, 1,
+                                 static_cast<std::uint64_t>(position)});
+    EXPECT_EQ(harness.executable().wait().tokens[0], position + 1);
+  }
+}
+
 TEST(Executable, RefusesBlocksThatBreakItsLimits) {
   const Program model = tiny_program({}, DType::F32, DType::F32);
   const RandomWeights weights = random_weights(model, 1);

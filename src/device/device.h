@@ -84,8 +84,8 @@ struct OpTime {
   std::int64_t nanoseconds;
 };
 
-// A program compiled for one device, mode and limits. Not thread-safe: one caller (decoder's executor) at a
-// time. Allocates everything at compile; launch and wait allocate nothing. Calls take effect in order.
+// A program compiled for one device, mode and limits. Not thread-safe: one caller at a time. Allocates
+// everything at compile; launch and wait allocate nothing. Calls take effect in order.
 class Executable {
  public:
   virtual ~Executable() = default;

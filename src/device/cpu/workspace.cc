@@ -2,21 +2,10 @@
 
 #include <algorithm>
 
+#include "device/carver.h"
+
 namespace steelyard::cpu {
 namespace {
-
-class Carver {
- public:
-  std::uint64_t take(std::uint64_t bytes) {
-    const std::uint64_t at = end_;
-    end_ += (bytes + 63) / 64 * 64;
-    return at;
-  }
-  std::uint64_t end() const { return end_; }
-
- private:
-  std::uint64_t end_ = 0;
-};
 
 // Largest sizes over the ops.
 struct Extremes {
@@ -102,7 +91,7 @@ ActFormat input_format(const Program& program, Mode mode, const Few<WeightId>& w
 Workspace lay_out(const Program& p, const StepLimits& limits, Mode mode, std::uint32_t threads) {
   const Extremes e = find_extremes(p, limits, mode, threads);
   Workspace w;
-  Carver carve;
+  Carver carve(64);
   mark_act_buffers(w, p, mode);
   for (std::size_t i = 0; i < p.buffers.size(); ++i) {
     const std::uint64_t rows = p.buffers[i].rows == RowSet::all ? limits.rows : limits.outputs;

@@ -10,7 +10,7 @@ struct MatrixArg {
   std::int32_t type;  // DType
   std::uint32_t rows, cols;
   std::uint32_t row_bytes;  // of the file's form
-  std::int32_t repacked;    // in the fast kernels' layout
+  std::int32_t repacked;    // in the Hopper kernels' layout
 };
 
 }  // namespace steelyard::cuda

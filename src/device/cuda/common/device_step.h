@@ -13,7 +13,7 @@ struct StepHeader {
   std::uint32_t n_sequences;
   std::uint32_t n_outputs;
   std::uint32_t table_stride;  // pages_per_sequence of this step
-  std::uint32_t step;          // number of the step, ascending
+  std::uint32_t step;          // number of the step, ascending from 0 to kStepNumbers - 1, then 0 again
   std::uint32_t unused[3];
 };
 
@@ -51,7 +51,7 @@ struct StepView {
 //   F16, F32   K [kv_head][token][head_dim_k] | V [kv_head][token][head_dim_v]
 //   Q8_0       the same with i8 values, then K scales [kv_head][token][head_dim_k / 32] f16, then V scales
 //   likewise
-// Each of these parts starts at a multiple of 128 bytes (kv_part in device/cuda/kv_layout.h).
+// Each of these parts starts at a multiple of 128 bytes (kv_layout() in host/workspace.h).
 struct KvView {
   std::uint64_t base;
   std::uint64_t page_bytes;

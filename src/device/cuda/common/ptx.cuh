@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 // ---- Shared memory ----
 
@@ -182,13 +182,15 @@ __device__ __forceinline__ float load_cluster(std::uint32_t address) {
 
 // ---- Registers and numbers ----
 
-// The lane, read anew; and a value that the compiler takes for a new one, so that nothing made of it before
-// is kept.
+// The lane, read anew: threadIdx.x % 32 before a loop and after it is one value to the compiler, which keeps
+// it in a register (or in local memory) over the loop; lane_anew() after it isn't.
 __device__ __forceinline__ int lane_anew() {
   int lane;
   asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
   return lane;
 }
+// A value that the compiler takes for a new one: what it made of the old one (x + 1, say, before a loop) it
+// can't use any more and so doesn't keep.
 __device__ __forceinline__ void renew(int& value) { asm volatile("" : "+r"(value)::"memory"); }
 __device__ __forceinline__ void renew(uint4& v) {
   asm volatile("" : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)::"memory");
@@ -223,4 +225,4 @@ __device__ inline float power_of_two(float x) {
   return y;
 }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

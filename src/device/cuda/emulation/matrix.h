@@ -12,7 +12,7 @@
 
 namespace emulation {
 
-namespace fast = steelyard::cuda::fast;
+namespace hopper = steelyard::cuda::hopper;
 
 inline std::mt19937 random_bits(3);
 inline float normal() { return std::normal_distribution<float>()(random_bits); }
@@ -28,10 +28,10 @@ struct Matrix {
   std::vector<float> values;
   Aligned<std::uint8_t> packed;
 
-  Matrix(std::uint32_t rows, std::uint32_t cols, int type = fast::kF16);
-  fast::Segment segment(void* out) const {
-    return {packed.data(), nullptr,          static_cast<float*>(out), fast::group_bytes(type, cols),
-            rows,          (rows + 15) / 16, fast::unit_bytes(type),   fast::chunk_bytes(type),
+  Matrix(std::uint32_t rows, std::uint32_t cols, int type = hopper::kF16);
+  hopper::Segment segment(void* out) const {
+    return {packed.data(), nullptr,          static_cast<float*>(out), hopper::group_bytes(type, cols),
+            rows,          (rows + 15) / 16, hopper::unit_bytes(type), hopper::chunk_bytes(type),
             type};
   }
   Vector operator*(const Vector& x) const {
@@ -42,7 +42,7 @@ struct Matrix {
   }
 };
 
-// Column `column` of row `row` of a FewInput (hopper/gemv/units.cuh): 16 j + 4 t + e of every 32 stands at 8
+// Column `column` of row `row` of a GemvInput (hopper/gemv/units.cuh): 16 j + 4 t + e of every 32 stands at 8
 // t + 4 j
 // + e.
 template <typename Input>

@@ -8,8 +8,6 @@
 namespace steelyard::cuda {
 namespace {
 
-constexpr std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) { return (a + b - 1) / b; }
-
 KernelLaunch grid(const char* kernel, std::uint32_t threads, std::uint32_t x, std::uint32_t y = 1,
                   std::uint32_t z = 1) {
   KernelLaunch l{kernel};
@@ -18,22 +16,17 @@ KernelLaunch grid(const char* kernel, std::uint32_t threads, std::uint32_t x, st
   return l;
 }
 
-template <typename T>
-T* pointer(DevicePtr address) {
-  return reinterpret_cast<T*>(address);
-}
-
-struct AttentionKernels {
+struct GeneralAttention {
   std::uint32_t dim;
   const char *whole, *split, *combine;
 };
-constexpr AttentionKernels kAttention[] = {
+constexpr GeneralAttention kAttention[] = {
     {64, "general_attention_64", "general_attention_split_64", "general_attention_combine_64"},
     {128, "general_attention_128", "general_attention_split_128", "general_attention_combine_128"},
     {256, "general_attention_256", "general_attention_split_256", "general_attention_combine_256"},
     {512, "general_attention_512", "general_attention_split_512", "general_attention_combine_512"}};
 
-const AttentionKernels& attention_kernels(std::uint32_t dim) {
+const GeneralAttention& attention_kernels(std::uint32_t dim) {
   for (const auto& k : kAttention)
     if (dim <= k.dim) return k;
   throw_error(ErrorKind::unsupported, "CUDA: attention heads of {} elements are too wide, 512 is the most",
@@ -42,19 +35,47 @@ const AttentionKernels& attention_kernels(std::uint32_t dim) {
 
 }  // namespace
 
+void enqueue_rope_append(const DeviceProgram& in, const RopeAppendOp& op, std::uint32_t rows, bool dependent,
+                         Launcher& launcher) {
+  const KvView& kv = in.states[op.state];
+  RopeArg rope{};
+  if (op.rope >= 0) {
+    const RopeSpec& spec = in.program->ropes[op.rope];
+    rope = {pointer<float>(in.ropes[op.rope]), spec.pairs == RopeSpec::Pairs::halves, spec.n_rot};
+  }
+  KernelLaunch l =
+      grid("general_rope_append", kRopeWarps * 32, rows, ceil_div(op.n_heads + kv.n_kv_heads, kRopeWarps));
+  l.shared_bytes = kRopeWarps * std::max(kv.head_dim_k, kv.head_dim_v) * sizeof(float);
+  l.dependent = dependent;
+  launcher(l, in.step, kv, in.buffer(op.q), static_cast<const float*>(in.buffer(op.k)),
+           static_cast<const float*>(in.buffer(op.v)), op.n_heads, in.vector(op.q_norm.weight), op.q_norm.eps,
+           in.vector(op.k_norm.weight), op.k_norm.eps, rope);
+}
+
+void enqueue_residual(const DeviceProgram& in, const ResidualLinearOp& op, const float* branch,
+                      std::uint32_t rows, Launcher& launcher) {
+  launcher(grid("general_residual", 256, rows), branch, in.vector(op.post_norm.weight), op.post_norm.eps,
+           static_cast<const float*>(in.buffer(op.residual)), in.width(op.out), in.buffer(op.out),
+           RowsArg{in.step.header, 0});
+}
+
+void enqueue_head_norm(const DeviceProgram& in, const HeadOp& op, std::uint32_t outputs, Launcher& launcher) {
+  launcher(grid("general_norm", 256, outputs), static_cast<const float*>(in.buffer(op.in)),
+           in.vector(op.norm.weight), op.norm.eps, in.width(op.in), pointer<float>(in.head_input),
+           RowsArg{in.step.header, 1}, in.step.outputs);
+}
+
 struct GeneralPath::Call {
   const GeneralPath& path;
-  const FastInput& in;
+  const DeviceProgram& in;
   const Workspace& space;
   Launcher& launcher;
   std::uint32_t rows, outputs;
 
-  float* buffer(BufferId id) const { return pointer<float>(in.buffers[id]); }
-  std::uint32_t width(BufferId id) const { return in.program->buffers[id].width; }
+  float* buffer(BufferId id) const { return in.buffer(id); }
+  std::uint32_t width(BufferId id) const { return in.width(id); }
   float* at(std::uint64_t offset) const { return pointer<float>(path.base_ + offset); }
-  const float* vector(WeightId id) const {
-    return id == kNoWeight ? nullptr : pointer<float>(in.weights[id]);
-  }
+  const float* vector(WeightId id) const { return in.vector(id); }
   RowsArg all() const { return {in.step.header, 0}; }
   RowsArg wanted() const { return {in.step.header, 1}; }
 
@@ -88,24 +109,11 @@ struct GeneralPath::Call {
     product(path.matrices_[op.v], x, vector(op.v_bias), buffer(op.v_out), rows, all());
   }
 
-  void operator()(const RopeAppendOp& op) const {
-    const KvView& kv = in.states[op.state];
-    RopeArg rope{};
-    if (op.rope >= 0) {
-      const RopeSpec& spec = in.program->ropes[op.rope];
-      rope = {pointer<float>(in.ropes[op.rope]), spec.pairs == RopeSpec::Pairs::halves, spec.n_rot};
-    }
-    KernelLaunch l = grid("general_rope_append", kRopeWarps * 32, rows,
-                          (op.n_heads + kv.n_kv_heads + kRopeWarps - 1) / kRopeWarps);
-    l.shared_bytes = kRopeWarps * std::max(kv.head_dim_k, kv.head_dim_v) * sizeof(float);
-    launcher(l, in.step, kv, buffer(op.q), static_cast<const float*>(buffer(op.k)),
-             static_cast<const float*>(buffer(op.v)), op.n_heads, vector(op.q_norm.weight), op.q_norm.eps,
-             vector(op.k_norm.weight), op.k_norm.eps, rope);
-  }
+  void operator()(const RopeAppendOp& op) const { enqueue_rope_append(in, op, rows, false, launcher); }
 
   void operator()(const AttentionOp& op) const {
     const KvView& kv = in.states[op.state];
-    const AttentionKernels& kernels = attention_kernels(std::max(kv.head_dim_k, kv.head_dim_v));
+    const GeneralAttention& kernels = attention_kernels(std::max(kv.head_dim_k, kv.head_dim_v));
     const AttentionArg arg{buffer(op.q), buffer(op.out), at(space.partials), vector(op.sinks),
                            op.n_heads,   op.window,      op.scale,           op.softcap};
     if (rows <= space.split_rows) {
@@ -123,9 +131,7 @@ struct GeneralPath::Call {
   void operator()(const ResidualLinearOp& op) const {
     float* branch = at(space.branch);
     product(path.matrices_[op.weight], buffer(op.in), vector(op.bias), branch, rows, all());
-    launcher(grid("general_residual", 256, rows), static_cast<const float*>(branch),
-             vector(op.post_norm.weight), op.post_norm.eps, static_cast<const float*>(buffer(op.residual)),
-             width(op.out), buffer(op.out), all());
+    enqueue_residual(in, op, branch, rows, launcher);
   }
 
   void operator()(const GateUpOp& op) const {
@@ -140,9 +146,8 @@ struct GeneralPath::Call {
 
   void operator()(const HeadOp& op) const {
     if (outputs == 0) return;
-    float* x = at(space.head_input);
-    launcher(grid("general_norm", 256, outputs), static_cast<const float*>(buffer(op.in)),
-             vector(op.norm.weight), op.norm.eps, width(op.in), x, wanted(), in.step.outputs);
+    float* x = pointer<float>(in.head_input);
+    enqueue_head_norm(in, op, outputs, launcher);
     product(path.matrices_[op.weight], x, nullptr, buffer(op.logits), outputs, wanted());
     if (op.softcap > 0)
       launcher(grid("general_softcap", 256, ceil_div(width(op.logits), 256), outputs), buffer(op.logits),
@@ -157,7 +162,7 @@ struct GeneralPath::Call {
   }
 };
 
-GeneralPath::GeneralPath(const FastInput& input, const Workspace& space, DevicePtr workspace)
+GeneralPath::GeneralPath(const DeviceProgram& input, const Workspace& space, DevicePtr workspace)
     : in_(input), space_(space), base_(workspace) {
   const Program& p = *in_.program;
   for (std::size_t i = 0; i < p.weights.size(); ++i) {

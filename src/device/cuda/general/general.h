@@ -5,15 +5,16 @@
 
 #include "device/cuda/common/dequant_args.h"
 #include "device/cuda/general/args.h"
-#include "device/cuda/hopper/fast.h"
+#include "device/cuda/host/device_program.h"
 #include "device/cuda/host/workspace.h"
+#include "program/program.h"
 
 namespace steelyard::cuda {
 
 class GeneralPath {
  public:
   // `input` outlives this. `workspace` is the device address that `space` counts from.
-  GeneralPath(const FastInput& input, const Workspace& space, DevicePtr workspace);
+  GeneralPath(const DeviceProgram& input, const Workspace& space, DevicePtr workspace);
 
   // What must run before the first op: the tokens, the rope tables.
   void enqueue_begin(std::uint32_t rows, Launcher& launcher) const;
@@ -23,11 +24,21 @@ class GeneralPath {
  private:
   struct Call;  // one enqueue_op
 
-  const FastInput& in_;
+  const DeviceProgram& in_;
   const Workspace& space_;
   DevicePtr base_;
   std::vector<MatrixArg> matrices_;  // by WeightId
   SampleArg sample_{};
 };
+
+// General kernels that the Hopper path starts too: of a few microseconds each, so that there is nothing to
+// gain but an early start. `dependent` as in KernelLaunch.
+void enqueue_rope_append(const DeviceProgram& in, const RopeAppendOp& op, std::uint32_t rows, bool dependent,
+                         Launcher& launcher);
+// out = residual + norm(branch); branch: float [rows][width of out].
+void enqueue_residual(const DeviceProgram& in, const ResidualLinearOp& op, const float* branch,
+                      std::uint32_t rows, Launcher& launcher);
+// The head's input after its norm, at in.head_input.
+void enqueue_head_norm(const DeviceProgram& in, const HeadOp& op, std::uint32_t outputs, Launcher& launcher);
 
 }  // namespace steelyard::cuda

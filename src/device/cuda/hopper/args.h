@@ -1,4 +1,4 @@
-// Parameters of the fast kernels, shared by the host side and nvcc.
+// Parameters of the Hopper kernels, shared by the host side and nvcc.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 #include "device/cuda/general/args.h"
 #include "device/cuda/hopper/weights/format.h"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 struct Segment {  // one repacked matrix
   const std::uint8_t* w;
@@ -38,33 +38,33 @@ struct LinearArg {
   std::uint32_t groups;      // to share out: sum over segments; gate_up: of one segment
   std::uint32_t unit_span;   // units of the input that shared memory holds at once
   std::uint32_t ring_bytes;  // of one warp
-  void* x16;                 // 2 .. 8 rows: the input is here (FewInput, hopper/gemv/units.cuh)
+  void* x16;                 // 2 .. 8 rows: the input is here (GemvInput, hopper/gemv/units.cuh)
   void* y16;                 // or nullptr: gate_up's result goes here too, as the next product's x16
   std::uint32_t max_rows;
 };
 
-inline constexpr int kLinearWarps = 16;
+inline constexpr int kGemvWarps = 16;
 inline constexpr int kSlots = 8;  // units in flight a warp, at most
 
-inline constexpr std::uint32_t kFewRows = 8;  // so few that a product is bound by the weights' bytes
-inline constexpr std::uint32_t kUnitSums = 16 * kFewRows;  // sums of the input's columns, of a unit
-// Bytes of the input of a product with 2 .. kFewRows rows (FewInput, hopper/gemv/units.cuh).
-constexpr std::uint64_t kFewInputBytes(std::uint64_t units, std::uint32_t rows) {
+inline constexpr std::uint32_t kGemvRows = 8;  // so few that a product is bound by the weights' bytes
+inline constexpr std::uint32_t kUnitSums = 16 * kGemvRows;  // sums of the input's columns, of a unit
+// Bytes of the input of a product with 2 .. kGemvRows rows (GemvInput, hopper/gemv/units.cuh).
+constexpr std::uint64_t kGemvInputBytes(std::uint64_t units, std::uint32_t rows) {
   return units * (kUnitCols * 2 * rows + kUnitSums * 4);
 }
-// Bytes of shared memory of fast_linear_1 and fast_linear_8: rings, input, partial sums, barriers.
-constexpr std::uint32_t kLinearSharedBytes(std::uint32_t rows, std::uint32_t span, std::uint32_t ring_bytes) {
+// Bytes of shared memory of gemv_1 and gemv_8: rings, input, partial sums, barriers.
+constexpr std::uint32_t kGemvSharedBytes(std::uint32_t rows, std::uint32_t span, std::uint32_t ring_bytes) {
   const bool one = rows == 1;
-  const std::uint32_t input = one ? span * (kUnitCols * 2 + 16 * 4) : kFewInputBytes(span, rows),
-                      partial = ((one ? 32 : 16) + kLinearWarps) * 16 * (one ? 1 : kFewRows) * 4;
-  return kLinearWarps * ring_bytes + input + partial + kLinearWarps * 4 + (kLinearWarps * kSlots + 1) * 8;
+  const std::uint32_t input = one ? span * (kUnitCols * 2 + 16 * 4) : kGemvInputBytes(span, rows),
+                      partial = ((one ? 32 : 16) + kGemvWarps) * 16 * (one ? 1 : kGemvRows) * 4;
+  return kGemvWarps * ring_bytes + input + partial + kGemvWarps * 4 + (kGemvWarps * kSlots + 1) * 8;
 }
 
 inline constexpr std::uint32_t kTileRows = 128;  // rows of the largest kernel for many rows
 
 // How a product with many rows is cut (hopper/gemm/gemm.cuh). Its input x16 holds halves, cut into tiles of
 // the kernel's rows: [tile][cols / 8][row][8]; in each 16 columns, first those with (column & 2) == 0.
-struct ManyArg {
+struct GemmArg {
   const void* x16;
   std::uint32_t row_tiles;  // tiles of rows
   std::uint32_t tiles;      // row_tiles * tiles of outputs; a block takes every gridDim / splits-th
@@ -73,9 +73,9 @@ struct ManyArg {
   std::uint32_t header_offset, part_offset, barrier_offset;  // in shared memory
 };
 
-// Lays out the shared memory of fast_rows_ROWS_WIDE (WIDE * deep warpgroups) for m.splits and m.stages: the
+// Lays out the shared memory of gemm_ROWS_WIDE (WIDE * deep warpgroups) for m.splits and m.stages: the
 // ring, headers of units, partial sums, barriers. Returns its bytes. chunk, head: bytes of the largest.
-constexpr std::uint32_t place_ring(ManyArg& m, std::uint32_t rows, std::uint32_t wide, std::uint32_t deep,
+constexpr std::uint32_t place_ring(GemmArg& m, std::uint32_t rows, std::uint32_t wide, std::uint32_t deep,
                                    std::uint32_t chunk, std::uint32_t head) {
   const std::uint32_t groups = 4 * wide;
   m.stage_bytes = (deep * (128 * rows + groups * chunk) + 127) / 128 * 128;
@@ -94,17 +94,17 @@ struct AttentionTileArg {
   std::uint32_t n_heads, group;  // group: heads that share a KV head, at most 16
   std::uint32_t window, workers;
   float scale, softcap;
-  void* x16;  // or nullptr: fast_attention_combine_* leaves the result here too, as a product's x16
-  std::uint32_t max_rows;     // of x16
-  std::uint32_t prompt_rows;  // tiles of so many rows of one sequence are fast_prompt_*'s; 0: it doesn't run
+  void* x16;               // or nullptr: attention_combine_* leaves the result here too, as a product's x16
+  std::uint32_t max_rows;  // of x16
+  std::uint32_t prefill_rows;  // tiles of so many rows of one sequence are prefill_*'s; 0: it doesn't run
 };
 
 // hopper/attention/prefill_sm90a.cu, head_dim d: warpgroups of a block, 64 queries each; KV pages in its
 // shared memory.
-constexpr std::uint32_t kPromptGroups(std::uint32_t d) { return d > 128 ? 2 : 3; }
-constexpr std::uint32_t kPromptStages(std::uint32_t d) { return d > 128 ? 2 : 4; }
-constexpr std::uint32_t kPromptSharedBytes(std::uint32_t d) {
-  return (kPromptStages(d) * 2 * kPageTokens + kPromptGroups(d) * 64) * d * 2 +
+constexpr std::uint32_t kPrefillWarpgroups(std::uint32_t d) { return d > 128 ? 2 : 3; }
+constexpr std::uint32_t kPrefillStages(std::uint32_t d) { return d > 128 ? 2 : 4; }
+constexpr std::uint32_t kPrefillSharedBytes(std::uint32_t d) {
+  return (kPrefillStages(d) * 2 * kPageTokens + kPrefillWarpgroups(d) * 64) * d * 2 +
          1024;  // pages, queries; aligned
 }
 
@@ -181,14 +181,16 @@ inline constexpr std::uint32_t kStepStaticShared = 6912;  // what the step kerne
 // Dynamic shared memory of the step kernel: partial sums of 16 rows by group of a phase and warp, a float a
 // warp, barriers; then the region (the input's row, or attention's) and the rings.
 inline constexpr std::uint32_t kStepPhaseGroups = 32;
-inline constexpr std::uint32_t kStepScratchOffset = (kStepPhaseGroups + kLinearWarps) * 16 * 4,
-                               kStepBarrierOffset = kStepScratchOffset + kLinearWarps * 4,
+inline constexpr std::uint32_t kStepScratchOffset = (kStepPhaseGroups + kGemvWarps) * 16 * 4,
+                               kStepBarrierOffset = kStepScratchOffset + kGemvWarps * 4,
                                kStepRegionOffset =
-                                   (kStepBarrierOffset + kLinearWarps * kSlots * 8 + 127) / 128 * 128;
+                                   (kStepBarrierOffset + kGemvWarps * kSlots * 8 + 127) / 128 * 128;
 // Floats of attention's part for the row's own key, value and scores, head_dim d.
 constexpr std::uint32_t kStepOwnFloats(std::uint32_t d) { return 2 * d + 16; }
 
 inline constexpr std::uint32_t kStepParts = 16;   // blocks that share the keys of one KV head, at most
 inline constexpr std::uint32_t kStepTags = 1024;  // tags of a step, more than its ops
+// Steps until their tags (of 32 bits) repeat. No tag is 0, which cleared words have.
+inline constexpr std::uint32_t kStepNumbers = 0xffffffffu / kStepTags;
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

@@ -1,49 +1,43 @@
-// Which fast kernel takes which op, with which arguments.
+#include "device/cuda/hopper/plan.h"
+
 #include <algorithm>
 #include <array>
 #include <optional>
 #include <string>
 
 #include "base/dtype.h"
-#include "device/cuda/general/args.h"
+#include "device/cuda/general/general.h"
 #include "device/cuda/hopper/args.h"
-#include "device/cuda/hopper/fast.h"
 #include "device/cuda/hopper/step/step.h"
 #include "device/cuda/hopper/weights/format.h"
+#include "device/cuda/hopper/weights/layout.h"
 #include "program/program.h"
 
 namespace steelyard::cuda {
 namespace {
 
-using fast::Epilogue;
-using fast::kFewRows;
-using fast::LinearArg;
-using fast::Segment;
+using hopper::Epilogue;
+using hopper::kGemvRows;
+using hopper::LinearArg;
+using hopper::Segment;
 
-template <typename T>
-T* pointer(DevicePtr address) {
-  return reinterpret_cast<T*>(address);
-}
-
-constexpr std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) { return (a + b - 1) / b; }
-
-struct AttentionKernels {
+struct HopperAttention {
   std::uint32_t head_dim;
-  const char *whole, *split, *combine, *prompt;
+  const char *whole, *split, *combine, *prefill;
 };
 #define STEELYARD_KERNELS(D) \
-  { D, "fast_attention_" #D, "fast_attention_split_" #D, "fast_attention_combine_" #D, "fast_prompt_" #D }
-constexpr AttentionKernels kAttention[] = {STEELYARD_KERNELS(64), STEELYARD_KERNELS(128),
-                                           STEELYARD_KERNELS(256)};
+  { D, "attention_" #D, "attention_split_" #D, "attention_combine_" #D, "prefill_" #D }
+constexpr HopperAttention kAttention[] = {STEELYARD_KERNELS(64), STEELYARD_KERNELS(128),
+                                          STEELYARD_KERNELS(256)};
 #undef STEELYARD_KERNELS
 
-class Plan final : public FastPlan {
+class Plan final : public HopperPlan {
  public:
-  Plan(const FastInput& input, CompileServices& services)
+  Plan(const DeviceProgram& input, CompileServices& services)
       : in_(input),
+        scratch_(lay_out_scratch(*in_.program, in_.limits, in_.mode)),
         step_(invariant() ? std::nullopt
-                          : fast::StepKernel::make(
-                                in_, in_.scratch + fast_step_offset(*in_.program, in_.limits), services)) {}
+                          : hopper::StepKernel::make(in_, in_.scratch + scratch_.step, services)) {}
 
   bool enqueue_step(std::uint32_t rows, std::uint32_t, Launcher& launcher) override {
     if (!step_ || rows != 1) return false;
@@ -51,67 +45,67 @@ class Plan final : public FastPlan {
     return true;
   }
   bool enqueue_op(std::size_t op, std::uint32_t rows, std::uint32_t outputs, Launcher& launcher) override {
-    op_ = op;
-    return std::visit([&](const auto& o) { return run(o, rows, outputs, launcher); },
-                      in_.program->ops[op].body);
+    const Call call{op, rows, outputs, launcher};
+    return std::visit([&](const auto& o) { return run(o, call); }, in_.program->ops[op].body);
+  }
+  Words tagged_words() const override {
+    if (!step_) return {};
+    const StepMemory m = step_memory(*in_.program);
+    return {in_.scratch + scratch_.step + m.words, m.bytes - m.words};
   }
   std::string report() const override;
 
  private:
+  struct Call {  // one enqueue_op
+    std::size_t op;
+    std::uint32_t rows, outputs;
+    Launcher& launcher;
+  };
   template <typename Op>
-  bool run(const Op&, std::uint32_t, std::uint32_t, Launcher&) {
+  bool run(const Op&, const Call&) {
     return false;
   }
-  bool run(const QkvOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
-  bool run(const ResidualLinearOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
-  bool run(const GateUpOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
-  bool run(const RopeAppendOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
-  bool run(const AttentionOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher);
-  bool run(const HeadOp& op, std::uint32_t, std::uint32_t outputs, Launcher& launcher);
+  bool run(const QkvOp& op, const Call& call);
+  bool run(const ResidualLinearOp& op, const Call& call);
+  bool run(const GateUpOp& op, const Call& call);
+  bool run(const RopeAppendOp& op, const Call& call);
+  bool run(const AttentionOp& op, const Call& call);
+  bool run(const HeadOp& op, const Call& call);
 
-  float* buffer(BufferId id) const { return pointer<float>(in_.buffers[id]); }
-  std::uint32_t width(BufferId id) const { return in_.program->buffers[id].width; }
-  const float* vector(WeightId id) const {
-    return id == kNoWeight ? nullptr : pointer<const float>(in_.weights[id]);
-  }
+  float* buffer(BufferId id) const { return in_.buffer(id); }
+  std::uint32_t width(BufferId id) const { return in_.width(id); }
+  const float* vector(WeightId id) const { return in_.vector(id); }
   bool covered(WeightId id) const {
     const WeightSpec& w = in_.program->weights[id];
-    return fast_has_layout(w.type, w.rows, w.cols);
+    return has_repacked_layout(w.type, w.rows, w.cols);
   }
   Segment segment(WeightId weight, WeightId bias, float* out) const {
-    return fast::make_segment(in_, weight, bias, out);
+    return hopper::make_segment(in_, weight, bias, out);
   }
   LinearArg linear(std::initializer_list<Segment> segments, const float* x, std::uint32_t cols, NormRef norm,
                    Epilogue epilogue) const;
   void launch(LinearArg arg, std::uint32_t rows, Launcher& launcher) const;
-  void launch_few(LinearArg arg, std::uint32_t rows, Launcher& launcher) const;
-  void launch_many(const LinearArg& arg, std::uint32_t rows, Launcher& launcher) const;
+  void launch_gemv(LinearArg arg, std::uint32_t rows, Launcher& launcher) const;
+  void launch_gemm(const LinearArg& arg, std::uint32_t rows, Launcher& launcher) const;
   bool runs(const GateUpOp& op) const;
-  const AttentionKernels* kernels_for(const AttentionOp& op) const;  // nullptr: none
+  const HopperAttention* kernels_for(const AttentionOp& op) const;  // nullptr: none
   // 2 .. 8 rows take the kernels whose input stands ready as halves.
-  bool few(std::uint32_t rows) const { return rows > 1 && rows <= kFewRows && !invariant(); }
+  bool few(std::uint32_t rows) const { return rows > 1 && rows <= kGemvRows && !invariant(); }
   // Whether op `op` leaves its result as halves, which the next one multiplies, at passed_halves().
   bool passes_halves(std::size_t op) const;
   // A row's bits may not depend on how many there are: one kernel and one cut of the columns for any number,
   // and keys in one order.
   bool invariant() const { return in_.mode == Mode::invariant; }
-  void attend_whole(const AttentionKernels& kernels, fast::AttentionTileArg a, const KvView& kv,
+  void attend_whole(const HopperAttention& kernels, hopper::AttentionTileArg a, const KvView& kv,
                     std::uint32_t rows, Launcher& launcher) const;
-  void attend_split(const AttentionKernels& kernels, fast::AttentionTileArg a, const KvView& kv,
+  void attend_split(const HopperAttention& kernels, hopper::AttentionTileArg a, const KvView& kv,
                     std::uint32_t rows, Launcher& launcher) const;
-  DevicePtr input_halves() const {
-    return in_.scratch + fast_branch_bytes(*in_.program, in_.limits) +
-           fast_partial_bytes(*in_.program, in_.limits);
-  }
-  // In the same part of the scratch, which has room for kTileRows rows of the widest input.
-  void* passed_halves() const {
-    return pointer<void>(input_halves() + fast::kFewInputBytes(fast_input_units(*in_.program), kFewRows));
-  }
-  RowsArg all_rows() const { return {in_.step.header, 0}; }
+  DevicePtr input_halves() const { return in_.scratch + scratch_.input; }
+  void* passed_halves() const { return pointer<void>(in_.scratch + scratch_.passed); }
 
-  FastInput in_;
-  std::optional<fast::StepKernel> step_;
-  std::size_t op_ = 0;  // the one under way
+  DeviceProgram in_;
+  const HopperScratch scratch_;
+  std::optional<hopper::StepKernel> step_;
 };
 
 bool Plan::runs(const GateUpOp& op) const {
@@ -119,13 +113,13 @@ bool Plan::runs(const GateUpOp& op) const {
          in_.program->weights[op.gate].type == in_.program->weights[op.up].type;
 }
 
-const AttentionKernels* Plan::kernels_for(const AttentionOp& op) const {
+const HopperAttention* Plan::kernels_for(const AttentionOp& op) const {
   const KvView& kv = in_.states[op.state];
   if (kv.head_dim_v != kv.head_dim_k || op.n_heads / kv.n_kv_heads > 16 ||
       kv.type != static_cast<int>(DType::F16))
     return nullptr;
   const auto* found = std::find_if(std::begin(kAttention), std::end(kAttention),
-                                   [&](const AttentionKernels& k) { return k.head_dim == kv.head_dim_k; });
+                                   [&](const HopperAttention& k) { return k.head_dim == kv.head_dim_k; });
   return found == std::end(kAttention) ? nullptr : found;
 }
 
@@ -158,75 +152,73 @@ LinearArg Plan::linear(std::initializer_list<Segment> segments, const float* x, 
 }
 
 // Shares a block's shared memory between the input's rows, partial sums and the rings.
-void Plan::launch_few(LinearArg a, std::uint32_t rows, Launcher& launcher) const {
+void Plan::launch_gemv(LinearArg a, std::uint32_t rows, Launcher& launcher) const {
   const bool one = rows == 1;
-  const std::uint32_t units = fast::units_of(a.cols);
+  const std::uint32_t units = hopper::units_of(a.cols);
   a.max_rows = rows;
   if (!one && !a.x16) {
     a.x16 = pointer<void>(input_halves());
-    KernelLaunch l{"fast_few_input"};
+    KernelLaunch l{"gemv_input"};
     l.grid[0] = rows;
     l.grid[1] = a.norm ? 1 : ceil_div(units, 16);  // with a norm each share would need the whole row
-    l.block[0] = fast::kLinearWarps * 32;
+    l.block[0] = hopper::kGemvWarps * 32;
     l.dependent = true;
     launcher(l, a);
   }
-  const auto others = [&](std::uint32_t span) { return fast::kLinearSharedBytes(rows, span, 0); };
+  const auto others = [&](std::uint32_t span) { return hopper::kGemvSharedBytes(rows, span, 0); };
   std::uint32_t largest = 0;
   for (int i = 0; i < a.n_segments; ++i) largest = std::max(largest, a.segments[i].unit_bytes);
   const std::uint32_t total = in_.gpu.shared_per_block,
-                      wanted = fast::kLinearWarps *
+                      wanted = hopper::kGemvWarps *
                                (one ? std::max(largest, 8192u) : std::max(2 * largest, 6144u));
   std::uint32_t phases = 1;
   while (phases < units && others(ceil_div(units, phases)) + wanted > total) ++phases;
   a.unit_span = ceil_div(units, phases);
-  a.ring_bytes = (total - others(a.unit_span)) / fast::kLinearWarps / 128 * 128;
-  KernelLaunch l{one ? "fast_linear_1" : "fast_linear_8"};
+  a.ring_bytes = (total - others(a.unit_span)) / hopper::kGemvWarps / 128 * 128;
+  KernelLaunch l{one ? "gemv_1" : "gemv_8"};
   l.grid[0] = std::min(in_.gpu.sms, a.groups);
-  l.block[0] = fast::kLinearWarps * 32;
-  l.shared_bytes = fast::kLinearSharedBytes(rows, a.unit_span, a.ring_bytes);
+  l.block[0] = hopper::kGemvWarps * 32;
+  l.shared_bytes = hopper::kGemvSharedBytes(rows, a.unit_span, a.ring_bytes);
   l.dependent = true;
   launcher(l, a);
 }
 
-// The kernels for many rows (hopper/gemm/gemm.cuh): rows of the step, warpgroups side by side and over the
-// columns.
-struct ManyKernel {
+// The kernels for more than 8 rows (hopper/gemm/gemm.cuh): rows of the step, warpgroups side by side and over
+// the columns.
+struct GemmKernel {
   const char* name;
   std::uint32_t rows, wide, deep, threads;
   std::uint32_t groups() const { return 4 * wide; }
 };
-constexpr ManyKernel kManyKernels[] = {
-    {"fast_rows_16_4", 16, 4, 1, 640},  {"fast_rows_16_2", 16, 2, 2, 640},
-    {"fast_rows_16_1", 16, 1, 4, 640},  {"fast_rows_32_4", 32, 4, 1, 640},
-    {"fast_rows_32_2", 32, 2, 2, 640},  {"fast_rows_64_4", 64, 4, 1, 640},
-    {"fast_rows_64_2", 64, 2, 2, 640},  {"fast_rows_128_4", 128, 4, 1, 640},
-    {"fast_rows_128_2", 128, 2, 1, 384}};
+constexpr GemmKernel kGemmKernels[] = {
+    {"gemm_16_4", 16, 4, 1, 640}, {"gemm_16_2", 16, 2, 2, 640},   {"gemm_16_1", 16, 1, 4, 640},
+    {"gemm_32_4", 32, 4, 1, 640}, {"gemm_32_2", 32, 2, 2, 640},   {"gemm_64_4", 64, 4, 1, 640},
+    {"gemm_64_2", 64, 2, 2, 640}, {"gemm_128_4", 128, 4, 1, 640}, {"gemm_128_2", 128, 2, 1, 384}};
 
-// One way to start a product with many rows.
-struct ManyShape {
-  const ManyKernel* kernel = nullptr;
-  fast::ManyArg arg{};
+// One way to start a product with more than 8 rows.
+struct GemmShape {
+  const GemmKernel* kernel = nullptr;
+  hopper::GemmArg arg{};
   std::uint32_t blocks = 0, shared_bytes = 0;
   double busy = 0;  // share of the multiprocessors' time with work
 };
 
 // Shares shared memory between the ring, headers of units and partial sums. False: too little for a ring.
-bool place_ring(ManyShape& s, const LinearArg& a, std::uint32_t total) {
-  const ManyKernel& k = *s.kernel;
+bool place_ring(GemmShape& s, const LinearArg& a, std::uint32_t total) {
+  const GemmKernel& k = *s.kernel;
   std::uint32_t chunk = 0, head = 0;
   for (int i = 0; i < a.n_segments; ++i) {
     chunk = std::max(chunk, a.segments[i].chunk_bytes);
     head = std::max(head, a.segments[i].unit_bytes - 4 * a.segments[i].chunk_bytes);
   }
   for (s.arg.stages = 24; s.arg.stages > 1; --s.arg.stages) {
-    s.shared_bytes = fast::place_ring(s.arg, k.rows, k.wide, k.deep, chunk, head);
+    s.shared_bytes = hopper::place_ring(s.arg, k.rows, k.wide, k.deep, chunk, head);
     if (s.shared_bytes <= total) return true;
   }
   return false;
 }
 
-bool many_shape(ManyShape& s, const LinearArg& a, std::uint32_t rows, const GpuInfo& gpu) {
+bool gemm_shape(GemmShape& s, const LinearArg& a, std::uint32_t rows, const GpuInfo& gpu) {
   const bool paired = a.epilogue == Epilogue::gate_up;
   s.arg.row_tiles = ceil_div(rows, s.kernel->rows);
   for (int i = 0; i < (paired ? 1 : a.n_segments); ++i)
@@ -237,24 +229,28 @@ bool many_shape(ManyShape& s, const LinearArg& a, std::uint32_t rows, const GpuI
   return place_ring(s, a, gpu.shared_per_block);
 }
 
+// How fast a kernel is beside the widest when both keep the GPU busy, rounded from timings of 8B's shapes:
+// fewer groups side by side read the input more often, and a cluster that shares columns adds up its results.
+double speed_of(const GemmShape& s) {
+  const double width = s.kernel->wide == 4 ? 1.0 : s.kernel->wide == 2 ? 0.85 : 0.7;
+  return width * (s.arg.splits > 1 ? 0.85 : 1.0);
+}
+
 // Of the kernels for `size` rows the widest, unless it leaves much more of the GPU idle; columns shared by a
 // cluster of up to `most_splits` where that keeps more of it busy.
-ManyShape best_shape(const LinearArg& a, std::uint32_t rows, std::uint32_t size, std::uint32_t most_splits,
+GemmShape best_shape(const LinearArg& a, std::uint32_t rows, std::uint32_t size, std::uint32_t most_splits,
                      const GpuInfo& gpu) {
-  ManyShape best;
+  GemmShape best;
   double best_value = 0;
-  for (const ManyKernel& k : kManyKernels) {
+  for (const GemmKernel& k : kGemmKernels) {
     if (k.rows != size) continue;
     for (std::uint32_t splits = 1; splits <= most_splits; splits *= 2) {
-      ManyShape s{&k};
+      GemmShape s{&k};
       s.arg.splits = splits;
-      if (!many_shape(s, a, rows, gpu)) continue;
-      if (splits > 1 && (s.blocks > gpu.sms / splits * splits || a.cols / fast::kChunkCols < 8 * splits))
+      if (!gemm_shape(s, a, rows, gpu)) continue;
+      if (splits > 1 && (s.blocks > gpu.sms / splits * splits || a.cols / hopper::kChunkCols < 8 * splits))
         continue;
-      const double value = s.busy * (splits > 1 ? 0.85 : 1.0) *
-                           (k.wide == 4   ? 1.0
-                            : k.wide == 2 ? 0.85
-                                          : 0.7);
+      const double value = s.busy * speed_of(s);
       if (value <= best_value) continue;
       best = s;
       best_value = value;
@@ -263,22 +259,22 @@ ManyShape best_shape(const LinearArg& a, std::uint32_t rows, std::uint32_t size,
   return best;
 }
 
-ManyShape shape_for(const LinearArg& a, std::uint32_t rows, const GpuInfo& gpu) {
+GemmShape shape_for(const LinearArg& a, std::uint32_t rows, const GpuInfo& gpu) {
   return best_shape(a, rows, rows <= 16 ? 16 : rows <= 32 ? 32 : rows <= 64 ? 64 : 128, 8, gpu);
 }
 // The same kernel and splits for any number of rows: what suits one tile of them.
-ManyShape invariant_shape(const LinearArg& a, std::uint32_t rows, const GpuInfo& gpu) {
-  const ManyShape one = best_shape(a, fast::kTileRows, fast::kTileRows, 4, gpu);
-  ManyShape s{one.kernel};
+GemmShape invariant_shape(const LinearArg& a, std::uint32_t rows, const GpuInfo& gpu) {
+  const GemmShape one = best_shape(a, hopper::kTileRows, hopper::kTileRows, 4, gpu);
+  GemmShape s{one.kernel};
   s.arg.splits = one.arg.splits;
-  many_shape(s, a, rows, gpu);
+  gemm_shape(s, a, rows, gpu);
   return s;
 }
 
-void Plan::launch_many(const LinearArg& a, std::uint32_t rows, Launcher& launcher) const {
+void Plan::launch_gemm(const LinearArg& a, std::uint32_t rows, Launcher& launcher) const {
   const DevicePtr x16 = input_halves();
-  ManyShape s = invariant() ? invariant_shape(a, rows, in_.gpu) : shape_for(a, rows, in_.gpu);
-  KernelLaunch convert{"fast_convert"};
+  GemmShape s = invariant() ? invariant_shape(a, rows, in_.gpu) : shape_for(a, rows, in_.gpu);
+  KernelLaunch convert{"gemm_input"};
   convert.grid[0] = ceil_div(rows, 8);
   convert.grid[1] = std::min(std::max(512 / convert.grid[0], 1u), ceil_div(a.cols, 1024));
   convert.block[0] = 512;
@@ -295,126 +291,106 @@ void Plan::launch_many(const LinearArg& a, std::uint32_t rows, Launcher& launche
 }
 
 void Plan::launch(LinearArg a, std::uint32_t rows, Launcher& launcher) const {
-  if (rows <= kFewRows && !invariant())
-    launch_few(a, rows, launcher);
+  if (rows <= kGemvRows && !invariant())
+    launch_gemv(a, rows, launcher);
   else
-    launch_many(a, rows, launcher);
+    launch_gemm(a, rows, launcher);
 }
 
-bool Plan::run(const QkvOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
+bool Plan::run(const QkvOp& op, const Call& call) {
   if (!covered(op.q) || !covered(op.k) || !covered(op.v)) return false;
   launch(linear({segment(op.q, op.q_bias, buffer(op.q_out)), segment(op.k, op.k_bias, buffer(op.k_out)),
                  segment(op.v, op.v_bias, buffer(op.v_out))},
                 buffer(op.in), width(op.in), op.norm, Epilogue::store),
-         rows, launcher);
+         call.rows, call.launcher);
   return true;
 }
 
-bool Plan::run(const ResidualLinearOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
+bool Plan::run(const ResidualLinearOp& op, const Call& call) {
   if (!covered(op.weight)) return false;
-  float* out = op.post_norm ? pointer<float>(in_.scratch) : buffer(op.out);
+  float* out = op.post_norm ? pointer<float>(in_.scratch + scratch_.branch) : buffer(op.out);
   LinearArg a = linear({segment(op.weight, op.bias, out)}, buffer(op.in), width(op.in), NormRef{},
                        op.post_norm ? Epilogue::store : Epilogue::residual);
   a.residual = buffer(op.residual);
-  if (few(rows) && op_ > 0 && passes_halves(op_ - 1)) a.x16 = passed_halves();
-  launch(a, rows, launcher);
-  if (op.post_norm) {
-    KernelLaunch l{"general_residual"};
-    l.grid[0] = rows;
-    l.block[0] = 256;
-    launcher(l, static_cast<const float*>(out), vector(op.post_norm.weight), op.post_norm.eps,
-             static_cast<const float*>(buffer(op.residual)), width(op.out), buffer(op.out), all_rows());
-  }
+  if (few(call.rows) && call.op > 0 && passes_halves(call.op - 1)) a.x16 = passed_halves();
+  launch(a, call.rows, call.launcher);
+  if (op.post_norm) enqueue_residual(in_, op, out, call.rows, call.launcher);
   return true;
 }
 
-bool Plan::run(const GateUpOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
+bool Plan::run(const GateUpOp& op, const Call& call) {
   if (!runs(op)) return false;
   LinearArg a = linear({segment(op.gate, kNoWeight, buffer(op.out)), segment(op.up, kNoWeight, nullptr)},
                        buffer(op.in), width(op.in), op.norm, Epilogue::gate_up);
   a.gelu = op.activation == Activation::gelu_tanh;
-  if (few(rows) && passes_halves(op_)) a.y16 = passed_halves();
-  launch(a, rows, launcher);
+  if (few(call.rows) && passes_halves(call.op)) a.y16 = passed_halves();
+  launch(a, call.rows, call.launcher);
   return true;
 }
 
 // The general kernel, started early.
-bool Plan::run(const RopeAppendOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
-  const KvView& kv = in_.states[op.state];
-  RopeArg rope{};
-  if (op.rope >= 0) {
-    const RopeSpec& spec = in_.program->ropes[op.rope];
-    rope = {pointer<float>(in_.ropes[op.rope]), spec.pairs == RopeSpec::Pairs::halves, spec.n_rot};
-  }
-  KernelLaunch l{"general_rope_append"};
-  l.grid[0] = rows;
-  l.grid[1] = ceil_div(op.n_heads + kv.n_kv_heads, kRopeWarps);
-  l.block[0] = kRopeWarps * 32;
-  l.shared_bytes = kRopeWarps * std::max(kv.head_dim_k, kv.head_dim_v) * sizeof(float);
-  l.dependent = true;
-  launcher(l, in_.step, kv, buffer(op.q), static_cast<const float*>(buffer(op.k)),
-           static_cast<const float*>(buffer(op.v)), op.n_heads, vector(op.q_norm.weight), op.q_norm.eps,
-           vector(op.k_norm.weight), op.k_norm.eps, rope);
+bool Plan::run(const RopeAppendOp& op, const Call& call) {
+  enqueue_rope_append(in_, op, call.rows, true, call.launcher);
   return true;
 }
 
-bool Plan::run(const AttentionOp& op, std::uint32_t rows, std::uint32_t, Launcher& launcher) {
-  const AttentionKernels* kernels = kernels_for(op);
+bool Plan::run(const AttentionOp& op, const Call& call) {
+  const HopperAttention* kernels = kernels_for(op);
   if (!kernels) return false;
   const KvView& kv = in_.states[op.state];
-  fast::AttentionTileArg a{};
+  hopper::AttentionTileArg a{};
   a.q = buffer(op.q);
   a.out = buffer(op.out);
-  a.partials = pointer<float>(in_.scratch + fast_branch_bytes(*in_.program, in_.limits));
+  a.partials = pointer<float>(in_.scratch + scratch_.partials);
   a.sinks = vector(op.sinks);
   a.n_heads = op.n_heads;
   a.group = op.n_heads / kv.n_kv_heads;
   a.window = op.window;
   a.scale = op.scale;
   a.softcap = op.softcap;
-  if (few(rows) && passes_halves(op_)) a.x16 = passed_halves(), a.max_rows = rows;
-  if (rows > fast::kSplitRows || invariant())
-    attend_whole(*kernels, a, kv, rows, launcher);
+  if (few(call.rows) && passes_halves(call.op)) a.x16 = passed_halves(), a.max_rows = call.rows;
+  if (call.rows > hopper::kSplitRows || invariant())
+    attend_whole(*kernels, a, kv, call.rows, call.launcher);
   else
-    attend_split(*kernels, a, kv, rows, launcher);
+    attend_split(*kernels, a, kv, call.rows, call.launcher);
   return true;
 }
 
-constexpr std::uint32_t kAttentionWarps = 4;
+constexpr std::uint32_t kTileWarps = 4;  // of a block
 KernelLaunch attention_launch(const char* kernel, std::uint32_t head_dim) {
   KernelLaunch l{kernel};
-  l.block[0] = kAttentionWarps * 32;
-  l.shared_bytes = kAttentionWarps * kPageTokens * (head_dim + 8) * 2;
+  l.block[0] = kTileWarps * 32;
+  l.shared_bytes = kTileWarps * kPageTokens * (head_dim + 8) * 2;
   l.dependent = true;
   return l;
 }
 
 // A row's keys stay together. Which tiles are a prompt's depends on the rows beside them, so not in invariant
 // mode.
-void Plan::attend_whole(const AttentionKernels& kernels, fast::AttentionTileArg a, const KvView& kv,
+void Plan::attend_whole(const HopperAttention& kernels, hopper::AttentionTileArg a, const KvView& kv,
                         std::uint32_t rows, Launcher& launcher) const {
   const std::uint32_t d = kernels.head_dim;
   if (!invariant()) {
-    a.prompt_rows = fast::kPromptGroups(d) * (64 / a.group);
-    KernelLaunch l{kernels.prompt};
-    l.block[0] = fast::kPromptGroups(d) * 128;
+    a.prefill_rows = hopper::kPrefillWarpgroups(d) * (64 / a.group);
+    KernelLaunch l{kernels.prefill};
+    l.block[0] = hopper::kPrefillWarpgroups(d) * 128;
     l.grid[0] = kv.n_kv_heads;
-    l.grid[1] = ceil_div(rows, a.prompt_rows);
-    l.shared_bytes = fast::kPromptSharedBytes(d);
+    l.grid[1] = ceil_div(rows, a.prefill_rows);
+    l.shared_bytes = hopper::kPrefillSharedBytes(d);
     l.dependent = true;
     launcher(l, a, in_.step, kv);
   }
   KernelLaunch l = attention_launch(kernels.whole, d);
-  l.grid[0] = ceil_div(ceil_div(rows, 16 / a.group), kAttentionWarps);
+  l.grid[0] = ceil_div(ceil_div(rows, 16 / a.group), kTileWarps);
   l.grid[1] = kv.n_kv_heads;
   launcher(l, a, in_.step, kv);
 }
 
-void Plan::attend_split(const AttentionKernels& kernels, fast::AttentionTileArg a, const KvView& kv,
+void Plan::attend_split(const HopperAttention& kernels, hopper::AttentionTileArg a, const KvView& kv,
                         std::uint32_t rows, Launcher& launcher) const {
-  a.workers = rows <= kFewRows ? fast::kWorkersFewRows : fast::kWorkersManyRows;
+  a.workers = rows <= kGemvRows ? hopper::kWorkersFewRows : hopper::kWorkersManyRows;
   KernelLaunch l = attention_launch(kernels.split, kernels.head_dim);
-  l.grid[0] = a.workers / kAttentionWarps;
+  l.grid[0] = a.workers / kTileWarps;
   l.grid[1] = kv.n_kv_heads;
   l.grid[2] = rows;
   launcher(l, a, in_.step, kv);
@@ -426,19 +402,15 @@ void Plan::attend_split(const AttentionKernels& kernels, fast::AttentionTileArg 
   launcher(c, a, in_.step);
 }
 
-bool Plan::run(const HeadOp& op, std::uint32_t, std::uint32_t outputs, Launcher& launcher) {
-  if (outputs == 0 || !covered(op.weight)) return false;
-  KernelLaunch l{"general_norm"};
-  l.grid[0] = outputs;
-  l.block[0] = 256;
-  float* x = pointer<float>(in_.head_input);
-  launcher(l, static_cast<const float*>(buffer(op.in)), vector(op.norm.weight), op.norm.eps, width(op.in), x,
-           RowsArg{in_.step.header, 1}, in_.step.outputs);
+bool Plan::run(const HeadOp& op, const Call& call) {
+  if (call.outputs == 0 || !covered(op.weight)) return false;
+  enqueue_head_norm(in_, op, call.outputs, call.launcher);
+  const float* x = pointer<const float>(in_.head_input);
   LinearArg a =
       linear({segment(op.weight, kNoWeight, buffer(op.logits))}, x, width(op.in), NormRef{}, Epilogue::store);
   a.outputs = 1;
   a.softcap = op.softcap;
-  launch(a, outputs, launcher);
+  launch(a, call.outputs, call.launcher);
   return true;
 }
 
@@ -446,7 +418,8 @@ std::string Plan::report() const {
   std::string slow;
   for (const WeightSpec& w : in_.program->weights) {
     const std::string name(dtype_info(w.type).name);
-    if (w.is_vector() || w.role == WeightRole::embedding || fast_has_layout(w.type, w.rows, w.cols)) continue;
+    if (w.is_vector() || w.role == WeightRole::embedding || has_repacked_layout(w.type, w.rows, w.cols))
+      continue;
     if (slow.find(name) == std::string::npos) slow += (slow.empty() ? "" : ", ") + name;
   }
   const char* few = step_ ? "one kernel a step of one row" : "a kernel an op";
@@ -456,21 +429,10 @@ std::string Plan::report() const {
 
 }  // namespace
 
-std::unique_ptr<FastPlan> make_fast_plan(const FastInput& input, CompileServices& services) {
-  if (input.mode == Mode::exact || input.gpu.major != 9 || !services.has_kernel("fast_linear_1"))
-    return nullptr;
-  if (input.scratch_bytes < fast_scratch_bytes(*input.program, input.limits, input.mode)) return nullptr;
+std::unique_ptr<HopperPlan> make_hopper_plan(const DeviceProgram& input, CompileServices& services) {
+  if (input.mode == Mode::exact || input.gpu.major != 9 || !services.has_kernel("gemv_1")) return nullptr;
+  if (input.scratch_bytes < lay_out_scratch(*input.program, input.limits, input.mode).bytes) return nullptr;
   return std::make_unique<Plan>(input, services);
-}
-
-void enqueue_repack(Launcher& launcher, DType type, std::uint32_t rows, std::uint32_t cols,
-                    std::uint32_t row_begin, std::uint32_t row_end, DevicePtr raw, DevicePtr matrix) {
-  const std::uint64_t groups = (row_end - row_begin + fast::kGroupRows - 1) / fast::kGroupRows;
-  const std::uint64_t threads = groups * (cols / fast::kChunkCols) * 32;
-  KernelLaunch l{"fast_repack"};
-  l.block[0] = 256;
-  l.grid[0] = static_cast<std::uint32_t>(std::min<std::uint64_t>((threads + 255) / 256, 1 << 16));
-  if (threads != 0) launcher(l, static_cast<int>(type), rows, cols, row_begin, row_end, raw, matrix);
 }
 
 }  // namespace steelyard::cuda

@@ -36,7 +36,13 @@ inline constexpr CuResult kCuNoDevice = 100;
 inline constexpr CuResult kCuNoBinary = 209;
 inline constexpr CuResult kCuNotFound = 500;
 inline constexpr CuResult kCuNotReady = 600;
-inline constexpr CuResult kCuIllegalAddress = 700;
+// After these the context can't be used any more (the driver calls them sticky), or the device is gone.
+inline constexpr CuResult kCuDeviceUnavailable = 46, kCuInvalidDevice = 101, kCuEccUncorrectable = 214,
+                          kCuNvlinkUncorrectable = 220, kCuContained = 226, kCuIllegalAddress = 700,
+                          kCuLaunchTimeout = 702, kCuContextDestroyed = 709, kCuAssert = 710,
+                          kCuHardwareStack = 714, kCuIllegalInstruction = 715, kCuMisalignedAddress = 716,
+                          kCuInvalidAddressSpace = 717, kCuInvalidPc = 718, kCuLaunchFailed = 719,
+                          kCuTensorMemoryLeak = 721, kCuUnknown = 999;
 
 inline constexpr int kAttrSms = 16, kAttrL2 = 38, kAttrMajor = 75, kAttrMinor = 76, kAttrSharedOptin = 97,
                      kAttrVirtualMemory = 102;

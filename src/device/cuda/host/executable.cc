@@ -1,10 +1,9 @@
 #include "device/cuda/host/executable.h"
 
 #include <algorithm>
-#include <cstring>
-#include <utility>
 
 #include "base/error.h"
+#include "device/cuda/hopper/args.h"
 #include "program/uses.h"
 
 namespace steelyard::cuda {
@@ -42,43 +41,43 @@ CudaExecutable::CudaExecutable(Gpu& gpu, const Program& program, const Bindings&
       limits_(limits),
       mode_(mode),
       space_(lay_out(program_, limits_, mode)),
-      taken_(limits.slots) {
+      abort_(gpu_, kAbortBytes),
+      end_(gpu_, false),
+      taken_(limits.slots),
+      timer_(gpu_) {
   if (bindings.workspace_bytes < space_.bytes)
     throw_error(ErrorKind::internal, "{}: the workspace has {} bytes of {}", gpu_.id(),
                 bindings.workspace_bytes, space_.bytes);
-  stream_ = std::make_unique<Stream>(gpu_);
-  abort_ = std::make_unique<PinnedMemory>(gpu_, kAbortBytes);
   place(bindings);
-  Services services(gpu_, stream_->get());
+  Stream stream(gpu_);  // until this is made, nothing of it is on the device's queue
+  Services services(gpu_, stream.get());
   services.zero(workspace_, space_.bytes);
   const Driver& d = gpu_.driver();
-  gpu_.check(d.set32(at(space_.last_sample), ~0u, limits_.slots, stream_->get()), "clearing memory");
-  if (mode_ != Mode::exact) fast_ = make_fast_plan(input_, services);
+  gpu_.check(d.set32(at(space_.last_sample), ~0u, limits_.slots, stream.get()), "clearing memory");
+  stream.synchronize();
+  if (mode_ != Mode::exact) hopper_ = make_hopper_plan(input_, services);
   general_ = std::make_unique<GeneralPath>(input_, space_, workspace_);
   make_flights();
-  try {
-    make_buckets();
-    stream_->synchronize();
-  } catch (...) {
-    destroy_graphs();
-    throw;
-  }
+  LookupLauncher lookup(gpu_);
+  if (samples() && limits_.outputs) enqueue_one(sample_op_, 1, 1, lookup);
+  // The whole step but sampling, which needs to see the logits copied where they are wanted.
+  graphs_ = std::make_unique<StepGraphs>(
+      gpu_, limits_, [this](std::uint32_t rows, std::uint32_t outputs, Launcher& launcher) {
+        enqueue_ops(rows, outputs, launcher);
+      });
 }
 
 CudaExecutable::~CudaExecutable() {
   // Kernels may still run after an error: end their spins, then wait before their memory goes.
-  *reinterpret_cast<volatile std::uint32_t*>(abort_->data()) = 1;
+  *reinterpret_cast<volatile std::uint32_t*>(abort_.data()) = 1;
   try {
     gpu_.bind();
+    const std::lock_guard lock(gpu_.queue_mutex());
+    end_.record(gpu_.queue());
   } catch (const Error&) {
+    return;  // a lost device runs nothing
   }
-  gpu_.drain(stream_->get());
-  destroy_graphs();
-}
-
-void CudaExecutable::destroy_graphs() {
-  for (Bucket& b : buckets_)
-    if (b.graph) gpu_.driver().graph_exec_destroy(std::exchange(b.graph, nullptr));
+  gpu_.drain(end_.get());
 }
 
 void CudaExecutable::place(const Bindings& bindings) {
@@ -105,7 +104,7 @@ void CudaExecutable::place(const Bindings& bindings) {
                  reinterpret_cast<const DeviceOutput*>(step + space_.outputs),
                  reinterpret_cast<const std::uint32_t*>(at(space_.masks)),
                  reinterpret_cast<const std::int32_t*>(step + space_.tables),
-                 reinterpret_cast<const std::uint32_t*>(abort_->device_address())};
+                 reinterpret_cast<const std::uint32_t*>(abort_.device_address())};
   for (const auto offset : space_.ropes) input_.ropes.push_back(at(offset));
   input_.head_input = at(space_.head_input);
   input_.scratch = at(space_.scratch);
@@ -118,72 +117,17 @@ void CudaExecutable::place(const Bindings& bindings) {
 
 void CudaExecutable::make_flights() {
   const Staging staging = staging_of(program_, limits_, space_);
-  for (Flight& f : flights_) {
-    f.block = std::make_unique<PinnedMemory>(gpu_, staging.block);
-    f.sampled = std::make_unique<PinnedMemory>(gpu_, staging.sampled);
-    f.begin = std::make_unique<Event>(gpu_, true);
-    f.done = std::make_unique<Event>(gpu_, true);
-  }
+  for (std::uint32_t i = 0; i < kStepsInFlight; ++i)
+    flights_.push_back(std::make_unique<Flight>(gpu_, program_, space_, staging));
   trace_.reserve(program_.ops.size());
   host_hidden_.reserve(std::uint64_t{limits_.outputs} * program_.n_embd);
   if (logits_ != kNoBuffer)
     host_logits_.reset(new float[std::uint64_t{limits_.outputs} * program_.vocab_size]);
 }
 
-namespace {
-
-// Looks kernels up without starting them: the driver may load code, which a capture doesn't allow.
-class LookupLauncher final : public Launcher {
- public:
-  explicit LookupLauncher(Gpu& gpu) : gpu_(gpu) {}
-  void launch(const KernelLaunch& l, void**) override {
-    gpu_.allow_shared(gpu_.kernel(l.kernel), l.shared_bytes);
-  }
-
- private:
-  Gpu& gpu_;
-};
-
-}  // namespace
-
-void CudaExecutable::make_buckets() {
-  for (const BucketSize& size : bucket_sizes(limits_)) buckets_.push_back({size.rows, size.outputs});
-  LookupLauncher lookup(gpu_);
-  for (Bucket& b : buckets_) enqueue_ops(b.rows, b.outputs, lookup);
-  if (sample_op_ < program_.ops.size() && limits_.outputs) enqueue_one(sample_op_, 1, 1, lookup);
-  for (Bucket& b : buckets_)
-    if (b.rows <= kGraphRows) capture(b);
-}
-
-// The whole step but sampling, which needs to see the logits copied where they are wanted.
-void CudaExecutable::capture(Bucket& bucket) {
-  const Driver& d = gpu_.driver();
-  CuGraph graph = nullptr;
-  gpu_.check(d.capture_begin(stream_->get(), kCaptureThreadLocal), "capturing a graph");
-  try {
-    StreamLauncher launcher(gpu_, stream_->get());
-    enqueue_ops(bucket.rows, bucket.outputs, launcher);
-  } catch (...) {
-    d.capture_end(stream_->get(), &graph);
-    if (graph) d.graph_destroy(graph);
-    throw;
-  }
-  gpu_.check(d.capture_end(stream_->get(), &graph), "capturing a graph");
-  const CuResult result = d.graph_instantiate(&bucket.graph, graph, 0);
-  d.graph_destroy(graph);
-  gpu_.check(result, "instantiating a graph");
-  gpu_.check(d.graph_upload(bucket.graph, stream_->get()), "uploading a graph");
-}
-
-const CudaExecutable::Bucket& CudaExecutable::bucket_for(std::uint32_t rows, std::uint32_t outputs) const {
-  for (const Bucket& b : buckets_)
-    if (b.rows >= rows && b.outputs >= outputs) return b;
-  return buckets_.back();
-}
-
 void CudaExecutable::enqueue_one(std::size_t op, std::uint32_t rows, std::uint32_t outputs,
                                  Launcher& launcher) {
-  if (fast_ && fast_->enqueue_op(op, rows, outputs, launcher)) return;
+  if (hopper_ && hopper_->enqueue_op(op, rows, outputs, launcher)) return;
   general_->enqueue_op(op, rows, outputs, launcher);
 }
 
@@ -192,185 +136,146 @@ void CudaExecutable::enqueue_ops(std::uint32_t rows, std::uint32_t outputs, Laun
   std::size_t first = 0;
   while (first < program_.ops.size() && role(program_.ops[first]) == OpRole::input)
     enqueue_one(first++, rows, outputs, launcher);
-  if (fast_ && fast_->enqueue_step(rows, outputs, launcher)) return;
+  if (hopper_ && hopper_->enqueue_step(rows, outputs, launcher)) return;
   for (std::size_t i = first; i < program_.ops.size(); ++i)
     if (i != sample_op_) enqueue_one(i, rows, outputs, launcher);
 }
 
 std::uint64_t CudaExecutable::staging_bytes() const {
-  std::uint64_t bytes = abort_->bytes();
-  for (const Flight& f : flights_) bytes += f.block->bytes() + f.sampled->bytes();
+  std::uint64_t bytes = abort_.bytes();
+  for (const auto& f : flights_) bytes += f->image.bytes() + f->sampled.bytes();
   return bytes;
 }
 
 std::string CudaExecutable::report() const {
   if (mode_ == Mode::exact) return "exact mode: the general path";
-  return fast_ ? fast_->report() : "no fast kernels for this GPU: the general path";
+  return hopper_ ? hopper_->report() : "no kernels of this GPU's own: the general path";
 }
 
-// The image of the device's step block; returns the bytes to copy.
-std::uint64_t CudaExecutable::fill(Flight& f, const StepBlock& b) {
-  std::byte* image = f.block->data();
-  StepHeader header{};
-  header.n_rows = f.n_rows = static_cast<std::uint32_t>(b.tokens.size());
-  header.n_sequences = static_cast<std::uint32_t>(b.sequences.size());
-  header.n_outputs = f.n_outputs = static_cast<std::uint32_t>(b.outputs.size());
-  header.table_stride = b.pages_per_sequence;
-  header.step = static_cast<std::uint32_t>(b.number);
-  std::memcpy(image, &header, sizeof header);
-  std::memcpy(image + space_.tokens, b.tokens.data(), b.tokens.size_bytes());
-  std::memcpy(image + space_.positions, b.positions.data(), b.positions.size_bytes());
-  std::memcpy(image + space_.row_sequence, b.row_sequence.data(), b.row_sequence.size_bytes());
-  static_assert(sizeof(DeviceSequence) == sizeof(StepSequence));
-  std::memcpy(image + space_.sequences, b.sequences.data(), b.sequences.size_bytes());
-  const std::uint64_t tables =
-      b.sequences.size() * program_.groups.size() * b.pages_per_sequence * sizeof(std::int32_t);
-  std::memcpy(image + space_.tables, b.block_tables.data(), tables);
-  return space_.tables + tables;
-}
-
-static_assert(static_cast<std::uint32_t>(Want::sample) == kWantSample);
-
-// Returns the number of masks.
-std::uint32_t CudaExecutable::fill_outputs(Flight& f, const StepBlock& b) {
-  auto* out = reinterpret_cast<DeviceOutput*>(f.block->data() + space_.outputs);
-  const std::uint64_t words = (program_.vocab_size + 31) / 32;
-  std::uint32_t masks = 0;
+// What is kept on the host of the step.
+void CudaExecutable::note(Flight& f, const StepBlock& b) {
+  f.n_rows = static_cast<std::uint32_t>(b.tokens.size());
+  f.n_outputs = static_cast<std::uint32_t>(b.outputs.size());
   f.logits = f.hidden = false;
   for (const StepOutput& o : b.outputs) {
-    const SamplingParams& p = o.sampling;
-    DeviceOutput d{o.row,
-                   o.sequence,
-                   static_cast<std::uint32_t>(o.want),
-                   -1,
-                   p.temperature,
-                   p.top_p,
-                   p.min_p,
-                   p.typical_p,
-                   p.repeat_penalty,
-                   p.presence_penalty,
-                   p.frequency_penalty,
-                   p.top_k,
-                   p.repeat_last_n,
-                   static_cast<std::uint32_t>(p.seed),
-                   static_cast<std::uint32_t>(p.seed >> 32),
-                   static_cast<std::uint32_t>(b.positions[o.row])};
-    if (o.mask) {
-      d.mask = static_cast<std::int32_t>(masks++);
-      std::memcpy(f.block->data() + space_.step_bytes + d.mask * words * 4, o.mask, words * 4);
-    }
-    *out++ = d;
     f.logits |= has(o.want, Want::logits);
     f.hidden |= has(o.want, Want::hidden);
   }
-  return masks;
 }
 
 void CudaExecutable::launch(const StepBlock& block) {
   check_block(block, program_, limits_, kPageTokens, pages_, taken_);
-  Flight& f = flights_[launched_ % kStepsInFlight];
+  Flight& f = *flights_[launched_ % kStepsInFlight];
   if (f.pending)
     throw_error(ErrorKind::internal, "{}: {} steps are in flight already", gpu_.id(), kStepsInFlight);
   gpu_.bind();
-  const Driver& d = gpu_.driver();
-  const CuStream stream = stream_->get();
-  const std::uint64_t bytes = fill(f, block);
-  const std::uint64_t masks = fill_outputs(f, block);
-  f.begin->record(stream);
-  gpu_.check(d.copy_to_device(at(space_.step), f.block->data(), bytes, stream), "copying the step block");
-  if (masks)
-    gpu_.check(d.copy_to_device(at(space_.masks), f.block->data() + space_.step_bytes,
-                                masks * ((program_.vocab_size + 31) / 32) * 4, stream),
-               "copying the masks");
-  const Bucket& bucket = bucket_for(f.n_rows, f.n_outputs);
-  StreamLauncher launcher(gpu_, stream);
-  f.traced = tracing_;
-  if (tracing_ || probe_)
-    run_traced(f, bucket.rows, bucket.outputs);
-  else if (bucket.graph)
-    gpu_.check(d.graph_launch(bucket.graph, stream), "starting a step");
-  else
-    enqueue_ops(bucket.rows, bucket.outputs, launcher);
-  if (f.logits || f.hidden) fetch_logits(f, block);
-  if (sample_op_ < program_.ops.size() && f.n_outputs) {
-    enqueue_one(sample_op_, f.n_rows, f.n_outputs, launcher);
-    gpu_.check(
-        d.copy_to_host(f.sampled->data(), at(space_.sampled), f.n_outputs * sizeof(std::int32_t), stream),
-        "copying the tokens");
-  }
-  f.done->record(stream);
+  f.image.write(block, static_cast<std::uint32_t>(block.number % hopper::kStepNumbers));
+  note(f, block);
+  const std::lock_guard lock(gpu_.queue_mutex());
+  if (const std::uint64_t round = block.number / hopper::kStepNumbers; round != round_) restart_tags(round);
+  enqueue(f, block);
   f.pending = true;
   ++launched_;
   taken_.take(block);
 }
 
-void CudaExecutable::fetch_logits(const Flight& f, const StepBlock& b) {
+// Behind the steps in flight, whose words nobody needs after them.
+void CudaExecutable::restart_tags(std::uint64_t round) {
+  const HopperPlan::Words words = hopper_ ? hopper_->tagged_words() : HopperPlan::Words{};
+  if (words.bytes)
+    gpu_.check(gpu_.driver().set8(words.address, 0, words.bytes, gpu_.queue()), "clearing words");
+  round_ = round;
+}
+
+void CudaExecutable::enqueue(Flight& f, const StepBlock& block) {
   const Driver& d = gpu_.driver();
-  const CuStream stream = stream_->get();
+  const CuStream queue = gpu_.queue();
+  StreamLauncher launcher(gpu_, queue);
+  f.begin.record(queue);
+  f.image.enqueue_copy(workspace_, queue);
+  const StepGraphs::Bucket& bucket = graphs_->bucket_for(f.n_rows, f.n_outputs);
+  f.traced = tracing_;
+  if (tracing_ || probe_)
+    enqueue_traced(f, bucket.rows, bucket.outputs);
+  else if (bucket.graph)
+    gpu_.check(d.graph_launch(bucket.graph, queue), "starting a step");
+  else
+    enqueue_ops(bucket.rows, bucket.outputs, launcher);
+  if (f.logits || f.hidden) enqueue_results(f, block);
+  if (samples() && f.n_outputs) {
+    enqueue_one(sample_op_, f.n_rows, f.n_outputs, launcher);
+    gpu_.check(
+        d.copy_to_host(f.sampled.data(), at(space_.sampled), f.n_outputs * sizeof(std::int32_t), queue),
+        "copying the tokens");
+  }
+  f.done.record(queue);
+}
+
+// Logits and hidden states that the step wants, to the host.
+void CudaExecutable::enqueue_results(const Flight& f, const StepBlock& b) {
+  const Driver& d = gpu_.driver();
+  const CuStream queue = gpu_.queue();
   const std::uint64_t row = std::uint64_t{program_.vocab_size} * sizeof(float);
   for (std::size_t i = 0; f.logits && i < b.outputs.size();) {
     std::size_t end = i;
     while (end < b.outputs.size() && has(b.outputs[end].want, Want::logits)) ++end;
     if (end > i)
       gpu_.check(d.copy_to_host(host_logits_.get() + i * program_.vocab_size,
-                                input_.buffers[logits_] + i * row, (end - i) * row, stream),
+                                input_.buffers[logits_] + i * row, (end - i) * row, queue),
                  "copying the logits");
     i = end + 1;
   }
   if (!f.hidden) return;
   host_hidden_.resize(b.outputs.size() * program_.n_embd);
   gpu_.check(
-      d.copy_to_host(host_hidden_.data(), input_.head_input, host_hidden_.size() * sizeof(float), stream),
+      d.copy_to_host(host_hidden_.data(), input_.head_input, host_hidden_.size() * sizeof(float), queue),
       "copying the hidden states");
 }
 
 const StepResult& CudaExecutable::wait() {
   if (waited_ == launched_) return result_;
-  Flight& f = flights_[waited_ % kStepsInFlight];
+  Flight& f = *flights_[waited_ % kStepsInFlight];
   ++waited_;
   f.pending = false;
   gpu_.bind();
-  gpu_.wait_for(f.done->get(), reinterpret_cast<volatile std::uint32_t*>(abort_->data()));
-  result_.tokens = {reinterpret_cast<const std::int32_t*>(f.sampled->data()), f.n_outputs};
+  gpu_.wait_for(f.done.get(), reinterpret_cast<volatile std::uint32_t*>(abort_.data()));
+  result_.tokens = {reinterpret_cast<const std::int32_t*>(f.sampled.data()), f.n_outputs};
   result_.logits = {host_logits_.get(), f.logits ? std::uint64_t{f.n_outputs} * program_.vocab_size : 0};
   result_.hidden = f.hidden ? std::span<const float>(host_hidden_) : std::span<const float>();
   float milliseconds = 0;
-  gpu_.check(gpu_.driver().event_elapsed(&milliseconds, f.begin->get(), f.done->get()), "timing a step");
+  gpu_.check(gpu_.driver().event_elapsed(&milliseconds, f.begin.get(), f.done.get()), "timing a step");
   result_.nanoseconds = static_cast<std::int64_t>(milliseconds * 1e6);
   if (f.traced) {
     trace_.clear();
-    for (std::size_t i = 0; i + 1 < op_events_.size(); ++i) {
-      gpu_.check(gpu_.driver().event_elapsed(&milliseconds, op_events_[i]->get(), op_events_[i + 1]->get()),
-                 "timing an op");
-      if (i != sample_op_)
-        trace_.push_back({static_cast<std::uint32_t>(i), static_cast<std::int64_t>(milliseconds * 1e6)});
-    }
+    timer_.read(sample_op_, trace_);
   }
   return result_;
 }
 
-void CudaExecutable::run_traced(Flight& f, std::uint32_t rows, std::uint32_t outputs) {
-  StreamLauncher launcher(gpu_, stream_->get());
-  while (op_events_.size() <= program_.ops.size()) op_events_.push_back(std::make_unique<Event>(gpu_, true));
+void CudaExecutable::enqueue_traced(Flight& f, std::uint32_t rows, std::uint32_t outputs) {
+  StreamLauncher launcher(gpu_, gpu_.queue());
   general_->enqueue_begin(rows, launcher);
-  op_events_[0]->record(stream_->get());
+  timer_.mark(0, gpu_.queue());
   for (std::size_t i = 0; i < program_.ops.size(); ++i) {
     if (i != sample_op_) enqueue_one(i, rows, outputs, launcher);
-    op_events_[i + 1]->record(stream_->get());
+    timer_.mark(i + 1, gpu_.queue());
     if (probe_ && i != sample_op_) probe_op(i, f);
   }
 }
 
 void CudaExecutable::probe_op(std::size_t op, const Flight& f) {
-  stream_->synchronize();
+  const auto wait = [&] {
+    gpu_.check(gpu_.driver().stream_synchronize(gpu_.queue()), "waiting for the device");
+  };
+  wait();
   for (const BufferId id : writes(program_.ops[op])) {
     const BufferSpec& spec = program_.buffers[id];
     const std::uint32_t n = spec.rows == RowSet::all ? f.n_rows : f.n_outputs;
     std::vector<float> values(std::uint64_t{n} * spec.width);
     gpu_.check(gpu_.driver().copy_to_host(values.data(), input_.buffers[id], values.size() * sizeof(float),
-                                          stream_->get()),
+                                          gpu_.queue()),
                "copying a buffer");
-    stream_->synchronize();
+    wait();
     for (std::uint32_t row = 0; row < n; ++row)
       probe_(op, id, row, {values.data() + std::uint64_t{row} * spec.width, spec.width});
   }
@@ -379,23 +284,23 @@ void CudaExecutable::probe_op(std::size_t op, const Flight& f) {
 void CudaExecutable::reset_slot(std::uint32_t slot) {
   if (slot >= limits_.slots) return;
   gpu_.bind();
-  gpu_.check(
-      gpu_.driver().set32(at(space_.last_sample) + slot * sizeof(std::int32_t), ~0u, 1, stream_->get()),
-      "resetting a slot");
+  const std::lock_guard lock(gpu_.queue_mutex());
+  gpu_.check(gpu_.driver().set32(at(space_.last_sample) + slot * sizeof(std::int32_t), ~0u, 1, gpu_.queue()),
+             "resetting a slot");
   taken_.reset_slot(slot);
 }
 
 void CudaExecutable::copy_pages(std::uint32_t group, std::span<const std::int32_t> from,
                                 std::span<const std::int32_t> to) {
   gpu_.bind();
+  const std::lock_guard lock(gpu_.queue_mutex());
   for (std::size_t i = 0; i < from.size(); ++i)
     for (std::size_t s = 0; s < program_.states.size(); ++s) {
       if (program_.states[s].group != static_cast<int>(group)) continue;
       const KvView& kv = input_.states[s];
-      gpu_.check(
-          gpu_.driver().copy_on_device(kv.base + to[i] * kv.page_bytes, kv.base + from[i] * kv.page_bytes,
-                                       kv.page_bytes, stream_->get()),
-          "copying pages");
+      gpu_.check(gpu_.driver().copy_on_device(kv.base + to[i] * kv.page_bytes,
+                                              kv.base + from[i] * kv.page_bytes, kv.page_bytes, gpu_.queue()),
+                 "copying pages");
     }
 }
 

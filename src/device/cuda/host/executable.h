@@ -1,15 +1,17 @@
-// A program compiled for one GPU. Per bucket of rows the step is a CUDA graph, captured at compile; large
-// buckets, tracing and probes use plain launches of the same kernels. Two steps may be in flight: launch()
-// may be called again before wait(), which gives results in order; tokens pass from step to step on the
-// device.
+// A program compiled for one GPU. Steps are enqueued on the device's queue, which all its executables share.
+// Two may be in flight: launch() may be called again before wait(), which gives results in order; tokens pass
+// from step to step on the device. Tracing and probes start the same kernels without graphs.
 #pragma once
 
-#include <deque>
 #include <memory>
 #include <vector>
 
 #include "device/cuda/general/general.h"
+#include "device/cuda/hopper/plan.h"
 #include "device/cuda/host/gpu.h"
+#include "device/cuda/host/op_timer.h"
+#include "device/cuda/host/step_graphs.h"
+#include "device/cuda/host/step_image.h"
 #include "device/device.h"
 #include "program/program.h"
 
@@ -34,21 +36,22 @@ class CudaExecutable final : public Executable {
   std::span<const OpTime> trace() const override { return trace_; }
   void set_probe(Probe probe) override { probe_ = std::move(probe); }
 
-  // One line: which ops take the general path and why; empty when all are fast.
+  // One line: which ops take the general path and why.
   std::string report() const override;
 
  private:
-  struct Bucket {
-    std::uint32_t rows, outputs;
-    CuGraphExec graph = nullptr;
-  };
   // What a step in flight needs on the host; used in turn.
   struct Flight {
-    std::unique_ptr<PinnedMemory> block;    // image of the device's step block, then the masks
-    std::unique_ptr<PinnedMemory> sampled;  // i32 [outputs]
-    std::unique_ptr<Event> begin, done;
+    Flight(Gpu& gpu, const Program& program, const Workspace& space, const Staging& staging)
+        : image(gpu, program, space, staging.block),
+          sampled(gpu, staging.sampled),
+          begin(gpu, true),
+          done(gpu, true) {}
+    StepImage image;
+    PinnedMemory sampled;  // i32 [outputs]
+    Event begin, done;
     std::uint32_t n_rows = 0, n_outputs = 0;
-    bool logits = false, hidden = false;
+    bool logits = false, hidden = false;  // wanted by an output
     bool traced = false;
     bool pending = false;  // launched, not waited for
   };
@@ -56,18 +59,16 @@ class CudaExecutable final : public Executable {
 
   void place(const Bindings& bindings);
   void make_flights();
-  void make_buckets();
-  void capture(Bucket& bucket);
-  void destroy_graphs();
-  const Bucket& bucket_for(std::uint32_t rows, std::uint32_t outputs) const;
 
-  std::uint64_t fill(Flight& flight, const StepBlock& block);
-  std::uint32_t fill_outputs(Flight& flight, const StepBlock& block);
+  void restart_tags(std::uint64_t round);
+  void note(Flight& flight, const StepBlock& block);
+  void enqueue(Flight& flight, const StepBlock& block);
   void enqueue_ops(std::uint32_t rows, std::uint32_t outputs, Launcher& launcher);
   void enqueue_one(std::size_t op, std::uint32_t rows, std::uint32_t outputs, Launcher& launcher);
-  void run_traced(Flight& flight, std::uint32_t rows, std::uint32_t outputs);
+  void enqueue_traced(Flight& flight, std::uint32_t rows, std::uint32_t outputs);
+  void enqueue_results(const Flight& flight, const StepBlock& block);
   void probe_op(std::size_t op, const Flight& flight);
-  void fetch_logits(const Flight& flight, const StepBlock& block);
+  bool samples() const { return sample_op_ < program_.ops.size(); }
   DevicePtr at(std::uint64_t offset) const { return workspace_ + offset; }
 
   Gpu& gpu_;
@@ -76,16 +77,17 @@ class CudaExecutable final : public Executable {
   const Mode mode_;
   const Workspace space_;
   DevicePtr workspace_ = 0;
-  FastInput input_;
+  DeviceProgram input_;
   std::vector<std::uint32_t> pages_;  // by group
+  PinnedMemory abort_;
+  Event end_;  // of all work, when this goes
+  std::unique_ptr<HopperPlan> hopper_;
   std::unique_ptr<GeneralPath> general_;
-  std::unique_ptr<FastPlan> fast_;
-  std::unique_ptr<PinnedMemory> abort_;
-  std::unique_ptr<Stream> stream_;
-  std::vector<Bucket> buckets_;
-  Flight flights_[kStepsInFlight];
+  std::unique_ptr<StepGraphs> graphs_;
+  std::vector<std::unique_ptr<Flight>> flights_;
   std::uint64_t launched_ = 0, waited_ = 0;
   TakenSteps taken_;
+  std::uint64_t round_ = 0;  // of step numbers, kStepNumbers each
   BufferId logits_ = kNoBuffer;
   std::size_t sample_op_ = 0;
   // Pageable and untouched until a step wants them.
@@ -93,7 +95,7 @@ class CudaExecutable final : public Executable {
   std::unique_ptr<float[]> host_logits_;
   StepResult result_;
   bool tracing_ = false;
-  std::vector<std::unique_ptr<Event>> op_events_;
+  OpTimer timer_;
   std::vector<OpTime> trace_;
   Probe probe_;
 };

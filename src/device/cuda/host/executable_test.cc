@@ -4,7 +4,10 @@
 #include <cstring>
 #include <numeric>
 
+#include "base/dtype.h"
 #include "base/error.h"
+#include "device/cuda/hopper/args.h"
+#include "device/cuda/hopper/weights/layout.h"
 #include "device/cuda/host/arena.h"
 #include "device/cuda/host/workspace.h"
 #include "device/cuda/testing/small_model.h"
@@ -33,8 +36,8 @@ class ExecutableTest : public ::testing::Test {
     bindings_.workspace = reinterpret_cast<std::byte*>(workspace_->address());
     bindings_.workspace_bytes = bytes;
   }
-  std::unique_ptr<CudaExecutable> compile() {
-    return std::make_unique<CudaExecutable>(rig_.gpu, model_.p, bindings_, limits_, Mode::exact);
+  std::unique_ptr<CudaExecutable> compile(Mode mode = Mode::exact) {
+    return std::make_unique<CudaExecutable>(rig_.gpu, model_.p, bindings_, limits_, mode);
   }
   // n rows of slot 0 from `position`; the last one is sampled.
   StepBlock block(std::int32_t position, std::uint32_t n, std::int32_t token = 1) {
@@ -169,7 +172,7 @@ TEST_F(ExecutableTest, ALostDeviceFailsItsStepsAndNothingElse) {
 TEST_F(ExecutableTest, TwoExecutablesOfOneDeviceRunSideBySide) {
   const auto a = compile();
   const auto b = compile();
-  EXPECT_EQ(rig_.fake.streams, 2);
+  EXPECT_EQ(rig_.fake.streams, 1);  // the device's queue
   a->launch(block(0, 1));
   b->launch(block(0, 3));
   a->launch(block(1, 1, kLastSample));
@@ -185,9 +188,7 @@ TEST_F(ExecutableTest, ALossIsSeenByEveryExecutable) {
   auto a = compile(), b = compile();
   a->launch(block(0, 1));
   b->launch(block(0, 1));
-  rig_.fake.fail = [](const std::string& call) {
-    return call == "event_query" || call == "stream_query" ? kCuIllegalAddress : 0;
-  };
+  rig_.fake.fail = [](const std::string& call) { return call == "event_query" ? kCuIllegalAddress : 0; };
   EXPECT_THROW(a->wait(), Error);
   EXPECT_THAT(error_of([&] { b->wait(); }).what(), HasSubstr("CUDA0 is lost"));
   EXPECT_TRUE(rig_.gpu.lost());
@@ -208,11 +209,43 @@ TEST_F(ExecutableTest, FailuresAtCompileLeaveNothingBehind) {
     rig_.fake.fail = [&](const std::string& name) { return name == call ? 1 : 0; };
     EXPECT_THROW(compile(), Error) << call;
     rig_.fake.fail = {};
-    EXPECT_EQ(rig_.fake.streams, 0) << call;
+    EXPECT_EQ(rig_.fake.streams, 1) << call;
     EXPECT_EQ(rig_.fake.events, 0) << call;
     EXPECT_EQ(rig_.fake.pinned, 0u) << call;
     EXPECT_EQ(rig_.fake.graphs, 0) << call;
   }
+}
+
+// Tags of steps repeat: no word of the last time round may be there then.
+TEST_F(ExecutableTest, WordsAreClearedWhenStepsAreCountedAnew) {
+  // One head of 64, which the step kernel knows.
+  model_.p.states[0] = {0, 0, DType::F16, 1, 64, 64};
+  std::get<RopeAppendOp>(model_.p.ops[2].body).n_heads = 1;
+  std::get<AttentionOp>(model_.p.ops[3].body).n_heads = 1;
+  VirtualArena space(rig_.gpu, "workspace", cuda_target().workspace_bytes(model_.p, limits_, Mode::fast, 1));
+  bindings_.workspace = reinterpret_cast<std::byte*>(space.address());
+  bindings_.workspace_bytes = space.stats().used;
+  const auto e = compile(Mode::fast);
+  ASSERT_THAT(e->report(), HasSubstr("one kernel a step of one row"));
+  const Workspace at = lay_out(model_.p, limits_, Mode::fast);
+  const HopperScratch scratch = lay_out_scratch(model_.p, limits_, Mode::fast);
+  const StepMemory memory = step_memory(model_.p);
+  auto* step = reinterpret_cast<unsigned char*>(space.address() + at.scratch + scratch.step);
+  const auto* header = reinterpret_cast<const StepHeader*>(space.address() + at.step);
+  number_ = hopper::kStepNumbers - 1;
+  step[memory.words] = step[memory.bytes - 1] = 7;
+  const unsigned char table = step[memory.words - 1] = 9;
+  e->launch(block(0, 1));
+  e->wait();
+  EXPECT_EQ(header->step, hopper::kStepNumbers - 1);
+  EXPECT_EQ(step[memory.words], 7);
+  e->launch(block(1, 1, kLastSample));
+  e->wait();
+  EXPECT_EQ(header->step, 0u);
+  EXPECT_EQ(step[memory.words], 0);
+  EXPECT_EQ(step[memory.bytes - 1], 0);
+  EXPECT_EQ(step[memory.words - 1], table);
+  EXPECT_LT((std::uint64_t{hopper::kStepNumbers} * hopper::kStepTags) + hopper::kStepTags - 1, 1ull << 32);
 }
 
 TEST_F(ExecutableTest, CopiesWholePagesOfAGroup) {

@@ -11,10 +11,29 @@
 namespace steelyard::cuda {
 namespace {
 
-// After these the context can't be used any more (the driver calls them sticky), or the device is gone.
 bool is_sticky(CuResult r) {
-  return r == 46 || r == 101 || r == 214 || r == 220 || r == 226 || r == kCuIllegalAddress || r == 702 ||
-         r == 709 || r == 710 || (r >= 714 && r <= 719) || r == 721 || r == 999;
+  switch (r) {
+    case kCuDeviceUnavailable:
+    case kCuInvalidDevice:
+    case kCuEccUncorrectable:
+    case kCuNvlinkUncorrectable:
+    case kCuContained:
+    case kCuIllegalAddress:
+    case kCuLaunchTimeout:
+    case kCuContextDestroyed:
+    case kCuAssert:
+    case kCuHardwareStack:
+    case kCuIllegalInstruction:
+    case kCuMisalignedAddress:
+    case kCuInvalidAddressSpace:
+    case kCuInvalidPc:
+    case kCuLaunchFailed:
+    case kCuTensorMemoryLeak:
+    case kCuUnknown:
+      return true;
+    default:
+      return false;
+  }
 }
 
 constexpr const char* kPoison = "general_poison";
@@ -29,7 +48,7 @@ bool wants_poison() {
 Gpu::Gpu(const Driver& driver, int index, std::span<const KernelImage> images, const UsedMemory& used)
     : driver_(driver), id_(fmt::format("CUDA{}", index)), used_(used), poisons_(wants_poison()) {
   check(driver_.device_get(&device_, index), "finding the device");
-  read_info(index);
+  read_info();
   char pci[32] = {};
   if (driver_.device_pci(pci, sizeof pci, device_) == 0) pci_ = pci;
   const auto before = used_(pci_);
@@ -37,6 +56,7 @@ Gpu::Gpu(const Driver& driver, int index, std::span<const KernelImage> images, c
   try {
     bind();
     load_images(images);
+    check(driver_.stream_create(&queue_, kStreamNonBlocking), "making a stream");
     if (poisons_) allow_shared(kernel(kPoison), info_.shared_per_block);  // loaded: captures allow no loading
     if (const auto after = before ? used_(pci_) : std::nullopt)
       context_bytes_ = taken_between(*before, *after);
@@ -50,11 +70,12 @@ Gpu::~Gpu() { close(); }
 
 void Gpu::close() {
   driver_.context_set(context_);
+  if (queue_) driver_.stream_destroy(queue_);
   for (CuLibrary library : libraries_) driver_.library_unload(library);
   driver_.context_release(device_);
 }
 
-void Gpu::read_info(int) {
+void Gpu::read_info() {
   char name[128] = {};
   check(driver_.device_name(name, sizeof name, device_), "reading the device's name");
   info_.name = name;
@@ -159,7 +180,7 @@ void Gpu::wait_for(CuEvent event, volatile std::uint32_t* abort, std::chrono::mi
   constexpr auto kSpin = std::chrono::milliseconds(2);
   constexpr auto kPause = std::chrono::microseconds(30);
   const auto start = Clock::now();
-  const auto mercy = patience + patience / 8;  // after the abort flag was set
+  const auto give_up = patience + patience / 8;  // after the abort flag was set
   for (bool aborted = false;;) {
     const CuResult result = driver_.event_query(event);
     if (result != kCuNotReady) return check(result, "waiting for a step");
@@ -168,7 +189,7 @@ void Gpu::wait_for(CuEvent event, volatile std::uint32_t* abort, std::chrono::mi
       if (abort) *abort = 1;
       aborted = true;
     }
-    if (waited > mercy) {
+    if (waited > give_up) {
       lost_.store(true, std::memory_order_relaxed);
       throw_error(ErrorKind::io, "{} is lost: a step didn't end within {} s", id_,
                   std::chrono::duration_cast<std::chrono::seconds>(patience).count());
@@ -177,9 +198,9 @@ void Gpu::wait_for(CuEvent event, volatile std::uint32_t* abort, std::chrono::mi
   }
 }
 
-void Gpu::drain(CuStream stream, std::chrono::milliseconds patience) noexcept {
+void Gpu::drain(CuEvent event, std::chrono::milliseconds patience) noexcept {
   const auto start = std::chrono::steady_clock::now();
-  while (!lost() && driver_.stream_query(stream) == kCuNotReady) {
+  while (!lost() && driver_.event_query(event) == kCuNotReady) {
     if (std::chrono::steady_clock::now() - start > patience) lost_.store(true, std::memory_order_relaxed);
     std::this_thread::sleep_for(std::chrono::microseconds(30));
   }

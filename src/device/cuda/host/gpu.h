@@ -12,9 +12,9 @@
 #include <string_view>
 #include <vector>
 
-#include "device/cuda/hopper/fast.h"
 #include "device/cuda/host/driver.h"
 #include "device/cuda/host/kernel_file.h"
+#include "device/cuda/host/launch.h"
 #include "device/cuda/host/nvml.h"
 
 namespace steelyard::cuda {
@@ -57,8 +57,14 @@ class Gpu {
   // be after `patience`; `abort` (host memory that kernels watch, or nullptr) is set a while before that.
   void wait_for(CuEvent event, volatile std::uint32_t* abort,
                 std::chrono::milliseconds patience = std::chrono::minutes(2));
-  // Waits until the stream is idle or its work has failed; after `patience` the device is taken to be lost.
-  void drain(CuStream stream, std::chrono::milliseconds patience = std::chrono::seconds(20)) noexcept;
+  // Waits until the event has come or work has failed; after `patience` the device is taken to be lost.
+  void drain(CuEvent event, std::chrono::milliseconds patience = std::chrono::seconds(20)) noexcept;
+
+  // The one queue on which all executables enqueue their work, and the lock to hold meanwhile: so steps of
+  // several models, or parts of one on several devices, are seen in one order. Captures and loads have
+  // streams of their own.
+  CuStream queue() const { return queue_; }
+  std::mutex& queue_mutex() { return queue_mutex_; }
 
   struct Kernel {
     CuKernel kernel = nullptr;
@@ -75,7 +81,7 @@ class Gpu {
   bool poisons() const { return poisons_; }
 
  private:
-  void read_info(int index);
+  void read_info();
   void load_images(std::span<const KernelImage> images);
   void list_kernels(CuLibrary library);
   void close();
@@ -84,6 +90,8 @@ class Gpu {
   std::string id_;
   CuDevice device_ = 0;
   CuContext context_ = nullptr;
+  CuStream queue_ = nullptr;
+  std::mutex queue_mutex_;
   GpuInfo info_;
   const UsedMemory used_;
   std::string pci_;

@@ -8,6 +8,7 @@
 
 #include "base/dtype.h"
 #include "base/error.h"
+#include "device/cuda/hopper/weights/layout.h"
 #include "device/cuda/host/arena.h"
 #include "device/cuda/host/loader.h"
 #include "device/cuda/host/workspace.h"
@@ -40,7 +41,31 @@ TEST(DriverTypes, MatchTheToolkitsHeader) {
   EXPECT_EQ(kAttrSharedOptin, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
   EXPECT_EQ(kFuncMaxDynamicShared, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
   EXPECT_EQ(kCaptureThreadLocal, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+  EXPECT_EQ(kCuOutOfMemory, CUDA_ERROR_OUT_OF_MEMORY);
+  EXPECT_EQ(kCuNoDevice, CUDA_ERROR_NO_DEVICE);
+  EXPECT_EQ(kCuNoBinary, CUDA_ERROR_NO_BINARY_FOR_GPU);
+  EXPECT_EQ(kCuNotFound, CUDA_ERROR_NOT_FOUND);
+  EXPECT_EQ(kCuNotReady, CUDA_ERROR_NOT_READY);
+}
+
+TEST(DriverErrors, HaveTheToolkitsNumbers) {
+  EXPECT_EQ(kCuDeviceUnavailable, CUDA_ERROR_DEVICE_UNAVAILABLE);
+  EXPECT_EQ(kCuInvalidDevice, CUDA_ERROR_INVALID_DEVICE);
+  EXPECT_EQ(kCuEccUncorrectable, CUDA_ERROR_ECC_UNCORRECTABLE);
+  EXPECT_EQ(kCuNvlinkUncorrectable, CUDA_ERROR_NVLINK_UNCORRECTABLE);
+  EXPECT_EQ(kCuContained, CUDA_ERROR_CONTAINED);
   EXPECT_EQ(kCuIllegalAddress, CUDA_ERROR_ILLEGAL_ADDRESS);
+  EXPECT_EQ(kCuLaunchTimeout, CUDA_ERROR_LAUNCH_TIMEOUT);
+  EXPECT_EQ(kCuContextDestroyed, CUDA_ERROR_CONTEXT_IS_DESTROYED);
+  EXPECT_EQ(kCuAssert, CUDA_ERROR_ASSERT);
+  EXPECT_EQ(kCuHardwareStack, CUDA_ERROR_HARDWARE_STACK_ERROR);
+  EXPECT_EQ(kCuIllegalInstruction, CUDA_ERROR_ILLEGAL_INSTRUCTION);
+  EXPECT_EQ(kCuMisalignedAddress, CUDA_ERROR_MISALIGNED_ADDRESS);
+  EXPECT_EQ(kCuInvalidAddressSpace, CUDA_ERROR_INVALID_ADDRESS_SPACE);
+  EXPECT_EQ(kCuInvalidPc, CUDA_ERROR_INVALID_PC);
+  EXPECT_EQ(kCuLaunchFailed, CUDA_ERROR_LAUNCH_FAILED);
+  EXPECT_EQ(kCuTensorMemoryLeak, CUDA_ERROR_TENSOR_MEMORY_LEAK);
+  EXPECT_EQ(kCuUnknown, CUDA_ERROR_UNKNOWN);
 }
 #endif
 
@@ -179,9 +204,7 @@ TEST(GpuTest, ArenasThatComeMeanwhileDontShow) {
 
 TEST(GpuTest, AStepThatNeverEndsLosesTheDeviceAfterTheAbortFlag) {
   Rig rig;
-  rig.fake.fail = [](const std::string& call) {
-    return call == "event_query" || call == "stream_query" ? kCuNotReady : 0;
-  };
+  rig.fake.fail = [](const std::string& call) { return call == "event_query" ? kCuNotReady : 0; };
   std::uint32_t abort = 0;
   const Error e = error_of([&] { rig.gpu.wait_for(nullptr, &abort, std::chrono::milliseconds(40)); });
   EXPECT_EQ(abort, 1u);
@@ -214,7 +237,7 @@ TEST(GpuTest, MeasuresRatesAndLeavesNothingBehind) {
   }
   EXPECT_EQ(rig.fake.used(), 0u);
   EXPECT_EQ(rig.fake.pinned, 0u);
-  EXPECT_EQ(rig.fake.streams, 0);
+  EXPECT_EQ(rig.fake.streams, 1);  // the device's queue
   EXPECT_EQ(rig.fake.events, 0);
   EXPECT_EQ(rig.fake.graphs, 0);
 }
@@ -331,7 +354,7 @@ TEST(Loading, PutsEveryByteInPlaceAndReportsProgress) {
         0)
         << load.spec->name;
   EXPECT_EQ(rig.fake.pinned, 0u);
-  EXPECT_EQ(rig.fake.streams, 0);
+  EXPECT_EQ(rig.fake.streams, 1);  // the device's queue
   EXPECT_EQ(rig.fake.events, 0);
 }
 

@@ -13,6 +13,8 @@
 #include <thread>
 
 #include "base/error.h"
+#include "device/cuda/hopper/weights/layout.h"
+#include "device/cuda/hopper/weights/repack.h"
 #include "device/cuda/host/workspace.h"
 
 namespace steelyard::cuda {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/dtype.h"
+#include "device/carver.h"
 #include "device/cuda/general/args.h"
 #include "device/cuda/hopper/weights/layout.h"
 #include "device/step.h"
@@ -10,19 +11,6 @@
 
 namespace steelyard::cuda {
 namespace {
-
-class Carver {
- public:
-  std::uint64_t take(std::uint64_t bytes) {
-    const std::uint64_t at = end_;
-    end_ += align(bytes);
-    return at;
-  }
-  std::uint64_t end() const { return end_; }
-
- private:
-  std::uint64_t end_ = 0;
-};
 
 // Widths that the general kernels' scratch must hold, over all ops.
 struct Widths {
@@ -62,7 +50,7 @@ Widths find_widths(const Program& p) {
 }
 
 void lay_out_step(Workspace& w, const Program& p, const StepLimits& limits) {
-  Carver carve;
+  Carver carve(kAlign);
   carve.take(sizeof(StepHeader));
   w.tokens = carve.take(limits.rows * sizeof(std::int32_t));
   w.positions = carve.take(limits.rows * sizeof(std::int32_t));
@@ -78,7 +66,7 @@ void lay_out_step(Workspace& w, const Program& p, const StepLimits& limits) {
 }  // namespace
 
 bool is_repacked(const WeightSpec& w, Mode mode) {
-  return mode != Mode::exact && !w.is_vector() && fast_has_layout(w.type, w.rows, w.cols);
+  return mode != Mode::exact && !w.is_vector() && has_repacked_layout(w.type, w.rows, w.cols);
 }
 
 KvView kv_layout(const StateSpec& s) {
@@ -107,7 +95,7 @@ Workspace lay_out(const Program& p, const StepLimits& limits, Mode mode) {
   const Widths widths = find_widths(p);
   const std::uint64_t rows = limits.rows, outputs = limits.outputs;
   Workspace w;
-  Carver carve;
+  Carver carve(kAlign);
   lay_out_step(w, p, limits);
   w.step = carve.take(w.step_bytes);
   for (const auto& b : p.buffers)
@@ -123,7 +111,7 @@ Workspace lay_out(const Program& p, const StepLimits& limits, Mode mode) {
   w.last_sample = carve.take(limits.slots * sizeof(std::int32_t));
   w.sampled = carve.take(outputs * sizeof(std::int32_t));
   w.counts = carve.take(outputs * p.vocab_size * sizeof(std::uint32_t));
-  w.scratch_bytes = fast_scratch_bytes(p, limits, mode);
+  w.scratch_bytes = lay_out_scratch(p, limits, mode).bytes;
   w.scratch = carve.take(w.scratch_bytes);
   w.bytes = carve.end();
   return w;

@@ -14,7 +14,7 @@ namespace steelyard::cuda {
 inline constexpr std::uint64_t kAlign = 256;
 constexpr std::uint64_t align(std::uint64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
-// Whether a weight lies in the arena in the fast kernels' layout; else as in the file.
+// Whether a weight lies in the arena repacked for the Hopper kernels; else as in the file.
 bool is_repacked(const WeightSpec& weight, Mode mode);
 
 // Layout of a page of `state`; base and group unset.
@@ -37,7 +37,7 @@ struct Workspace {
   std::uint64_t last_sample = 0;  // i32 [slots]
   std::uint64_t sampled = 0;      // i32 [outputs]
   std::uint64_t counts = 0;       // u32 [outputs][vocab]
-  std::uint64_t scratch = 0;      // of the fast kernels
+  std::uint64_t scratch = 0;      // HopperScratch (hopper/weights/layout.h)
   std::uint64_t scratch_bytes = 0;
   std::uint32_t table_stride = 0;  // the longest block table
   std::uint64_t bytes = 0;

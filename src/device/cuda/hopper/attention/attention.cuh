@@ -10,7 +10,7 @@
 #include "device/cuda/hopper/args.h"
 #include "device/cuda/hopper/attention/softmax.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 // Whether the `tokens` rows from row `first` on (fewer at the end) exist and belong to one sequence.
 __device__ inline bool is_prompt_tile(const StepView& step, std::uint32_t first, std::uint32_t tokens) {
@@ -73,4 +73,4 @@ __device__ inline void finish(const AttentionTileArg& a, std::uint32_t first, st
   }
 }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

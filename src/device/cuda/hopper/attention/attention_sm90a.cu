@@ -4,15 +4,15 @@
 // and Q is laid out to match), V through shared memory, transposed on the way. Softmax is running, in float,
 // in powers of two.
 //
-// fast_attention_*: a tile's keys stay with its warp. fast_attention_split_*: a row's pages are dealt out to
-// `workers` warps (page p to worker p mod workers, counted from the row's first page); fast_attention_combine
+// attention_*: a tile's keys stay with its warp. attention_split_*: a row's pages are dealt out to
+// `workers` warps (page p to worker p mod workers, counted from the row's first page); attention_combine
 // merges them in order.
 #include "device/cuda/common/ptx.cuh"
 #include "device/cuda/hopper/attention/attention.cuh"
 #include "device/cuda/hopper/gemv/mma.cuh"
 #include "device/cuda/hopper/gemv/units.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 namespace {
 
 template <int D>
@@ -112,10 +112,10 @@ __device__ inline void whole(const AttentionTileArg& a, const StepView& step, co
     const std::uint32_t sequence = step.row_sequence[first];
     std::uint32_t count = 1;
     std::uint32_t stop = last;
-    if (a.prompt_rows) {  // some tiles are fast_prompt_*'s
-      const std::uint32_t begin = first / a.prompt_rows * a.prompt_rows;
-      stop = min(stop, begin + a.prompt_rows);
-      if (is_prompt_tile(step, begin, a.prompt_rows)) {
+    if (a.prefill_rows) {  // some tiles are prefill_*'s
+      const std::uint32_t begin = first / a.prefill_rows * a.prefill_rows;
+      stop = min(stop, begin + a.prefill_rows);
+      if (is_prompt_tile(step, begin, a.prefill_rows)) {
         first = stop;
         continue;
       }
@@ -200,33 +200,33 @@ __device__ inline void combine(const AttentionTileArg& a, const StepView& step) 
   value = sum > 0 ? value / sum : 0.f;
   const std::uint32_t column = head * D + threadIdx.x;
   a.out[static_cast<std::uint64_t>(row) * a.n_heads * D + column] = value;
-  if (a.x16) store_one(FewInput(a.x16, units_of(a.n_heads * D), a.max_rows), value, true, column, row);
+  if (a.x16) store_one(GemvInput(a.x16, units_of(a.n_heads * D), a.max_rows), value, true, column, row);
 }
 
 }  // namespace
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper
 
 using steelyard::cuda::KvView;
 using steelyard::cuda::StepView;
-using steelyard::cuda::fast::AttentionTileArg;
+using steelyard::cuda::hopper::AttentionTileArg;
 
-#define STEELYARD_ATTENTION(D)                                                                              \
-  extern "C" __global__ void __launch_bounds__(128)                                                         \
-      fast_attention_##D(const __grid_constant__ AttentionTileArg a, const __grid_constant__ StepView step, \
-                         const __grid_constant__ KvView kv) {                                               \
-    steelyard::cuda::fast::wait_for_predecessor();                                                          \
-    steelyard::cuda::fast::whole<D>(a, step, kv);                                                           \
-  }                                                                                                         \
-  extern "C" __global__ void __launch_bounds__(128)                                                         \
-      fast_attention_split_##D(const __grid_constant__ AttentionTileArg a,                                  \
-                               const __grid_constant__ StepView step, const __grid_constant__ KvView kv) {  \
-    steelyard::cuda::fast::wait_for_predecessor();                                                          \
-    steelyard::cuda::fast::split<D>(a, step, kv);                                                           \
-  }                                                                                                         \
-  extern "C" __global__ void __launch_bounds__(D) fast_attention_combine_##D(                               \
-      const __grid_constant__ AttentionTileArg a, const __grid_constant__ StepView step) {                  \
-    steelyard::cuda::fast::wait_for_predecessor();                                                          \
-    steelyard::cuda::fast::combine<D>(a, step);                                                             \
+#define STEELYARD_ATTENTION(D)                                                                               \
+  extern "C" __global__ void __launch_bounds__(128)                                                          \
+      attention_##D(const __grid_constant__ AttentionTileArg a, const __grid_constant__ StepView step,       \
+                    const __grid_constant__ KvView kv) {                                                     \
+    steelyard::cuda::hopper::wait_for_predecessor();                                                         \
+    steelyard::cuda::hopper::whole<D>(a, step, kv);                                                          \
+  }                                                                                                          \
+  extern "C" __global__ void __launch_bounds__(128)                                                          \
+      attention_split_##D(const __grid_constant__ AttentionTileArg a, const __grid_constant__ StepView step, \
+                          const __grid_constant__ KvView kv) {                                               \
+    steelyard::cuda::hopper::wait_for_predecessor();                                                         \
+    steelyard::cuda::hopper::split<D>(a, step, kv);                                                          \
+  }                                                                                                          \
+  extern "C" __global__ void __launch_bounds__(D) attention_combine_##D(                                     \
+      const __grid_constant__ AttentionTileArg a, const __grid_constant__ StepView step) {                   \
+    steelyard::cuda::hopper::wait_for_predecessor();                                                         \
+    steelyard::cuda::hopper::combine<D>(a, step);                                                            \
   }
 STEELYARD_ATTENTION(64)
 STEELYARD_ATTENTION(128)

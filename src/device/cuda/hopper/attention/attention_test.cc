@@ -10,7 +10,7 @@
 namespace {
 
 using namespace steelyard::cuda;
-using namespace steelyard::cuda::fast;
+using namespace steelyard::cuda::hopper;
 using emulation::Aligned;
 using emulation::normal;
 using emulation::Vector;
@@ -56,32 +56,31 @@ class Attention {
   }
 
   std::uint32_t rows() const { return static_cast<std::uint32_t>(positions_.size()); }
-  std::uint32_t tile_rows() const { return kPromptGroups(c_.head_dim) * (64 / c_.group); }
+  std::uint32_t tile_rows() const { return kPrefillWarpgroups(c_.head_dim) * (64 / c_.group); }
   std::uint32_t tiles() const { return rows() / tile_rows() + 1; }  // one may be empty
-  std::uint32_t threads() const { return kPromptGroups(c_.head_dim) * 128; }
+  std::uint32_t threads() const { return kPrefillWarpgroups(c_.head_dim) * 128; }
 
   void run_prompt() {
-    arguments_.prompt_rows = tile_rows();
-    run({c_.kv_heads, tiles(), 1}, threads(), kPromptSharedBytes(c_.head_dim),
-        of_width(fast_prompt_64, fast_prompt_128, fast_prompt_256));
+    arguments_.prefill_rows = tile_rows();
+    run({c_.kv_heads, tiles(), 1}, threads(), kPrefillSharedBytes(c_.head_dim),
+        of_width(prefill_64, prefill_128, prefill_256));
   }
   // All rows, or those that the kernel for prompts leaves.
   void run_whole(bool with_prompts) {
-    arguments_.prompt_rows = with_prompts ? 0 : tile_rows();
+    arguments_.prefill_rows = with_prompts ? 0 : tile_rows();
     const std::uint32_t tiles = (rows() + 16 / c_.group - 1) / (16 / c_.group);
     run({(tiles + 3) / 4, c_.kv_heads, 1}, 128, 4 * kPageTokens * (c_.head_dim + 8) * 2,
-        of_width(fast_attention_64, fast_attention_128, fast_attention_256));
+        of_width(attention_64, attention_128, attention_256));
   }
   // A row's keys dealt out to eight warps. Returns the result as the next product's input.
   Aligned<std::uint8_t> run_split() {
-    Aligned<std::uint8_t> halves(kFewInputBytes(units_of(width()), rows()));
+    Aligned<std::uint8_t> halves(kGemvInputBytes(units_of(width()), rows()));
     Aligned<float> partials(rows() * heads_ * 8 * (c_.head_dim + 4));
     arguments_.partials = partials.data(), arguments_.workers = 8;
     arguments_.x16 = halves.data(), arguments_.max_rows = rows();
     run({2, c_.kv_heads, rows()}, 128, 4 * kPageTokens * (c_.head_dim + 8) * 2,
-        of_width(fast_attention_split_64, fast_attention_split_128, fast_attention_split_256));
-    const auto combine =
-        of_width(fast_attention_combine_64, fast_attention_combine_128, fast_attention_combine_256);
+        of_width(attention_split_64, attention_split_128, attention_split_256));
+    const auto combine = of_width(attention_combine_64, attention_combine_128, attention_combine_256);
     emulation::launch({heads_, rows(), 1}, c_.head_dim, 0, [&] { combine(arguments_, step_); });
     return halves;
   }
@@ -146,9 +145,9 @@ class Attention {
   Aligned<float> q_{0};
 };
 
-class FastAttention : public ::testing::TestWithParam<Case> {
+class AttentionTest : public ::testing::TestWithParam<Case> {
  protected:
-  FastAttention() : attention(GetParam()) {}
+  AttentionTest() : attention(GetParam()) {}
   bool has_threads() const {
     return emulation::has_threads(GetParam().kv_heads * attention.tiles() * attention.threads());
   }
@@ -160,7 +159,7 @@ class FastAttention : public ::testing::TestWithParam<Case> {
 };
 constexpr const char* kThreadsMissing = "needs more threads than the system gives";
 
-TEST_P(FastAttention, PromptsAndTheRestAreEveryRow) {
+TEST_P(AttentionTest, PromptsAndTheRestAreEveryRow) {
   if (!has_threads()) GTEST_SKIP() << kThreadsMissing;
   attention.run_prompt();
   std::uint32_t prompts = 0;
@@ -184,14 +183,14 @@ TEST_P(FastAttention, PromptsAndTheRestAreEveryRow) {
   }
 }
 
-TEST_P(FastAttention, AWarpATile) {
+TEST_P(AttentionTest, AWarpATile) {
   if (!has_threads()) GTEST_SKIP() << kThreadsMissing;
   attention.run_whole(true);
   for (std::uint32_t row = 0; row < attention.rows(); row++) expect_right(row);
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Emulated, FastAttention,
+    Emulated, AttentionTest,
     ::testing::Values(Case{"heads_of_128", 128, 4, 1, {{0, 75}}},
                       Case{"later_part_of_a_prompt", 128, 4, 1, {{330, 40}}},
                       Case{"heads_of_256", 256, 4, 1, {{100, 50}}, 90},
@@ -201,14 +200,14 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"several_sequences", 128, 16, 1, {{0, 20}, {100, 1}, {40, 15}, {7, 12}}}),
     [](const auto& info) { return std::string(info.param.name); });
 
-class FastAttentionSplit : public ::testing::TestWithParam<Case> {};
+class AttentionSplitTest : public ::testing::TestWithParam<Case> {};
 
-TEST_P(FastAttentionSplit, IsAttentionAndTheNextInput) {
+TEST_P(AttentionSplitTest, IsAttentionAndTheNextInput) {
   Attention attention(GetParam());
   if (!emulation::has_threads(2 * GetParam().kv_heads * attention.rows() * 128))
     GTEST_SKIP() << kThreadsMissing;
   const Aligned<std::uint8_t> passed = attention.run_split();
-  const FewInput input(passed.data(), units_of(attention.width()), attention.rows());
+  const GemvInput input(passed.data(), units_of(attention.width()), attention.rows());
   for (std::uint32_t row = 0; row < attention.rows(); row++) {
     for (std::uint32_t head = 0; head < attention.heads(); head++)
       ASSERT_LT(attention.error(row, head), 3e-3) << "row " << row << ", head " << head;
@@ -219,7 +218,7 @@ TEST_P(FastAttentionSplit, IsAttentionAndTheNextInput) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Emulated, FastAttentionSplit,
+    Emulated, AttentionSplitTest,
     ::testing::Values(Case{"heads_of_64_window", 64, 3, 2, {{300, 1}, {20, 1}, {64, 1}}, 100},
                       Case{"heads_of_128_sinks", 128, 4, 1, {{400, 1}, {0, 2}}, 0, 0, true},
                       Case{"heads_of_256_softcap", 256, 2, 1, {{130, 2}}, 0, 5.f}),

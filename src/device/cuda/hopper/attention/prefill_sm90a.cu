@@ -1,14 +1,14 @@
-// Attention of prompts over pages of f16 state: a block has a.prompt_rows rows of one sequence, a warpgroup
+// Attention of prompts over pages of f16 state: a block has a.prefill_rows rows of one sequence, a warpgroup
 // its share of them, 64 queries (rows times the heads that share a KV head). Its warps read a page's keys and
 // values to shared memory together, some pages ahead; both products are the tensor cores' warpgroup products.
 // Softmax is running, in float, in powers of two.
 //
-// Tiles with rows of several sequences are left to fast_attention_* (hopper/attention/attention_sm90a.cu).
+// Tiles with rows of several sequences are left to attention_* (hopper/attention/attention_sm90a.cu).
 #include "device/cuda/common/ptx.cuh"
 #include "device/cuda/hopper/attention/attention.cuh"
 #include "device/cuda/hopper/gemm/wgmma.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 namespace {
 
 // Queries, keys and values stand in slices of 64 lines: 64 columns of a query, key or value each.
@@ -53,9 +53,9 @@ __device__ inline void fetch(const KvView& kv, std::int32_t page, std::uint32_t 
 // grid: (KV heads, tiles)
 template <int D>
 __device__ inline void prompt(const AttentionTileArg& a, const StepView& step, const KvView& kv) {
-  constexpr int kStages = kPromptStages(D), kStageBytes = 2 * (D / 64) * kSliceBytes;
+  constexpr int kStages = kPrefillStages(D), kStageBytes = 2 * (D / 64) * kSliceBytes;
   // Late tiles see the most keys: start them first.
-  const std::uint32_t tokens = a.prompt_rows, share = tokens / kPromptGroups(D);
+  const std::uint32_t tokens = a.prefill_rows, share = tokens / kPrefillWarpgroups(D);
   const std::uint32_t kv_head = blockIdx.x, first = (gridDim.y - 1 - blockIdx.y) * tokens;
   if (!is_prompt_tile(step, first, tokens)) return;
   const std::uint32_t sequence = step.row_sequence[first], position = step.positions[first];
@@ -129,18 +129,18 @@ __device__ inline void prompt(const AttentionTileArg& a, const StepView& step, c
 }
 
 }  // namespace
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper
 
 using steelyard::cuda::KvView;
 using steelyard::cuda::StepView;
-using steelyard::cuda::fast::AttentionTileArg;
+using steelyard::cuda::hopper::AttentionTileArg;
 
-#define STEELYARD_PROMPT(D)                                                                              \
-  extern "C" __global__ void __launch_bounds__(steelyard::cuda::fast::kPromptGroups(D) * 128, 1)         \
-      fast_prompt_##D(const __grid_constant__ AttentionTileArg a, const __grid_constant__ StepView step, \
-                      const __grid_constant__ KvView kv) {                                               \
-    steelyard::cuda::fast::wait_for_predecessor();                                                       \
-    steelyard::cuda::fast::prompt<D>(a, step, kv);                                                       \
+#define STEELYARD_PROMPT(D)                                                                             \
+  extern "C" __global__ void __launch_bounds__(steelyard::cuda::hopper::kPrefillWarpgroups(D) * 128, 1) \
+      prefill_##D(const __grid_constant__ AttentionTileArg a, const __grid_constant__ StepView step,    \
+                  const __grid_constant__ KvView kv) {                                                  \
+    steelyard::cuda::hopper::wait_for_predecessor();                                                    \
+    steelyard::cuda::hopper::prompt<D>(a, step, kv);                                                    \
   }
 STEELYARD_PROMPT(64)
 STEELYARD_PROMPT(128)

@@ -8,7 +8,7 @@
 
 #include "device/cuda/common/ptx.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 constexpr float kLog2e = 1.4426950408889634f;
 
@@ -75,4 +75,4 @@ __device__ __forceinline__ void soften(float (&x)[N][4], float (&most)[2], float
   for (int n = 0; n < M; n++) o[n][0] *= keep[0], o[n][1] *= keep[0], o[n][2] *= keep[1], o[n][3] *= keep[1];
 }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

@@ -5,7 +5,7 @@
 #include "device/cuda/hopper/gemm/wgmma.cuh"
 #include "device/cuda/hopper/gemv/mma.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 __device__ inline std::uint32_t bits(__half2 h) { return *reinterpret_cast<const std::uint32_t*>(&h); }
 __device__ inline __half2 halves(std::uint32_t w) { return *reinterpret_cast<const __half2*>(&w); }
@@ -128,11 +128,12 @@ __device__ __forceinline__ void expand(const Raw<T>& raw, int sub, int j, const 
       __half2 q;
       constexpr float bias = code_bias<T>();
       if constexpr (T == kQ8_0) {
-        q = __hsub2(halves(fast::join<0x00ff00ffu>(word(raw.low[sub], i) >> (8 * j), exponent)),
+        q = __hsub2(halves(hopper::join<0x00ff00ffu>(word(raw.low[sub], i) >> (8 * j), exponent)),
                     __float2half2_rn(1152.f));
       } else {
         const std::uint32_t u = word(raw.low[0], i) >> (8 * j);
-        std::uint32_t w = sub ? fast::join<0x00f000f0u>(u, exponent) : fast::join<0x000f000fu>(u, exponent);
+        std::uint32_t w =
+            sub ? hopper::join<0x00f000f0u>(u, exponent) : hopper::join<0x000f000fu>(u, exponent);
         if constexpr (T == kQ6_K) {
           const std::uint32_t h = raw.high[j];
           w |= sub ? h >> (2 * i) & 0x03000300u : (i < 3 ? h << (4 - 2 * i) : h >> 2) & 0x00300030u;
@@ -200,4 +201,4 @@ __device__ __forceinline__ void expand_any(int type, const Source& s, std::uint3
   }
 }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

@@ -1,4 +1,4 @@
-// Matrix times many rows (9 and more) with Hopper's warpgroup products. Weights and the input (fast_convert:
+// Matrix times many rows (9 and more) with Hopper's warpgroup products. Weights and the input (gemm_input:
 // halves, already in the tensor cores' order) come into a ring of stages in shared memory by bulk copies that
 // one warp issues; the other warps expand a chunk's codes into halves in registers, scale and minimum
 // applied, which are the products' left operand as they stand. Sums in float.
@@ -14,7 +14,7 @@
 #include "device/cuda/hopper/args.h"
 #include "device/cuda/hopper/gemm/expand.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 // As activate() in hopper/gemv/units.cuh, but for the last bit of its division.
 __device__ inline float activation(float x, bool gelu) {
@@ -39,13 +39,13 @@ struct Rows {
   static constexpr int kThreads = (kWarps + kProducers) * 32;
 
   const LinearArg& a;
-  const ManyArg& m;
+  const GemmArg& m;
   std::uint8_t* ring;
   std::uint32_t memory, full, empty;  // shared addresses: the ring's start, barriers
   std::uint32_t rank, first_tile, tile_step, begin, end, chunks, rows;
   bool paired;
 
-  __device__ Rows(const LinearArg& arg, const ManyArg& many, std::uint8_t* shared) : a(arg), m(many) {
+  __device__ Rows(const LinearArg& arg, const GemmArg& many, std::uint8_t* shared) : a(arg), m(many) {
     ring = shared;
     memory = shared_address(shared);
     full = bar = memory + m.barrier_offset;
@@ -308,7 +308,7 @@ __device__ void Rows<N, MW, KW>::consume() {
 }
 
 template <int N, int MW, int KW>
-__device__ void rows_kernel(const LinearArg& a, const ManyArg& m) {
+__device__ void rows_kernel(const LinearArg& a, const GemmArg& m) {
   STEELYARD_DYNAMIC_SHARED(memory);
   Rows<N, MW, KW> r(a, m, memory);
   if (threadIdx.x < m.stages) {
@@ -328,11 +328,11 @@ __device__ void rows_kernel(const LinearArg& a, const ManyArg& m) {
   }
 }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper
 
-#define STEELYARD_ROWS(name, N, MW, KW)                                                             \
-  extern "C" __global__ void __launch_bounds__(steelyard::cuda::fast::Rows<N, MW, KW>::kThreads, 1) \
-      name(const __grid_constant__ steelyard::cuda::fast::LinearArg a,                              \
-           const __grid_constant__ steelyard::cuda::fast::ManyArg m) {                              \
-    steelyard::cuda::fast::rows_kernel<N, MW, KW>(a, m);                                            \
+#define STEELYARD_ROWS(name, N, MW, KW)                                                               \
+  extern "C" __global__ void __launch_bounds__(steelyard::cuda::hopper::Rows<N, MW, KW>::kThreads, 1) \
+      name(const __grid_constant__ steelyard::cuda::hopper::LinearArg a,                              \
+           const __grid_constant__ steelyard::cuda::hopper::GemmArg m) {                              \
+    steelyard::cuda::hopper::rows_kernel<N, MW, KW>(a, m);                                            \
   }

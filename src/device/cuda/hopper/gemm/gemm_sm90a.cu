@@ -1,7 +1,7 @@
 // Products with more than 64 rows, and the conversion of every such product's input.
 #include "device/cuda/hopper/gemm/gemm.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 namespace {
 
 constexpr int kConvertWarps = 16, kConvertRows = 8;
@@ -29,14 +29,14 @@ __device__ inline void row_scales(const LinearArg& a, std::uint32_t first, std::
 }
 
 }  // namespace
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper
 
-// The input of a product (ManyArg::x16) from floats, normed if the product has a norm. grid: (rows / 8,
+// The input of a product (GemmArg::x16) from floats, normed if the product has a norm. grid: (rows / 8,
 // shares of the columns); a lane takes 16 columns of one row, so that a warp writes whole lines.
 extern "C" __global__ void __launch_bounds__(512)
-    fast_convert(const __grid_constant__ steelyard::cuda::fast::LinearArg a, __half* x16,
-                 std::uint32_t tile) {
-  using namespace steelyard::cuda::fast;
+    gemm_input(const __grid_constant__ steelyard::cuda::hopper::LinearArg a, __half* x16,
+               std::uint32_t tile) {
+  using namespace steelyard::cuda::hopper;
   __shared__ float scales[kConvertRows];
   wait_for_predecessor();
   const std::uint32_t rows = a.outputs ? a.header->n_outputs : a.header->n_rows, first = blockIdx.x * 8;
@@ -71,5 +71,5 @@ extern "C" __global__ void __launch_bounds__(512)
   }
 }
 
-STEELYARD_ROWS(fast_rows_128_4, 128, 4, 1)
-STEELYARD_ROWS(fast_rows_128_2, 128, 2, 1)
+STEELYARD_ROWS(gemm_128_4, 128, 4, 1)
+STEELYARD_ROWS(gemm_128_2, 128, 2, 1)

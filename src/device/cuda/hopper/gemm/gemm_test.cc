@@ -11,19 +11,19 @@
 namespace {
 
 using namespace steelyard::cuda;
-using namespace steelyard::cuda::fast;
+using namespace steelyard::cuda::hopper;
 using emulation::Aligned;
 using emulation::Matrix;
 using emulation::Vector;
 
 struct Kernel {
   const char* name;
-  void (*run)(LinearArg, ManyArg);
+  void (*run)(LinearArg, GemmArg);
   std::uint32_t rows, wide, deep;  // of a tile; warpgroups side by side and over the columns
   std::uint32_t warpgroups() const { return wide * deep; }
 };
-const Kernel kRows16{"rows_16_1", fast_rows_16_1, 16, 1, 4}, kRows32{"rows_32_2", fast_rows_32_2, 32, 2, 2},
-    kRows64{"rows_64_4", fast_rows_64_4, 64, 4, 1}, kRows128{"rows_128_2", fast_rows_128_2, 128, 2, 1};
+const Kernel kRows16{"rows_16_1", gemm_16_1, 16, 1, 4}, kRows32{"rows_32_2", gemm_32_2, 32, 2, 2},
+    kRows64{"rows_64_4", gemm_64_4, 64, 4, 1}, kRows128{"rows_128_2", gemm_128_2, 128, 2, 1};
 
 struct Case {
   const Kernel* kernel;
@@ -37,9 +37,9 @@ std::string name_of(const Case& c) {
 }
 void PrintTo(const Case& c, std::ostream* out) { *out << name_of(c); }
 
-class FastRows : public ::testing::TestWithParam<Case> {};
+class GemmTest : public ::testing::TestWithParam<Case> {};
 
-TEST_P(FastRows, IsTheProduct) {
+TEST_P(GemmTest, IsTheProduct) {
   const Case& c = GetParam();
   const bool paired = c.epilogue == Epilogue::gate_up;
   const unsigned threads = c.kernel->warpgroups() * 128 + 128;
@@ -56,7 +56,7 @@ TEST_P(FastRows, IsTheProduct) {
   a.cols = c.cols;
   const Kernel& k = *c.kernel;
   const std::uint32_t groups = a.groups * (paired ? 2 : 1);
-  ManyArg m{};
+  GemmArg m{};
   m.splits = 1, m.stages = 3;  // so that the ring goes round
   m.row_tiles = (c.rows + k.rows - 1) / k.rows;
   m.tiles = m.row_tiles * ((groups + 4 * k.wide - 1) / (4 * k.wide));
@@ -65,7 +65,7 @@ TEST_P(FastRows, IsTheProduct) {
   Aligned<_Float16> x16(m.row_tiles * c.kernel->rows * c.cols);
   m.x16 = x16.data();
   emulation::launch({(c.rows + 7) / 8, 1, 1}, 512, 0,
-                    [&] { fast_convert(a, reinterpret_cast<__half*>(x16.data()), c.kernel->rows); });
+                    [&] { gemm_input(a, reinterpret_cast<__half*>(x16.data()), c.kernel->rows); });
   emulation::launch({2, 1, 1}, threads, bytes, [&] { c.kernel->run(a, m); });
 
   double error = 0, size = 0;
@@ -83,7 +83,7 @@ TEST_P(FastRows, IsTheProduct) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Emulated, FastRows,
+    Emulated, GemmTest,
     ::testing::Values(Case{&kRows16, kF16, 9, 704, 100}, Case{&kRows16, kQ4_0, 9, 704, 100},
                       Case{&kRows16, kQ4_1, 9, 704, 100}, Case{&kRows16, kQ5_0, 9, 704, 100},
                       Case{&kRows16, kQ5_1, 9, 704, 100}, Case{&kRows16, kQ8_0, 9, 704, 100},

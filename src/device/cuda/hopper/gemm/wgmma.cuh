@@ -8,7 +8,7 @@
 
 #include "device/cuda/common/ptx.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 // 16-byte aligned, a multiple of 16 bytes.
 __device__ inline void bulk_copy(std::uint32_t to, const void* from, std::uint32_t bytes,
@@ -27,7 +27,8 @@ __device__ inline std::uint32_t operand(std::uint32_t address) {
   return address | static_cast<std::uint32_t>(N) << 16;
 }
 
-// Keeps a value from being computed again and again.
+// Keeps a value from being computed again and again: the compiler would rather multiply out an address in
+// every step of a loop than hold it in a register.
 __device__ __forceinline__ void keep(std::uint32_t& v) { asm volatile("" : "+r"(v)); }
 
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -38,7 +39,8 @@ template <int Left>
 __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Left) : "memory");
 }
-// Keeps reads and writes of sums on their side of a wait.
+// Keeps reads and writes of sums on their side of a wait: after wgmma_wait<0>(); pin(c); a product of c can't
+// be moved up to where the tensor cores still write c.
 template <int Count>
 __device__ __forceinline__ void pin(float (&c)[Count]) {
 #pragma unroll
@@ -136,4 +138,4 @@ __device__ __forceinline__ void wgmma_slice(float (&c)[N][4], int n, const std::
 #undef STEELYARD_F4_8
 #undef STEELYARD_F4
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

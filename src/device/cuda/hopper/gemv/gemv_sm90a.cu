@@ -1,13 +1,13 @@
 // Matrix times 1 to 8 rows, bound by the weights' bytes: product, bias, residual or activation in one kernel
 // (hopper/gemv/units.cuh says how). Weights are static: their copies start before the wait for the
 // predecessor. One row is normed and made halves by every block for itself; several stand ready as halves,
-// from fast_few_input or from the op before (LinearArg::y16, fast_attention_combine_*), and come by bulk
+// from gemv_input or from the op before (LinearArg::y16, attention_combine_*), and come by bulk
 // copies.
 #include <type_traits>
 
 #include "device/cuda/hopper/gemv/units.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 namespace {
 
 // Copies units ahead until the ring is full.
@@ -76,11 +76,11 @@ __device__ inline void load_row(const LinearArg& a, float scale, std::uint32_t f
 
 // Units of all rows, by the first warp's lanes; they are there in the next phase of `barrier`.
 __device__ inline void bring_rows(const LinearArg& a, std::uint32_t first_unit, std::uint32_t count,
-                                  const FewInput& to, std::uint64_t* barrier) {
+                                  const GemvInput& to, std::uint64_t* barrier) {
   const std::uint32_t lane = threadIdx.x, halves = kUnitCols * a.max_rows;
   const std::uint64_t policy = evict_last();  // every block reads it
-  const FewInput from(a.x16, units_of(a.cols), a.max_rows);
-  if (lane == 0) barrier_expect(barrier, kFewInputBytes(count, a.max_rows));
+  const GemvInput from(a.x16, units_of(a.cols), a.max_rows);
+  if (lane == 0) barrier_expect(barrier, kGemvInputBytes(count, a.max_rows));
   __syncwarp();
   for (std::uint32_t u = lane; u < count; u += 32)
     bulk_copy(to.halves + u * halves, from.halves + static_cast<std::uint64_t>(first_unit + u) * halves,
@@ -97,34 +97,34 @@ struct Writers {
   __device__ Writers(const Walk& walk, std::uint32_t group) {
     const std::uint32_t units = walk.units_now(), first = group * units;
     n = walk.groups_now() * units;
-    begin = ((first + 1) * kLinearWarps + n - 1) / n - 1;
-    end = ((first + units) * kLinearWarps + n - 1) / n;
+    begin = ((first + 1) * kGemvWarps + n - 1) / n - 1;
+    end = ((first + units) * kGemvWarps + n - 1) / n;
   }
   // partial: warp 0's; the next warp's are a group further.
   template <int N>
   __device__ float sum(const float* partial) const {
     float sum = 0;
     for (std::uint32_t w = begin; w < end; w++)
-      if (n >= kLinearWarps || n * (w + 1) / kLinearWarps > n * w / kLinearWarps) sum += partial[w * 16 * N];
+      if (n >= kGemvWarps || n * (w + 1) / kGemvWarps > n * w / kGemvWarps) sum += partial[w * 16 * N];
     return sum;
   }
 };
 
 // N = 1: exactly one row; N = 8: up to 8.
 template <int N>
-__device__ __forceinline__ void linear(const LinearArg& a) {
+__device__ __forceinline__ void gemv(const LinearArg& a) {
   constexpr int kPhaseGroups = N == 1 ? 32 : 16;
   constexpr int kResults = kPhaseGroups * 16 * N / kThreads;  // results a thread
   std::uint8_t* memory = dynamic_shared();
   const bool paired = a.epilogue == Epilogue::gate_up;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const FewInput input(memory + kLinearWarps * a.ring_bytes, a.unit_span, a.max_rows);
+  const GemvInput input(memory + kGemvWarps * a.ring_bytes, a.unit_span, a.max_rows);
   __half* x = input.halves;
   float* sums = input.sums;
   float* partial = sums + a.unit_span * 16 * N;  // [kPhaseGroups + warps][16 rows][N]
-  float* scratch = partial + (kPhaseGroups + kLinearWarps) * 16 * N;
-  std::uint64_t* barriers = reinterpret_cast<std::uint64_t*>(scratch + kLinearWarps);
-  std::uint64_t* arrived = barriers + kLinearWarps * kSlots;  // the input
+  float* scratch = partial + (kPhaseGroups + kGemvWarps) * 16 * N;
+  std::uint64_t* barriers = reinterpret_cast<std::uint64_t*>(scratch + kGemvWarps);
+  std::uint64_t* arrived = barriers + kGemvWarps * kSlots;  // the input
 
   if (lane < kSlots) barrier_init(barriers + warp * kSlots + lane);
   if (N > 1 && threadIdx.x == 0) barrier_init(arrived);
@@ -227,7 +227,7 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
           if constexpr (N == 1)
             unit_one<T, false>(unit, x + u * kUnitCols, sums + u * 16, lane, chunks, acc);
           else
-            unit_many<T>(unit, input, u, lane, column, chunks, acc);
+            unit_rows<T>(unit, input, u, lane, column, chunks, acc);
           __syncwarp();
           ended = walk.step();
           fill(a, paired, ahead, in, out.virt, out.count, warp, lane, policy);
@@ -238,7 +238,7 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
   case T:                                            \
     units_of_type(std::integral_constant<int, T>{}); \
     break;
-        STEELYARD_FAST_TYPES(STEELYARD_CASE)
+        STEELYARD_REPACKED_TYPES(STEELYARD_CASE)
 #undef STEELYARD_CASE
       }
       flush(group);
@@ -272,7 +272,7 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
         s.out[at] = y;
       }
       if (N > 1 && a.y16)
-        store_one(FewInput(a.y16, units_of(s.rows), a.max_rows), real ? y : 0.f, real, o, n_row);
+        store_one(GemvInput(a.y16, units_of(s.rows), a.max_rows), real ? y : 0.f, real, o, n_row);
       results[q] = others[q] = 0;
     }
   }
@@ -280,13 +280,13 @@ __device__ __forceinline__ void linear(const LinearArg& a) {
 
 // A share of the units of one row, to a.x16.
 __device__ inline void spread(const LinearArg& a) {
-  float* scratch = reinterpret_cast<float*>(static_shared<kLinearWarps * 4>());
+  float* scratch = reinterpret_cast<float*>(static_shared<kGemvWarps * 4>());
   wait_for_predecessor();
   const std::uint32_t row = blockIdx.x, units = units_of(a.cols);
   if (row >= (a.outputs ? a.header->n_outputs : a.header->n_rows)) return;
   const float* x = a.x + static_cast<std::uint64_t>(row) * a.cols;
   const float scale = a.norm ? row_scale(a, x, scratch) : 1.f;
-  const FewInput to(a.x16, units, a.max_rows);
+  const GemvInput to(a.x16, units, a.max_rows);
   const std::uint32_t end = units * (blockIdx.y + 1) / gridDim.y * 32;
   for (std::uint32_t i = units * blockIdx.y / gridDim.y * 32 + threadIdx.x; i < end; i += kThreads) {
     float v[8] = {};
@@ -296,18 +296,18 @@ __device__ inline void spread(const LinearArg& a) {
 }
 
 }  // namespace
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper
 
-extern "C" __global__ void __launch_bounds__(steelyard::cuda::fast::kThreads, 1)
-    fast_linear_1(const __grid_constant__ steelyard::cuda::fast::LinearArg a) {
-  steelyard::cuda::fast::linear<1>(a);
+extern "C" __global__ void __launch_bounds__(steelyard::cuda::hopper::kThreads, 1)
+    gemv_1(const __grid_constant__ steelyard::cuda::hopper::LinearArg a) {
+  steelyard::cuda::hopper::gemv<1>(a);
 }
-extern "C" __global__ void __launch_bounds__(steelyard::cuda::fast::kThreads, 1)
-    fast_linear_8(const __grid_constant__ steelyard::cuda::fast::LinearArg a) {
-  steelyard::cuda::fast::linear<8>(a);
+extern "C" __global__ void __launch_bounds__(steelyard::cuda::hopper::kThreads, 1)
+    gemv_8(const __grid_constant__ steelyard::cuda::hopper::LinearArg a) {
+  steelyard::cuda::hopper::gemv<8>(a);
 }
 // The input of a product with 2 to 8 rows. grid: (rows, shares of the columns)
-extern "C" __global__ void __launch_bounds__(steelyard::cuda::fast::kThreads)
-    fast_few_input(const __grid_constant__ steelyard::cuda::fast::LinearArg a) {
-  steelyard::cuda::fast::spread(a);
+extern "C" __global__ void __launch_bounds__(steelyard::cuda::hopper::kThreads)
+    gemv_input(const __grid_constant__ steelyard::cuda::hopper::LinearArg a) {
+  steelyard::cuda::hopper::spread(a);
 }

@@ -10,7 +10,7 @@
 namespace {
 
 using namespace steelyard::cuda;
-using namespace steelyard::cuda::fast;
+using namespace steelyard::cuda::hopper;
 using emulation::Aligned;
 using emulation::Matrix;
 using emulation::Vector;
@@ -24,14 +24,14 @@ struct Case {
 
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
-class FastLinearShapes : public ::testing::TestWithParam<Case> {};
+class GemvShapesTest : public ::testing::TestWithParam<Case> {};
 
-TEST_P(FastLinearShapes, IsTheProduct) {
+TEST_P(GemvShapesTest, IsTheProduct) {
   const Case& c = GetParam();
   if (!emulation::has_threads(c.blocks * kThreads))
     GTEST_SKIP() << "needs " << c.blocks * kThreads << " threads, more than the system gives";
   const bool paired = c.epilogue == Epilogue::gate_up;
-  const std::uint32_t max_rows = kFewRows;
+  const std::uint32_t max_rows = kGemvRows;
   const Matrix first(c.outputs, c.cols), second(paired ? c.outputs : 100, c.cols);
   Aligned<float> x(c.rows * c.cols), norm(c.cols), bias(c.outputs), y(c.rows * c.outputs), z(c.rows * 100),
       residual(c.rows * c.outputs);
@@ -39,8 +39,8 @@ TEST_P(FastLinearShapes, IsTheProduct) {
   for (std::uint32_t i = 0; i < c.cols; i++) norm[i] = 1 + 0.1f * emulation::normal();
   for (std::uint32_t i = 0; i < c.outputs; i++) bias[i] = emulation::normal();
   for (std::uint32_t i = 0; i < c.rows * c.outputs; i++) residual[i] = emulation::normal(), y[i] = NAN;
-  Aligned<std::uint8_t> x16(kFewInputBytes(units_of(c.cols), max_rows));
-  Aligned<std::uint8_t> y16(kFewInputBytes(units_of(c.outputs), max_rows));
+  Aligned<std::uint8_t> x16(kGemvInputBytes(units_of(c.cols), max_rows));
+  Aligned<std::uint8_t> y16(kGemvInputBytes(units_of(c.outputs), max_rows));
   StepHeader header{c.rows, 1, 1, 1, 0, {}};
 
   LinearArg a{};
@@ -52,9 +52,9 @@ TEST_P(FastLinearShapes, IsTheProduct) {
   a.max_rows = max_rows, a.unit_span = c.span;
   for (int i = 0; i < (paired ? 1 : a.n_segments); i++) a.groups += a.segments[i].groups;
   a.ring_bytes = unit_bytes(kF16) * 5 / 2;
-  emulation::launch({c.rows, c.norm ? 1u : 2u, 1}, kThreads, 0, [&] { fast_few_input(a); });
-  const std::size_t bytes = kLinearSharedBytes(max_rows, c.span, a.ring_bytes);
-  emulation::launch({c.blocks, 1, 1}, kThreads, bytes, [&] { fast_linear_8(a); });
+  emulation::launch({c.rows, c.norm ? 1u : 2u, 1}, kThreads, 0, [&] { gemv_input(a); });
+  const std::size_t bytes = kGemvSharedBytes(max_rows, c.span, a.ring_bytes);
+  emulation::launch({c.blocks, 1, 1}, kThreads, bytes, [&] { gemv_8(a); });
 
   double error = 0, size = 0;
   for (std::uint32_t row = 0; row < c.rows; row++) {
@@ -78,7 +78,7 @@ TEST_P(FastLinearShapes, IsTheProduct) {
   }
   EXPECT_LT(std::sqrt(error / size), 1e-3);  // inputs in halves
   if (!paired) return;
-  const FewInput passed(y16.data(), units_of(c.outputs), max_rows);
+  const GemvInput passed(y16.data(), units_of(c.outputs), max_rows);
   for (std::uint32_t row = 0; row < c.rows; row++)
     for (std::uint32_t o = 0; o < c.outputs; o += 16) {
       float sum = 0;
@@ -92,7 +92,7 @@ TEST_P(FastLinearShapes, IsTheProduct) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Emulated, FastLinearShapes,
+    Emulated, GemvShapesTest,
     ::testing::Values(Case{"norm_two_segments", 5, 320, 300, 2, 2, true},
                       Case{"columns_in_phases", 5, 1344, 170, 2, 2, false, Epilogue::residual},
                       Case{"eight_rows", 8, 256, 100, 2, 1, true},
@@ -100,27 +100,26 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return std::string(info.param.name); });
 
 // Every type's products, with one row and with eight.
-class FastLinearTypes : public ::testing::TestWithParam<int> {};
+class GemvTypesTest : public ::testing::TestWithParam<int> {};
 
-TEST_P(FastLinearTypes, OneRowAndEight) {
+TEST_P(GemvTypesTest, OneRowAndEight) {
   const int type = GetParam();
   constexpr std::uint32_t kOutputs = 72, kBlocks = 2;
   const std::uint32_t cols = is_super(type) ? 768 : 704, units = units_of(cols);
   const Matrix matrix(kOutputs, cols, type);
-  for (const std::uint32_t rows : {1u, kFewRows}) {
+  for (const std::uint32_t rows : {1u, kGemvRows}) {
     Aligned<float> x(rows * cols), y(rows * kOutputs);
     for (std::uint32_t i = 0; i < rows * cols; i++) x[i] = emulation::rounded(emulation::normal());
-    Aligned<std::uint8_t> x16(kFewInputBytes(units, rows));
+    Aligned<std::uint8_t> x16(kGemvInputBytes(units, rows));
     StepHeader header{rows, 1, 1, 1, 0, {}};
     LinearArg a{};
     a.segments[0] = matrix.segment(y.data()), a.n_segments = 1, a.groups = a.segments[0].groups;
     a.x = x.data(), a.header = &header, a.cols = cols, a.x16 = x16.data(), a.max_rows = rows,
     a.unit_span = units;
     a.ring_bytes = (unit_bytes(type) * 2 + 127) / 128 * 128;
-    const std::size_t bytes = kLinearSharedBytes(rows, units, a.ring_bytes);
-    if (rows > 1) emulation::launch({rows, 1, 1}, kThreads, 0, [&] { fast_few_input(a); });
-    emulation::launch({kBlocks, 1, 1}, kThreads, bytes,
-                      [&] { rows == 1 ? fast_linear_1(a) : fast_linear_8(a); });
+    const std::size_t bytes = kGemvSharedBytes(rows, units, a.ring_bytes);
+    if (rows > 1) emulation::launch({rows, 1, 1}, kThreads, 0, [&] { gemv_input(a); });
+    emulation::launch({kBlocks, 1, 1}, kThreads, bytes, [&] { rows == 1 ? gemv_1(a) : gemv_8(a); });
     for (std::uint32_t row = 0; row < rows; row++) {
       const Vector want = matrix * Vector(x.data() + row * cols, x.data() + (row + 1) * cols);
       for (std::uint32_t o = 0; o < kOutputs; o++)
@@ -129,7 +128,7 @@ TEST_P(FastLinearTypes, OneRowAndEight) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Emulated, FastLinearTypes,
+INSTANTIATE_TEST_SUITE_P(Emulated, GemvTypesTest,
                          ::testing::Values(kF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ4_K, kQ5_K, kQ6_K,
                                            kBF16, kMXFP4),
                          [](const auto& info) {
@@ -159,7 +158,7 @@ void expect_same_scales() {
       }
   }
 }
-TEST(FastLinear, ScalesAreExact) {
+TEST(GemvTest, ScalesAreExact) {
   expect_same_scales<kQ4_K>();
   expect_same_scales<kQ5_K>();
   expect_same_scales<kQ6_K>();

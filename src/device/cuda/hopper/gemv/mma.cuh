@@ -13,7 +13,7 @@
 #include "device/cuda/common/ptx.cuh"
 #include "device/cuda/hopper/weights/layout.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 // What turns mma's sums over sub-block `sub` (0, 1) of a chunk into sums of codes.
 template <int T>
@@ -109,4 +109,4 @@ __device__ __forceinline__ void mma(float (&c)[4], const std::uint32_t (&a)[4], 
   }
 }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

@@ -12,9 +12,9 @@
 #include "device/cuda/hopper/args.h"
 #include "device/cuda/hopper/gemv/mma.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
-constexpr int kThreads = kLinearWarps * 32;
+constexpr int kThreads = kGemvWarps * 32;
 
 // The 16 warps that multiply; a kernel may have others.
 __device__ inline void sync_warps() { sync_threads<kThreads>(); }
@@ -130,11 +130,11 @@ struct UnitScales {
 };
 
 // Input of a product with several rows (LinearArg::x16), at `at`: columns of `units` units.
-struct FewInput {
+struct GemvInput {
   __half* halves;  // [columns / 32][max_rows][32] in operand order
   float* sums;     // of sixteen columns each: [columns / 16][8]
   std::uint32_t max_rows;
-  __device__ FewInput(void* at, std::uint32_t units, std::uint32_t rows)
+  __device__ GemvInput(void* at, std::uint32_t units, std::uint32_t rows)
       : halves(static_cast<__half*>(at)),
         sums(reinterpret_cast<float*>(halves + static_cast<std::uint64_t>(units) * kUnitCols * rows)),
         max_rows(rows) {}
@@ -143,7 +143,7 @@ struct FewInput {
 // The same for several rows, unit `u` of the input: acc = {(g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t +
 // 1)}.
 template <int T>
-__device__ __forceinline__ void unit_many(const std::uint8_t* unit, const FewInput& input, std::uint32_t u,
+__device__ __forceinline__ void unit_rows(const std::uint8_t* unit, const GemvInput& input, std::uint32_t u,
                                           int lane, int column, int chunks, float (&acc)[4]) {
   const int g = lane / 4, t = lane % 4;
   const __half* mine = input.halves + u * kUnitCols * input.max_rows + column * 32 + t * 8;
@@ -186,7 +186,7 @@ __device__ __forceinline__ void unit_many(const std::uint8_t* unit, const FewInp
   }
 }
 
-#define STEELYARD_FAST_TYPES(X) \
+#define STEELYARD_REPACKED_TYPES(X) \
   X(kF16) X(kQ4_0) X(kQ4_1) X(kQ5_0) X(kQ5_1) X(kQ8_0) X(kQ4_K) X(kQ5_K) X(kQ6_K) X(kBF16) X(kMXFP4)
 
 // A block's share of the work and how it is cut: phases of at most kPhaseGroups row groups and unit_span
@@ -243,7 +243,7 @@ struct Share : Spans<kWhole> {
     group = a / units_now();
     unit = a - group * units_now() + Of::first_unit;
   }
-  __device__ static std::uint32_t run(std::uint32_t n, int warp) { return n * warp / kLinearWarps; }
+  __device__ static std::uint32_t run(std::uint32_t n, int warp) { return n * warp / kGemvWarps; }
   __device__ void close() {
     if constexpr (kWhole) {
       ++group_phase;
@@ -276,10 +276,14 @@ struct Share : Spans<kWhole> {
 };
 
 // The warp's ring: units at rising offsets that start over when the end is too near.
+//
+// virt counts bytes as offset does, but goes on rising, with what is left free at the end: in a ring of 100,
+// units of 40 lie at 0, 40, 0, 40 and their ends are at virt 40, 80, 140, 180. One ring counts what is
+// copied, another what is read; the difference of their virt is what is in use, gap included.
 struct Ring {
   std::uint8_t* base;
   std::uint64_t* barriers;
-  std::uint32_t size, offset = 0, virt = 0, count = 0;
+  std::uint32_t size, offset = 0, virt = 0, count = 0;   // count: of units
   __device__ std::uint32_t place(std::uint32_t bytes) {  // where the next unit goes or lies
     if (offset + bytes > size) {
       virt += size - offset;
@@ -305,7 +309,7 @@ __device__ inline float block_sum(float v, float* scratch) {  // the same bits i
   if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
   sync_warps();
   float s = 0;
-  for (int i = 0; i < kLinearWarps; i++) s += scratch[i];
+  for (int i = 0; i < kGemvWarps; i++) s += scratch[i];
   sync_warps();
   return s;
 }
@@ -349,7 +353,7 @@ __device__ __forceinline__ void store_eight(const float (&v)[8], bool real, std:
 
 // One column of row `row`. Lanes n and n + 16 start a multiple of 16 columns; all lanes call, those without a
 // `real` column too.
-__device__ __forceinline__ void store_one(const FewInput& to, float v, bool real, std::uint32_t column,
+__device__ __forceinline__ void store_one(const GemvInput& to, float v, bool real, std::uint32_t column,
                                           std::uint32_t row) {
   const float2 h = __half22float2(clamped_halves(v, 0));
   float sum = h.x;
@@ -366,4 +370,4 @@ __device__ inline float activate(float x, bool gelu) {
   return 0.5f * x * (1.f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
 }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

@@ -6,7 +6,7 @@
 #include "device/cuda/hopper/gemv/units.cuh"
 #include "device/cuda/hopper/step/words.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 // What a step says of its row, in shared memory.
 struct StepRow {
@@ -122,12 +122,12 @@ class Attention {
     const std::uint32_t step = cut_.parts << a_.worker_bits;
     // The first tile of this worker.
     std::uint32_t t = worker >> a_.worker_bits ? cut_.tiles : worker * cut_.parts + part;
-    Keys k;
+    KeyHalves k;
     std::uint64_t tile = tile_of(t < cut_.tiles ? t : 0, kv_head);
     // Also where there is none: registers without a value would be kept from the kernel's start.
     k.read(tile, 0, lane);
 #pragma unroll 1
-    for (std::uint32_t r = warp; r < a_.group + (part == 0 ? 2 : 0); r += kLinearWarps) prepare(r, kv_head);
+    for (std::uint32_t r = warp; r < a_.group + (part == 0 ? 2 : 0); r += kGemvWarps) prepare(r, kv_head);
     sync_warps();
     if (part == 0 && warp < a_.group) score(warp);
     State s;
@@ -170,7 +170,7 @@ class Attention {
   }
 
   // kKeyDims dimensions of a tile's 16 keys: what the lane needs as right operands.
-  struct Keys {
+  struct KeyHalves {
     uint4 b[2][kKeyDims / 32];
     __device__ __forceinline__ void read(std::uint64_t tile, int piece, int lane) {
       const int g = lane / 4, c = lane % 4;
@@ -306,7 +306,7 @@ class Attention {
   };
 
   // Adds to the scores of a tile's keys what kKeyDims dimensions give.
-  __device__ __forceinline__ void multiply(float (&x)[2][4], const Keys& k, int piece, int lane) const {
+  __device__ __forceinline__ void multiply(float (&x)[2][4], const KeyHalves& k, int piece, int lane) const {
 #pragma unroll
     for (int i = 0; i < kKeyDims / 32; i++)
 #pragma unroll
@@ -450,4 +450,4 @@ __device__ __forceinline__ void add_parts(const StepAttention& a, std::uint32_t 
   sync_warps();  // shares were read
 }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

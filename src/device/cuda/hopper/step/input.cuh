@@ -4,7 +4,7 @@
 
 #include "device/cuda/hopper/step/state.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 // The same bits in every multiplying thread. scratch() is free again after the next sync_warps().
 __device__ __forceinline__ float sum_of_block(float v) {
@@ -13,7 +13,7 @@ __device__ __forceinline__ float sum_of_block(float v) {
   sync_warps();
   float s = 0;
 #pragma unroll
-  for (int i = 0; i < kLinearWarps / 4; i++) {
+  for (int i = 0; i < kGemvWarps / 4; i++) {
     const float4 f = reinterpret_cast<const float4*>(scratch())[i];
     s += (f.x + f.y) + (f.z + f.w);
   }
@@ -131,4 +131,4 @@ __device__ __forceinline__ void load_halves(const StepLinear& o, Flow& flow, std
   }
 }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

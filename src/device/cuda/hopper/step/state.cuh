@@ -2,16 +2,17 @@
 //
 // Nothing may live in local memory: the rings leave the L1 cache so little that each access goes to L2,
 // behind the weights. So what a warp needs later stands here, and is read again where it is needed. The parts
-// of an op are functions that take nothing: what reaches shared memory through a parameter of a function that
-// isn't inlined is generic. And every register gets a value: one that may have none is live from the kernel's
-// start, in all functions.
+// of an op are functions that take nothing: a pointer to shared memory that is a parameter of a function that
+// isn't inlined is generic, and *p a slow LD; in attend(), the_shared().row is an LDS at a constant address.
+// And every register gets a value: `float v; if (some) v = f();` makes v live from the kernel's start, in all
+// functions; `float v = 0;` costs one instruction.
 #pragma once
 
 #include "device/cuda/hopper/gemv/units.cuh"
 #include "device/cuda/hopper/step/attention.cuh"
 #include "device/cuda/hopper/step/words.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 constexpr int kOpsAhead = 8;  // descriptors in shared memory
 
@@ -45,8 +46,8 @@ struct Progress {
 
 struct Shared {
   StepArg arg;
-  Position feeding[kLinearWarps];
-  Progress progress[kLinearWarps];
+  Position feeding[kGemvWarps];
+  Progress progress[kGemvWarps];
   StepOp ops[kOpsAhead];  // op i at i mod kOpsAhead
   StepRow row;
   Flow flow;
@@ -74,4 +75,4 @@ __device__ __forceinline__ std::uint64_t* barriers() {
 }
 __device__ __forceinline__ std::uint8_t* region() { return dynamic_shared() + kStepRegionOffset; }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

@@ -5,25 +5,19 @@
 
 #include "base/dtype.h"
 #include "device/cuda/hopper/weights/format.h"
+#include "device/cuda/hopper/weights/layout.h"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 namespace {
 
-constexpr const char* kKernel = "fast_step";
-constexpr std::uint32_t kBlockThreads = kLinearWarps * 32;
+constexpr const char* kKernel = "decode_step";
+constexpr std::uint32_t kBlockThreads = kGemvWarps * 32;
 constexpr std::uint32_t kMostNormed = 2 * 8 * kBlockThreads;  // columns that stay in registers
 constexpr std::uint32_t kMergeBytes = 40 << 10;  // attention's, at most: more would shorten the rings
 
-constexpr std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) { return (a + b - 1) / b; }
-
-template <typename T>
-T* pointer(DevicePtr address) {
-  return reinterpret_cast<T*>(address);
-}
-
 }  // namespace
 
-Segment make_segment(const FastInput& in, WeightId weight, WeightId bias, float* out) {
+Segment make_segment(const DeviceProgram& in, WeightId weight, WeightId bias, float* out) {
   const WeightSpec& w = in.program->weights[weight];
   const int t = static_cast<int>(w.type);
   return {pointer<const std::uint8_t>(in.weights[weight]),
@@ -40,7 +34,7 @@ Segment make_segment(const FastInput& in, WeightId weight, WeightId bias, float*
 // Writes the table, op by op; `ok` is false once something isn't covered.
 class StepWriter {
  public:
-  StepWriter(const FastInput& in, DevicePtr memory)
+  StepWriter(const DeviceProgram& in, DevicePtr memory)
       : in_(in), p_(*in.program), memory_(memory), space_(step_memory(p_)) {}
 
   std::optional<StepKernel> write(CompileServices& services) {
@@ -55,7 +49,7 @@ class StepWriter {
   }
 
  private:
-  struct Written {  // a buffer's contents
+  struct Contents {  // a buffer's contents
     std::int32_t op = kBeforeStep;
     StepOut as = StepOut::floats;
   };
@@ -65,19 +59,17 @@ class StepWriter {
   }
   std::uint64_t* branch() const { return words(p_.buffers.size()); }
   // A buffer as the step's ops see it: what an earlier one left, or floats from before.
-  Written contents(BufferId id) const {
+  Contents contents(BufferId id) const {
     const auto it = written_.find(id);
-    return it == written_.end() ? Written{} : it->second;
+    return it == written_.end() ? Contents{} : it->second;
   }
   void* place(BufferId id) const {
     return contents(id).op == kBeforeStep ? pointer<void>(in_.buffers[id]) : words(id);
   }
   // The op pushed last writes the buffer.
   void wrote(BufferId id, StepOut as) { written_[id] = {static_cast<std::int32_t>(ops_.size()) - 1, as}; }
-  std::uint32_t width(BufferId id) const { return p_.buffers[id].width; }
-  const float* vector(WeightId id) const {
-    return id == kNoWeight ? nullptr : pointer<const float>(in_.weights[id]);
-  }
+  std::uint32_t width(BufferId id) const { return in_.width(id); }
+  const float* vector(WeightId id) const { return in_.vector(id); }
 
   StepOp& push(StepKind kind) {
     StepOp op{};
@@ -89,7 +81,7 @@ class StepWriter {
   // Floats and words are read with a norm, half words without.
   StepLinear& product(std::initializer_list<Segment> segments, BufferId x, NormRef norm, Epilogue epilogue,
                       StepOut out) {
-    const Written in = contents(x);
+    const Contents in = contents(x);
     const std::uint32_t cols = width(x);
     ok_ = ok_ && static_cast<bool>(norm) != (in.as == StepOut::half_words) && (!norm || cols <= kMostNormed);
     StepOp& op = push(StepKind::linear);
@@ -99,7 +91,7 @@ class StepWriter {
     op.linear.residual_op = kBeforeStep;
     LinearArg& a = op.linear.linear;
     for (const Segment& s : segments) {
-      ok_ = ok_ && is_fast(s.type) && s.group_bytes != 0 &&
+      ok_ = ok_ && is_repacked_type(s.type) && s.group_bytes != 0 &&
             cols % (is_super(s.type) ? kUnitCols : kChunkCols) == 0;
       largest_unit_ = std::max(largest_unit_, s.unit_bytes);
       a.segments[a.n_segments++] = s;
@@ -153,18 +145,17 @@ class StepWriter {
     ok_ = ok_ && s.most_parts != 0;
     if (!ok_) return;
     s.parts_reciprocal = 65536 / s.most_parts + 1;
-    const std::uint32_t worker = group * (d + 4) * 4, most = kLinearWarps * 64 / d;
+    const std::uint32_t worker = group * (d + 4) * 4, most = kGemvWarps * 64 / d;
     while ((2u << s.worker_bits) <= most && (worker << (s.worker_bits + 1)) <= kMergeBytes) ++s.worker_bits;
     push(StepKind::attention).attention = s;
     wrote(a->out, StepOut::half_words);
-    const std::uint32_t queries = 16 * d * 2,
-                        merge = std::max(worker << s.worker_bits, kLinearWarps * d * 4u);
+    const std::uint32_t queries = 16 * d * 2, merge = std::max(worker << s.worker_bits, kGemvWarps * d * 4u);
     region_bytes_ = std::max(region_bytes_, queries + kStepOwnFloats(d) * 4 + merge);
   }
   void add(const AttentionOp&) {}  // with its RopeAppendOp
   void add(const ResidualLinearOp& o) {
     const void* residual = place(o.residual);
-    const Written from = contents(o.residual);
+    const Contents from = contents(o.residual);
     ok_ = ok_ && from.as != StepOut::half_words;
     void* out = o.post_norm ? branch() : words(o.out);
     StepLinear& s = product({segment(o.weight, o.bias, out)}, o.in, {},
@@ -199,10 +190,10 @@ class StepWriter {
     const std::uint32_t fixed = kStepRegionOffset + region,
                         total = in_.gpu.shared_per_block - kStepStaticShared;
     if (!services.has_kernel(kKernel) || total < fixed) return false;
-    const std::uint32_t ring = (total - fixed) / kLinearWarps / 128 * 128;
+    const std::uint32_t ring = (total - fixed) / kGemvWarps / 128 * 128;
     if (ring < largest_unit_) return false;
     kernel.blocks_ = in_.gpu.sms;
-    kernel.shared_bytes_ = ring * kLinearWarps + fixed;
+    kernel.shared_bytes_ = ring * kGemvWarps + fixed;
     kernel.arg_ = {pointer<const StepOp>(memory_ + space_.ops),
                    static_cast<std::uint32_t>(ops_.size()),
                    ring,
@@ -212,18 +203,18 @@ class StepWriter {
     return services.blocks_per_sm(kKernel, kBlockThreads, kernel.shared_bytes_) >= 1;
   }
 
-  const FastInput& in_;
+  const DeviceProgram& in_;
   const Program& p_;
   const DevicePtr memory_;
   const StepMemory space_;
   std::vector<StepOp> ops_;
-  std::map<BufferId, Written> written_;
+  std::map<BufferId, Contents> written_;
   const Op* next_ = nullptr;
   std::uint32_t largest_unit_ = 0, region_bytes_ = 0;
   bool ok_ = true;
 };
 
-std::optional<StepKernel> StepKernel::make(const FastInput& input, DevicePtr memory,
+std::optional<StepKernel> StepKernel::make(const DeviceProgram& input, DevicePtr memory,
                                            CompileServices& services) {
   return StepWriter(input, memory).write(services);
 }
@@ -237,4 +228,4 @@ void StepKernel::enqueue(Launcher& launcher) const {
   launcher(l, arg_);
 }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

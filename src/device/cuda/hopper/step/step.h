@@ -6,16 +6,17 @@
 #include <vector>
 
 #include "device/cuda/hopper/args.h"
-#include "device/cuda/hopper/fast.h"
+#include "device/cuda/host/device_program.h"
 #include "program/program.h"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 class StepKernel {
  public:
   // nullopt: an op, type or shape that it doesn't cover. Uploads its table to `memory` (step_memory()),
   // zeroed before.
-  static std::optional<StepKernel> make(const FastInput& input, DevicePtr memory, CompileServices& services);
+  static std::optional<StepKernel> make(const DeviceProgram& input, DevicePtr memory,
+                                        CompileServices& services);
   // A step of one row.
   void enqueue(Launcher& launcher) const;
 
@@ -26,6 +27,6 @@ class StepKernel {
 };
 
 // The matrix as a segment of a product that writes to `out`.
-Segment make_segment(const FastInput& input, WeightId weight, WeightId bias, float* out);
+Segment make_segment(const DeviceProgram& input, WeightId weight, WeightId bias, float* out);
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

@@ -7,7 +7,7 @@
 #include "device/cuda/hopper/step/input.cuh"
 #include "device/cuda/hopper/step/stream.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 namespace {
 
 // Op `i` into its place in shared memory, by one warp. It is there after wait_for_copies() and a barrier.
@@ -60,7 +60,7 @@ __device__ __forceinline__ void load_input(const Walk& walk) {
 // `n` units of one group, all whole but perhaps the last; in: their columns, sums: of each sixteen.
 template <int T>
 __device__ __forceinline__ void run_units(std::uint32_t n, int last_chunks, const __half* in,
-                                          const float* sums, Stream& stream, float (&acc)[2]) {
+                                          const float* sums, WeightStream& stream, float (&acc)[2]) {
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
   for (; n != 0; n--, in += kUnitCols, sums += 16) {
@@ -117,7 +117,7 @@ struct GroupUnits {
 };
 
 // The warp's share of a phase, to partial sums.
-__device__ __forceinline__ void multiply(Stream& stream) {
+__device__ __forceinline__ void multiply(WeightStream& stream) {
   // A warp without a unit may stand between two that share a group.
   if (progress().walk.left == 0 && threadIdx.x % 32 < 16)
     partial_sums()[(progress().walk.group + threadIdx.x / 32) * 16 + threadIdx.x % 32] = 0;
@@ -129,7 +129,7 @@ __device__ __forceinline__ void multiply(Stream& stream) {
   case T:                                                        \
     run_units<T>(u.n, u.last_chunks, u.in, u.sums, stream, acc); \
     break;
-      STEELYARD_FAST_TYPES(STEELYARD_CASE)
+      STEELYARD_REPACKED_TYPES(STEELYARD_CASE)
 #undef STEELYARD_CASE
     }
     leave_group(acc);
@@ -212,7 +212,7 @@ __device__ __forceinline__ void finish() {
 __device__ __forceinline__ void bring_ops() {
   const Product p;
   const std::uint32_t from = progress().brought, to = min(p.shared.arg.n_ops, p.index + kOpsAhead);
-  if (threadIdx.x / 32 == kLinearWarps - 1)
+  if (threadIdx.x / 32 == kGemvWarps - 1)
     for (std::uint32_t i = from; i < to; i++) load_op(p.shared.arg, p.shared, i);
   __syncwarp();
   if (threadIdx.x % 32 == 0) progress().brought = to;
@@ -249,7 +249,7 @@ __device__ __noinline__ void product() {
   __syncwarp();
   bring_ops();
   const bool idle = !more || progress().walk.left == 0;
-  Stream stream;
+  WeightStream stream;
   while (more) {
     multiply(stream);
     finish();
@@ -298,13 +298,13 @@ __device__ __forceinline__ void attention() {
 
 __device__ __forceinline__ void begin(const StepArg& s, Shared& shared) {
   if (threadIdx.x == kThreads - 1) shared.arg = s;
-  if (threadIdx.x < kLinearWarps) {
+  if (threadIdx.x < kGemvWarps) {
     shared.feeding[threadIdx.x].op = 0, shared.feeding[threadIdx.x].open = false;
     Progress& p = shared.progress[threadIdx.x];
     p = {};
     p.end_op = p.brought = min(s.n_ops, kOpsAhead - 1u);
   }
-  if (threadIdx.x < kLinearWarps * kSlots) barrier_init(barriers() + threadIdx.x);
+  if (threadIdx.x < kGemvWarps * kSlots) barrier_init(barriers() + threadIdx.x);
   fence_async_shared();
   __syncthreads();
   if (threadIdx.x < 32)
@@ -360,9 +360,9 @@ __device__ __forceinline__ void step(const StepArg& s) {
 }
 
 }  // namespace
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper
 
-extern "C" __global__ void __launch_bounds__(steelyard::cuda::fast::kThreads, 1)
-    fast_step(const __grid_constant__ steelyard::cuda::fast::StepArg s) {
-  steelyard::cuda::fast::step(s);
+extern "C" __global__ void __launch_bounds__(steelyard::cuda::hopper::kThreads, 1)
+    decode_step(const __grid_constant__ steelyard::cuda::hopper::StepArg s) {
+  steelyard::cuda::hopper::step(s);
 }

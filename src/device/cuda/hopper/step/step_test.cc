@@ -9,7 +9,7 @@
 namespace {
 
 using namespace steelyard::cuda;
-using namespace steelyard::cuda::fast;
+using namespace steelyard::cuda::hopper;
 using emulation::Aligned;
 using emulation::Matrix;
 using emulation::normal;
@@ -86,8 +86,8 @@ class StepModel {
     arg.step.header = &header_, arg.step.positions = &position_, arg.step.block_tables = table_.data();
     arg.step.abort = &abort_;
     emulation::launch({c_.blocks, 1, 1}, kThreads,
-                      kStepRegionOffset + arg.region_bytes + kLinearWarps * arg.ring_bytes,
-                      [&] { fast_step(arg); });
+                      kStepRegionOffset + arg.region_bytes + kGemvWarps * arg.ring_bytes,
+                      [&] { decode_step(arg); });
   }
 
   // The same, after run(): it reads the own key and value from their page.
@@ -168,7 +168,7 @@ class StepModel {
     s.rope = {rotation_.data(), 0, c_.head_dim};
     s.n_heads = kHeads, s.group = kHeads / kKvHeads, s.window = c_.window, s.scale = 0.125f;
     s.most_parts = c_.blocks / kKvHeads, s.parts_reciprocal = 65536 / s.most_parts + 1;
-    s.worker_bits = static_cast<std::uint32_t>(std::countr_zero(kLinearWarps * 64u / c_.head_dim));
+    s.worker_bits = static_cast<std::uint32_t>(std::countr_zero(kGemvWarps * 64u / c_.head_dim));
   }
 
   Vector attend(const Layer& layer, const Vector& in) const {
@@ -201,9 +201,9 @@ class StepModel {
       v_{kKvHeads * 256}, mixed_{kHeads * 128}, inner_{kInner / 2}, partials_{kHeads * kStepParts * 257};
 };
 
-class FastStep : public ::testing::TestWithParam<Case> {};
+class DecodeStepTest : public ::testing::TestWithParam<Case> {};
 
-TEST_P(FastStep, IsTheModel) {
+TEST_P(DecodeStepTest, IsTheModel) {
   if (!emulation::has_threads(GetParam().blocks * kThreads))
     GTEST_SKIP() << "needs " << GetParam().blocks * kThreads << " threads, more than the system gives";
   StepModel model(GetParam());
@@ -226,7 +226,7 @@ TEST_P(FastStep, IsTheModel) {
 
 // Two blocks have products in which one has no share; 1200 rows of a head are more than a block holds at
 // once.
-INSTANTIATE_TEST_SUITE_P(Emulated, FastStep,
+INSTANTIATE_TEST_SUITE_P(Emulated, DecodeStepTest,
                          ::testing::Values(Case{"heads_of_64", 64, 2, 70, 0, false, 1200},
                                            Case{"first_token_five_bits", 64, 2, 0, 0, false, 300, kQ5_1},
                                            Case{"heads_of_128_window_post_norms", 128, 3, 100, 40, true},

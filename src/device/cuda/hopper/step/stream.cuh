@@ -3,7 +3,7 @@
 
 #include "device/cuda/hopper/step/state.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 __device__ __forceinline__ Walk walk_of(const StepOp& op) {
   const LinearArg& a = op.linear.linear;
@@ -66,9 +66,9 @@ static __device__ __noinline__ Run next_run() {
 }
 
 // A warp's ring: copies its units of all ops there, in the order in which the warp will multiply them.
-class Stream {
+class WeightStream {
  public:
-  __device__ __forceinline__ Stream() {
+  __device__ __forceinline__ WeightStream() {
     const StepArg& s = the_shared().arg;
     const int warp = threadIdx.x / 32;
     const Progress& p = progress();
@@ -131,9 +131,9 @@ class Stream {
 };
 
 static __device__ __noinline__ void fill() {
-  Stream stream;
+  WeightStream stream;
   stream.fill();
   stream.save();
 }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

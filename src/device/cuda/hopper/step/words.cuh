@@ -6,13 +6,18 @@
 // Why a word is never overwritten before all have read it: an op's results are complete only when every block
 // with a share of it has read the op's whole input, and whoever writes a buffer again has waited for the
 // complete results of an op that came after the buffer's readers. Blocks without a share read nothing.
+//
+// Tags repeat after kStepNumbers steps (2.3 hours at 500 a second). A word that was last written exactly so
+// long ago would then look new: attention's parts that short contexts leave alone, and all of them where
+// every step since had several rows. So the host clears all words when it starts to count anew
+// (HopperPlan::tagged_words()).
 #pragma once
 
 #include <cstdint>
 
 #include "device/cuda/common/ptx.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 // Of a step, in shared memory.
 struct Flow {
@@ -22,8 +27,8 @@ struct Flow {
   __device__ __forceinline__ std::uint32_t tag(std::int32_t op) const { return first_tag + op; }
 };
 
-// After a look in vain: whether to stop looking.
-__device__ __forceinline__ bool hopeless(Flow& flow, std::uint32_t& looks) {
+// After a look in vain: whether the step was given up.
+__device__ __forceinline__ bool given_up(Flow& flow, std::uint32_t& looks) {
   volatile std::uint32_t* stop = &flow.stop;
   if (*stop != 0) return true;
   if ((++looks & 0xfff) != 0 || *static_cast<const volatile std::uint32_t*>(flow.abort) == 0) return false;
@@ -35,7 +40,7 @@ __device__ __forceinline__ bool hopeless(Flow& flow, std::uint32_t& looks) {
 template <typename Look>
 __device__ __forceinline__ void look_until(Flow& flow, Look look) {
   std::uint32_t looks = 0;
-  while (!look() && !hopeless(flow, looks)) {
+  while (!look() && !given_up(flow, looks)) {
   }
 }
 
@@ -63,4 +68,4 @@ __device__ __forceinline__ float take_float(const std::uint64_t* word, std::uint
   return __uint_as_float(take(word, tag, flow));
 }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

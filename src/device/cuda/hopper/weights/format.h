@@ -1,5 +1,34 @@
 // Geometry of repacked weights, shared by host code and kernels; no CUDA header.
 //
+// clang-format off
+//   a matrix:
+//                  chunk: 64 columns, two sub-blocks of 32
+//               ├─────┤
+//               ┌─────┬─────┬─────┬─────╥─────┬─────┬─────┬─────╥── …
+//   group 0     │        16 rows        ║                       ║
+//               ├─────┼─────┼─────┼─────╫─────┼─────┼─────┼─────╫── …
+//   group 1     │                       ║                       ║
+//               ├─────┼─────┼─────┼─────╫─────┼─────┼─────┼─────╫── …
+//   …           │                       ║                       ║
+//               ├── unit: 256 columns ──┤
+//
+// The words for pieces of work in these kernels:
+//   group      16 rows of a matrix: the rows of an mma's left operand; what blocks share out
+//   chunk      64 columns of a group        sub-block  32 of them, in most types with a scale of their own
+//   unit       4 chunks, as they lie in memory: what one bulk copy brings into a ring; what warps share out
+//   segment    a matrix among those that one product multiplies
+//   share      a block's groups of a product, and how they are walked (Share, in the step kernel Walk)
+//   phase      of a share: as many groups (and columns, "span") as shared memory has sums and input for
+//   run        units of a phase that one warp multiplies, one after the other
+//   ring       a warp's part of shared memory, which bulk copies fill and the warp reads; in gemm a block's
+//   stage      gemm: a place in the ring for one chunk of all groups and of the rows of the step that meet them
+//   tile       gemm: outputs × rows that a block makes at a time; attention: queries that share the pages they read
+//   split      gemm: blocks (a cluster) that divide a tile's columns
+//   worker     attention: who takes every n-th of a row's keys; the results of all are merged in their order
+//   part       step kernel's attention: blocks that divide a KV head's keys, each with workers
+//   slice      prefill: 64 dimensions of the keys or values of a page, as wgmma reads them
+// clang-format on
+//
 // A matrix is cut into groups of 16 rows (the last one padded with zero rows), a group into chunks of 64
 // columns. A chunk holds its weights in the order in which the 32 lanes of a warp feed them to mma.m16n8k16
 // as the left operand: lane (g = lane / 4, t = lane % 4) owns rows g and g + 8 and, of each half chunk
@@ -7,23 +36,23 @@
 // make a unit, what one bulk copy brings; the last unit of a group may have fewer. Same bytes as the file,
 // values exact.
 //
+// clang-format off
 //   unit of a 256-weight type: header, then 4 chunks
-//     Q4_K  16 rows x {d, dmin, 3 words}; byte p of the words: sub-blocks 2p, 2p+1 as
-//           sc0 | (m1 & 3) << 6,  m0 | (m1 >> 2 & 3) << 6,  sc1 | (m1 >> 4) << 6
-//     Q5_K  the same
-//     Q6_K  16 x d, then 16 rows x 16 x i8 scales
-//   chunk:  scales, high bits, low bits
-//     scales     Q4_0, Q5_0, Q8_0: 16 rows x {d0, d1} f16 (sub-blocks 0 and 1); Q4_1, Q5_1: 16 rows x {d0,
-//     d1, m0, m1};
-//                MXFP4: 16 rows x {e0, e1} bytes; 256-weight types, F16, BF16: none
-//     high bits  Q5_*: a word a lane; Q6_K: two words a lane
-//     low bits   4 words a lane; word i belongs to row g + 8 (i & 1), columns e = 2 (i >> 1) + h where h = 0
-//     is its
-//                low half and h = 1 its high half; in a half, nibble n holds sub-block n & 1, j = n >> 1.
-//     Q8_0       for each sub-block 4 words a lane; in a half, byte j; stored + 128
-//     F16, BF16  for each sub-block and j 4 words a lane
-//   high bits, 5-bit types: half h, bit 8 * sub + 4 j + i.  Q6_K: word j, half h, bits 8 * sub + 2 i and the
-//   next.
+//     Q4_K       16 rows x {d, dmin, 3 words}; byte p of the words: sub-blocks 2p, 2p+1 as
+//                sc0 | (m1 & 3) << 6,  m0 | (m1 >> 2 & 3) << 6,  sc1 | (m1 >> 4) << 6
+//     Q5_K       the same
+//     Q6_K       16 x d, then 16 rows x 16 x i8 scales
+//   chunk: scales, high bits, low bits
+//     scales     Q4_0, Q5_0, Q8_0: 16 rows x {d0, d1} f16 (sub-blocks 0 and 1)
+//                Q4_1, Q5_1: 16 rows x {d0, d1, m0, m1}; MXFP4: 16 rows x {e0, e1} bytes
+//                256-weight types, F16, BF16: none
+//     high bits  Q5_*: a word a lane: half h, bit 8 * sub + 4 j + i
+//                Q6_K: two words a lane: word j, half h, bits 8 * sub + 2 i and the next
+//     low bits   4 words a lane; word i belongs to row g + 8 (i & 1), columns e = 2 (i >> 1) + h, where h = 0 is
+//                its low half and h = 1 its high half; in a half, nibble n holds sub-block n & 1, j = n >> 1
+//                Q8_0: for each sub-block 4 words a lane; in a half, byte j; stored + 128
+//                F16, BF16: for each sub-block and j 4 words a lane
+// clang-format on
 #pragma once
 
 #include <cstdint>
@@ -34,7 +63,7 @@
 #define STEELYARD_HOST_DEVICE
 #endif
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 inline constexpr std::uint32_t kGroupRows = 16;
 inline constexpr std::uint32_t kChunkCols = 64;
@@ -44,7 +73,7 @@ inline constexpr std::uint32_t kUnitCols = 256;
 inline constexpr int kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ5_1 = 7, kQ8_0 = 8, kQ4_K = 12, kQ5_K = 13,
                      kQ6_K = 14, kBF16 = 30, kMXFP4 = 39;
 
-STEELYARD_HOST_DEVICE constexpr bool is_fast(int t) {
+STEELYARD_HOST_DEVICE constexpr bool is_repacked_type(int t) {
   return t == kF16 || t == kQ4_0 || t == kQ4_1 || t == kQ5_0 || t == kQ5_1 || t == kQ8_0 || t == kQ4_K ||
          t == kQ5_K || t == kQ6_K || t == kBF16 || t == kMXFP4;
 }
@@ -78,4 +107,4 @@ STEELYARD_HOST_DEVICE constexpr std::uint64_t group_bytes(int t, std::uint32_t c
          std::uint64_t{cols % kUnitCols / kChunkCols} * chunk_bytes(t);
 }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

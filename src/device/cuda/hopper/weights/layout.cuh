@@ -7,7 +7,7 @@
 
 #include "device/cuda/hopper/weights/format.h"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 // Scale and minimum of a sub-block: value = d * code - m. Q6_K has a scale for each 16 columns: d16.
 struct SubScale {
@@ -65,7 +65,7 @@ __device__ inline SubScale sub_scale(const std::uint8_t* unit, int row, int s) {
 }
 
 // Stored code (or the value itself for MXFP4, F16, BF16) of sub-block `sub` (0, 1) of a chunk. Slow, for
-// checks, embedding rows and general kernels; the fast kernels read whole chunks (hopper/gemv/mma.cuh).
+// checks, embedding rows and general kernels; the Hopper kernels read whole chunks (hopper/gemv/mma.cuh).
 template <int T>
 __device__ inline float chunk_code(const std::uint8_t* chunk, int row, int sub, int k) {
   const int lane = (row & 7) * 4 + (k & 15) / 4, j = k / 16, e = k & 3;
@@ -118,16 +118,17 @@ __device__ inline void block32(const std::uint8_t* matrix, std::uint32_t cols, s
   }
 }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper
 
 namespace steelyard::cuda {
 
 // Columns [32 * block, 32 * block + 32) of row `row` as exact floats, for general kernels that meet a
-// repacked matrix (embedding rows, row counts without a fast kernel). `matrix`: the whole repacked matrix.
+// repacked matrix (embedding rows, row counts without a kernel of Hopper's). `matrix`: the whole repacked
+// matrix.
 __device__ inline void repacked_block32(int type, const std::uint8_t* matrix, std::uint32_t /*rows*/,
                                         std::uint32_t cols, std::uint32_t row, std::uint32_t block,
                                         float* out) {
-  using namespace fast;
+  using namespace hopper;
   switch (type) {
     case kF16:
       return block32<kF16>(matrix, cols, row, block, out);

@@ -1,4 +1,4 @@
-// Layout of repacked weights and the fast kernels' scratch, as pure functions: planning, the loader and the
+// Layout of repacked weights and the Hopper kernels' scratch, as pure functions: planning, the loader and the
 // kernels' launchers read the same. No CUDA header. (hopper/weights/layout.cuh has the device-side readers.)
 #pragma once
 
@@ -12,32 +12,32 @@ namespace steelyard::cuda {
 
 inline constexpr std::uint32_t kRepackRows = 64;  // the loader cuts matrices at multiples of this
 
-// Whether a matrix has a layout of the fast kernels; false: kept as in the file, general kernels multiply it.
-bool fast_has_layout(DType type, std::uint32_t rows, std::uint32_t cols);
+// Whether a matrix is repacked for the Hopper kernels; false: kept as in the file, general kernels multiply
+// it.
+bool has_repacked_layout(DType type, std::uint32_t rows, std::uint32_t cols);
 
 // Exact bytes of the repacked matrix, a multiple of 256.
 std::uint64_t repacked_bytes(DType type, std::uint32_t rows, std::uint32_t cols);
 
-// Units of the widest matrix.
-std::uint64_t fast_input_units(const Program& program);
+// Scratch of the Hopper kernels for one executable: byte offsets into it, each a multiple of 256.
+struct HopperScratch {
+  std::uint64_t branch = 0;    // float [rows][n_embd]: a residual op's product before its norm
+  std::uint64_t partials = 0;  // attention's partial results (AttentionTileArg)
+  std::uint64_t input = 0;     // input of a product as halves: tiles (GemmArg), or of 2 to 8 rows (GemvInput)
+  std::uint64_t passed = 0;    // the input, of 2 to 8 rows, that an op leaves for the next; a part of `input`
+  std::uint64_t step = 0;      // the step kernel's, StepMemory
+  std::uint64_t bytes = 0;     // of all; 0 in exact mode
+};
+HopperScratch lay_out_scratch(const Program& program, const StepLimits& limits, Mode mode);
 
-// First part of the scratch: a residual op's branch before its norm, float [rows][n_embd].
-std::uint64_t fast_branch_bytes(const Program& program, const StepLimits& limits);
-
-// Second part: partial results of attention. The third is the input of a product with many rows, as halves in
-// tiles; or that of one with 2 to 8, and behind it what an op leaves for the next one.
-std::uint64_t fast_partial_bytes(const Program& program, const StepLimits& limits);
-
-// The fourth: the step kernel's, at this offset. Its parts' offsets from there: table of ops; a slot of
-// slot_bytes for each buffer's words, and one more for a branch before its norm; partial results of
-// attention.
-std::uint64_t fast_step_offset(const Program& program, const StepLimits& limits);
+// Scratch of the step kernel: byte offsets from HopperScratch::step.
 struct StepMemory {
-  std::uint64_t ops = 0, words = 0, slot_bytes = 0, partials = 0, bytes = 0;
+  std::uint64_t ops = 0;         // the table, StepOp [ops]
+  std::uint64_t words = 0;       // a slot for each buffer's words, and one for a branch before its norm
+  std::uint64_t slot_bytes = 0;  // of one
+  std::uint64_t partials = 0;    // words: attention's partial results
+  std::uint64_t bytes = 0;
 };
 StepMemory step_memory(const Program& program);
-
-// Scratch of the fast kernels for one executable, a multiple of 256.
-std::uint64_t fast_scratch_bytes(const Program& program, const StepLimits& limits, Mode mode);
 
 }  // namespace steelyard::cuda

@@ -2,7 +2,7 @@
 // chunk; runs once a weight at load, far faster than the host link feeds it, so it reads bytes plainly.
 #include "device/cuda/hopper/weights/layout.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 namespace {
 
 __device__ inline std::uint16_t load16(const std::uint8_t* p) { return p[0] | p[1] << 8; }
@@ -173,12 +173,12 @@ __device__ void repack(std::uint32_t rows, std::uint32_t cols, std::uint32_t row
 }
 
 }  // namespace
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper
 
-extern "C" __global__ void fast_repack(int type, std::uint32_t rows, std::uint32_t cols,
-                                       std::uint32_t row_begin, std::uint32_t row_end,
-                                       const std::uint8_t* raw, std::uint8_t* matrix) {
-  using namespace steelyard::cuda::fast;
+extern "C" __global__ void repack_weights(int type, std::uint32_t rows, std::uint32_t cols,
+                                          std::uint32_t row_begin, std::uint32_t row_end,
+                                          const std::uint8_t* raw, std::uint8_t* matrix) {
+  using namespace steelyard::cuda::hopper;
   switch (type) {
     case kF16:
       return repack<kF16>(rows, cols, row_begin, row_end, raw, matrix);

@@ -4,7 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 // ---- Shared memory ----
 
@@ -178,4 +178,4 @@ template <int Count>
 void take_registers() {}
 inline float power_of_two(float x) { return x < -126 ? 0.0f : std::exp2(x); }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

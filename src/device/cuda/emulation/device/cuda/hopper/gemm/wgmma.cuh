@@ -4,7 +4,7 @@
 
 #include "device/cuda/common/ptx.cuh"
 
-namespace steelyard::cuda::fast {
+namespace steelyard::cuda::hopper {
 
 inline void bulk_copy(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier) {
   std::memcpy(emulation::block->shared + to, from, bytes);
@@ -73,4 +73,4 @@ void wgmma_slice(float (&c)[N][4], int first, const std::uint32_t (&a)[4], std::
     mma_f16(c[first + n], a, pair_of(b, k, n * 8 + g, true), pair_of(b, k + 8, n * 8 + g, true));
 }
 
-}  // namespace steelyard::cuda::fast
+}  // namespace steelyard::cuda::hopper

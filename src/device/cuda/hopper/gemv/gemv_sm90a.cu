@@ -110,49 +110,198 @@ struct Writers {
   }
 };
 
+// The norm's weights for the columns that this thread converts.
+__device__ __forceinline__ void load_norm(const LinearArg& a, float (&weights)[2][8]) {
+#pragma unroll
+  for (int q = 0; q < 2; q++)
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+      const std::uint32_t col = (threadIdx.x + q * kThreads) * 8 + 4 * k;
+      const float4 f = col < a.cols ? __ldg(reinterpret_cast<const float4*>(a.norm + col)) : float4{};
+      weights[q][4 * k] = f.x, weights[q][4 * k + 1] = f.y, weights[q][4 * k + 2] = f.z,
+                     weights[q][4 * k + 3] = f.w;
+    }
+}
+
+// One row of up to 8192 columns stays in registers between its norm and its conversion.
+__device__ __forceinline__ float norm_in_registers(const LinearArg& a, const float (&weights)[2][8],
+                                                   std::uint32_t units, __half* x, float* sums,
+                                                   float* scratch) {
+  float v[2][8], squares = 0;
+#pragma unroll
+  for (int q = 0; q < 2; q++) {
+    const std::uint32_t col = (threadIdx.x + q * kThreads) * 8;
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+      const float4 f = col < a.cols ? __ldcg(reinterpret_cast<const float4*>(a.x + col) + k) : float4{};
+      v[q][4 * k] = f.x, v[q][4 * k + 1] = f.y, v[q][4 * k + 2] = f.z, v[q][4 * k + 3] = f.w;
+      squares += f.x * f.x + f.y * f.y + f.z * f.z + f.w * f.w;
+    }
+  }
+  const float scale = rsqrtf(block_sum(squares, scratch) / a.cols + a.eps);
+#pragma unroll
+  for (int q = 0; q < 2; q++) {
+    const std::uint32_t i = threadIdx.x + q * kThreads, col = i * 8;
+    if (i >= units * 32) continue;  // whole warps
+#pragma unroll
+    for (int k = 0; k < 8; k++) v[q][k] *= scale * weights[q][k];
+    store_eight<1>(v[q], col < a.cols, i, x, sums);
+  }
+  return scale;
+}
+
+// Leaves a warp's sums of a group at p, and clears them.
+template <int N, int M>
+__device__ __forceinline__ void flush(float* p, int g, int t, float (&acc)[M]) {
+  if constexpr (N == 1) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      acc[r] += __shfl_xor_sync(~0u, acc[r], 1);
+      acc[r] += __shfl_xor_sync(~0u, acc[r], 2);
+      if (t == 0) p[g + 8 * r] = acc[r];
+    }
+  } else {
+    *reinterpret_cast<float2*>(p + g * 8 + 2 * t) = make_float2(acc[0], acc[1]);
+    *reinterpret_cast<float2*>(p + (g + 8) * 8 + 2 * t) = make_float2(acc[2], acc[3]);
+  }
+  for (float& v : acc) v = 0;
+}
+
+// Row `o` of segment s for row n_row of the step: y of the product, `up` of the up matrix.
+template <int N>
+__device__ __forceinline__ void write(const LinearArg& a, bool paired, const Segment& s, std::uint32_t o,
+                                      std::uint32_t n_row, bool real, float y, float up) {
+  if (real) {
+    const std::uint64_t at = static_cast<std::uint64_t>(n_row) * s.rows + o;
+    if (s.bias) y += s.bias[o];
+    if (paired) y = activate(y, a.gelu) * up;
+    if (a.epilogue == Epilogue::residual) y += __ldcg(a.residual + at);
+    if (a.softcap > 0) y = a.softcap * tanhf(y / a.softcap);
+    s.out[at] = y;
+  }
+  if (N > 1 && a.y16)
+    store_one(GemvInput(a.y16, units_of(s.rows), a.max_rows), real ? y : 0.f, real, o, n_row);
+}
+
+// The units of one group that the warp has next, of type T: to acc.
+template <int N, int T, class Walk, class Fill, int M>
+__device__ __forceinline__ void multiply(const LinearArg& a, const GemvInput& input, std::uint32_t first_unit,
+                                         int column, int lane, Walk& walk, Ring& out, const Fill& fill_more,
+                                         float (&acc)[M]) {
+  bool ended = false;
+  do {
+    const int chunks = unit_chunks(a, walk.unit);
+    const std::uint32_t slot = out.count % kSlots, parity = out.count / kSlots & 1;
+    const std::uint8_t* unit = out.base + out.place(chunks == 4 ? unit_bytes(T) : chunks * chunk_bytes(T));
+    const std::uint32_t u = walk.unit - first_unit;
+    barrier_wait(out.barriers + slot, parity);
+    if constexpr (N == 1)
+      unit_one<T, false>(unit, input.halves + u * kUnitCols, input.sums + u * 16, lane, chunks, acc);
+    else
+      unit_rows<T>(unit, input, u, lane, column, chunks, acc);
+    __syncwarp();
+    ended = walk.step();
+    fill_more(out.virt, out.count);
+  } while (!ended && walk.left != 0);
+}
+
+// The warp's run of units in this phase, to partial sums.
+template <int N, class Walk, class Fill>
+__device__ __forceinline__ void multiply_run(const LinearArg& a, bool paired, const GemvInput& input,
+                                             std::uint32_t first_unit, int column, int warp, int lane,
+                                             Walk& walk, Ring& out, float* partial, const Fill& fill_more) {
+  const int g = lane / 4, t = lane % 4;
+  float acc[N == 1 ? 2 : 4] = {};
+  while (walk.left != 0) {  // the units of one group under one choice of type
+    std::uint32_t unused;
+    const Segment& s = walk.locate(a, paired, walk.group, unused);
+    const std::uint32_t group = walk.group;
+    switch (s.type) {
+#define STEELYARD_CASE(T)                                                          \
+  case T:                                                                          \
+    multiply<N, T>(a, input, first_unit, column, lane, walk, out, fill_more, acc); \
+    break;
+      STEELYARD_REPACKED_TYPES(STEELYARD_CASE)
+#undef STEELYARD_CASE
+    }
+    flush<N>(partial + (group + warp) * 16 * N, g, t, acc);
+  }
+}
+
+// The results of a phase, of threads that each have kResults of one group, or of one of gate and the same of
+// up: adds the warps' partial sums; the last phase of columns writes.
+template <int N, class Walk, int kResults>
+__device__ __forceinline__ void add_up(const LinearArg& a, bool paired, const Walk& walk,
+                                       std::uint32_t phase_groups, std::uint32_t rows, const float* partial,
+                                       float (&results)[kResults], float (&others)[kResults]) {
+  constexpr int kPhaseGroups = kResults * kThreads / (16 * N);
+  const std::uint32_t width = 16 * kPhaseGroups / (paired ? 2 : 1), row = threadIdx.x % 16,
+                      group = threadIdx.x % width / 16 * (paired ? 2 : 1);
+  const bool has_group = group < phase_groups;
+  const Writers first(walk, group), second(walk, group + 1);
+  std::uint32_t in_segment = 0;
+  const Segment& s = has_group ? walk.locate(a, paired, group, in_segment) : a.segments[0];
+  const std::uint32_t o = in_segment * 16 + row;
+  const bool real = has_group && o < s.rows;
+#pragma unroll
+  for (int q = 0; q < kResults; q++) {
+    const std::uint32_t n_row = threadIdx.x / width + q * (kThreads / width);
+    if (n_row >= rows) break;
+    if (has_group) results[q] += first.sum<N>(partial + (group * 16 + row) * N + n_row);
+    if (has_group && paired) others[q] += second.sum<N>(partial + ((group + 1) * 16 + row) * N + n_row);
+    if (walk.unit_phase + 1 != walk.unit_phases) continue;
+    write<N>(a, paired, s, o, n_row, real, results[q], others[q]);
+    results[q] = others[q] = 0;
+  }
+}
+
+// A block's shared memory (kGemvSharedBytes).
+template <int N, int kPhaseGroups>
+struct Memory {
+  std::uint8_t* rings;
+  GemvInput input;
+  float *partial, *scratch;           // partial: [kPhaseGroups + warps][16 rows][N]
+  std::uint64_t *barriers, *arrived;  // arrived: the input
+  __device__ __forceinline__ Memory(const LinearArg& a, std::uint8_t* memory)
+      : rings(memory), input(memory + kGemvWarps * a.ring_bytes, a.unit_span, a.max_rows) {
+    partial = input.sums + a.unit_span * 16 * N;
+    scratch = partial + (kPhaseGroups + kGemvWarps) * 16 * N;
+    barriers = reinterpret_cast<std::uint64_t*>(scratch + kGemvWarps);
+    arrived = barriers + kGemvWarps * kSlots;
+  }
+  __device__ __forceinline__ void init_barriers(int warp, int lane) const {
+    if (lane < kSlots) barrier_init(barriers + warp * kSlots + lane);
+    if (N > 1 && threadIdx.x == 0) barrier_init(arrived);
+    fence_async_shared();
+    __syncwarp();
+  }
+};
+
 // N = 1: exactly one row; N = 8: up to 8.
 template <int N>
 __device__ __forceinline__ void gemv(const LinearArg& a) {
   constexpr int kPhaseGroups = N == 1 ? 32 : 16;
   constexpr int kResults = kPhaseGroups * 16 * N / kThreads;  // results a thread
-  std::uint8_t* memory = dynamic_shared();
   const bool paired = a.epilogue == Epilogue::gate_up;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const GemvInput input(memory + kGemvWarps * a.ring_bytes, a.unit_span, a.max_rows);
-  __half* x = input.halves;
-  float* sums = input.sums;
-  float* partial = sums + a.unit_span * 16 * N;  // [kPhaseGroups + warps][16 rows][N]
-  float* scratch = partial + (kPhaseGroups + kGemvWarps) * 16 * N;
-  std::uint64_t* barriers = reinterpret_cast<std::uint64_t*>(scratch + kGemvWarps);
-  std::uint64_t* arrived = barriers + kGemvWarps * kSlots;  // the input
-
-  if (lane < kSlots) barrier_init(barriers + warp * kSlots + lane);
-  if (N > 1 && threadIdx.x == 0) barrier_init(arrived);
-  fence_async_shared();
-  __syncwarp();
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const Memory<N, kPhaseGroups> m(a, dynamic_shared());
+  m.init_barriers(warp, lane);
   const std::uint64_t policy = evict_first();
-  Ring in{memory + warp * a.ring_bytes, barriers + warp * kSlots, a.ring_bytes}, out = in;
+  Ring in{m.rings + warp * a.ring_bytes, m.barriers + warp * kSlots, a.ring_bytes}, out = in;
   Share<kPhaseGroups> ahead(a, paired, a.unit_span, a.groups * blockIdx.x / gridDim.x,
                             a.groups * (blockIdx.x + 1) / gridDim.x),
       walk = ahead;
   if (!ahead.done()) ahead.open(warp);
-  fill(a, paired, ahead, in, 0, 0, warp, lane, policy);
+  const auto fill_more = [&](std::uint32_t eaten_virt, std::uint32_t eaten_count) {
+    fill(a, paired, ahead, in, eaten_virt, eaten_count, warp, lane, policy);
+  };
+  fill_more(0, 0);
 
   float weights[2][8];  // of the norm, for the columns this thread converts
-  if (N == 1 && a.norm) {
-#pragma unroll
-    for (int q = 0; q < 2; q++)
-#pragma unroll
-      for (int k = 0; k < 2; k++) {
-        const std::uint32_t col = (threadIdx.x + q * kThreads) * 8 + 4 * k;
-        const float4 f = col < a.cols ? __ldg(reinterpret_cast<const float4*>(a.norm + col)) : float4{};
-        weights[q][4 * k] = f.x, weights[q][4 * k + 1] = f.y, weights[q][4 * k + 2] = f.z,
-                       weights[q][4 * k + 3] = f.w;
-      }
-  }
+  if (N == 1 && a.norm) load_norm(a, weights);
   wait_for_predecessor();
   const std::uint32_t rows = min(a.outputs ? a.header->n_outputs : a.header->n_rows, a.max_rows);
-  const int column = min(static_cast<std::uint32_t>(g), max(rows, 1u) - 1);
+  const int column = min(static_cast<std::uint32_t>(lane / 4), max(rows, 1u) - 1);
 
   float results[kResults] = {}, others[kResults] = {};  // others: of the up matrix
   std::uint32_t loaded = ~0u, brought = 0;
@@ -160,121 +309,24 @@ __device__ __forceinline__ void gemv(const LinearArg& a) {
   // One row of up to 8192 columns stays in registers between its norm and its conversion.
   const bool kept = N == 1 && a.norm && a.cols <= kThreads * 16;
   if (kept && rows > 0) {
-    float v[2][8], squares = 0;
-#pragma unroll
-    for (int q = 0; q < 2; q++) {
-      const std::uint32_t col = (threadIdx.x + q * kThreads) * 8;
-#pragma unroll
-      for (int k = 0; k < 2; k++) {
-        const float4 f = col < a.cols ? __ldcg(reinterpret_cast<const float4*>(a.x + col) + k) : float4{};
-        v[q][4 * k] = f.x, v[q][4 * k + 1] = f.y, v[q][4 * k + 2] = f.z, v[q][4 * k + 3] = f.w;
-        squares += f.x * f.x + f.y * f.y + f.z * f.z + f.w * f.w;
-      }
-    }
-    scale = rsqrtf(block_sum(squares, scratch) / a.cols + a.eps);
-#pragma unroll
-    for (int q = 0; q < 2; q++) {
-      const std::uint32_t i = threadIdx.x + q * kThreads, col = i * 8;
-      if (i >= walk.units * 32) continue;  // whole warps
-#pragma unroll
-      for (int k = 0; k < 8; k++) v[q][k] *= scale * weights[q][k];
-      store_eight<1>(v[q], col < a.cols, i, x, sums);
-    }
+    scale = norm_in_registers(a, weights, walk.units, m.input.halves, m.input.sums, m.scratch);
     loaded = 0;
   } else if (N == 1 && a.norm) {
-    scale = row_scale(a, a.x, scratch);
+    scale = row_scale(a, a.x, m.scratch);
   }
   for (; !walk.done(); walk.close()) {
     walk.open(warp);
     const std::uint32_t first_unit = walk.first_unit, phase_groups = walk.groups_now(),
                         phase_units = walk.units_now();
     const bool load = loaded != first_unit;
-    if (N == 1 && load) load_row(a, scale, first_unit, phase_units, x, sums);
-    if (N > 1 && load && warp == 0) bring_rows(a, first_unit, phase_units, input, arrived);
+    if (N == 1 && load) load_row(a, scale, first_unit, phase_units, m.input.halves, m.input.sums);
+    if (N > 1 && load && warp == 0) bring_rows(a, first_unit, phase_units, m.input, m.arrived);
     sync_warps();
-    if (N > 1 && load) barrier_wait(arrived, brought++ & 1);
+    if (N > 1 && load) barrier_wait(m.arrived, brought++ & 1);
     loaded = first_unit;
-    float acc[N == 1 ? 2 : 4] = {};
-    const auto flush = [&](std::uint32_t group) {
-      float* p = partial + (group + warp) * 16 * N;
-      if constexpr (N == 1) {
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-          acc[r] += __shfl_xor_sync(~0u, acc[r], 1);
-          acc[r] += __shfl_xor_sync(~0u, acc[r], 2);
-          if (t == 0) p[g + 8 * r] = acc[r];
-        }
-      } else {
-        *reinterpret_cast<float2*>(p + g * 8 + 2 * t) = make_float2(acc[0], acc[1]);
-        *reinterpret_cast<float2*>(p + (g + 8) * 8 + 2 * t) = make_float2(acc[2], acc[3]);
-      }
-      for (float& v : acc) v = 0;
-    };
-    while (walk.left != 0) {  // the units of one group under one choice of type
-      std::uint32_t unused;
-      const Segment& s = walk.locate(a, paired, walk.group, unused);
-      const std::uint32_t group = walk.group;
-      bool ended = false;
-      const auto units_of_type = [&](auto type) {
-        constexpr int T = decltype(type)::value;
-        do {
-          const int chunks = unit_chunks(a, walk.unit);
-          const std::uint32_t slot = out.count % kSlots, parity = out.count / kSlots & 1;
-          const std::uint8_t* unit =
-              out.base + out.place(chunks == 4 ? unit_bytes(T) : chunks * chunk_bytes(T));
-          const std::uint32_t u = walk.unit - first_unit;
-          barrier_wait(out.barriers + slot, parity);
-          if constexpr (N == 1)
-            unit_one<T, false>(unit, x + u * kUnitCols, sums + u * 16, lane, chunks, acc);
-          else
-            unit_rows<T>(unit, input, u, lane, column, chunks, acc);
-          __syncwarp();
-          ended = walk.step();
-          fill(a, paired, ahead, in, out.virt, out.count, warp, lane, policy);
-        } while (!ended && walk.left != 0);
-      };
-      switch (s.type) {
-#define STEELYARD_CASE(T)                            \
-  case T:                                            \
-    units_of_type(std::integral_constant<int, T>{}); \
-    break;
-        STEELYARD_REPACKED_TYPES(STEELYARD_CASE)
-#undef STEELYARD_CASE
-      }
-      flush(group);
-    }
+    multiply_run<N>(a, paired, m.input, first_unit, column, warp, lane, walk, out, m.partial, fill_more);
     sync_warps();
-
-    // Add the warps' partial sums; the last unit phase writes. A thread's results are of one group, or of one
-    // of gate and the same of up.
-    const std::uint32_t width = 16 * kPhaseGroups / (paired ? 2 : 1), row = threadIdx.x % 16,
-                        group = threadIdx.x % width / 16 * (paired ? 2 : 1);
-    const bool has_group = group < phase_groups;
-    const Writers first(walk, group), second(walk, group + 1);
-    std::uint32_t in_segment = 0;
-    const Segment& s = has_group ? walk.locate(a, paired, group, in_segment) : a.segments[0];
-    const std::uint32_t o = in_segment * 16 + row;
-    const bool real = has_group && o < s.rows;
-#pragma unroll
-    for (int q = 0; q < kResults; q++) {
-      const std::uint32_t n_row = threadIdx.x / width + q * (kThreads / width);
-      if (n_row >= rows) break;
-      if (has_group) results[q] += first.sum<N>(partial + (group * 16 + row) * N + n_row);
-      if (has_group && paired) others[q] += second.sum<N>(partial + ((group + 1) * 16 + row) * N + n_row);
-      if (walk.unit_phase + 1 != walk.unit_phases) continue;
-      float y = results[q];
-      if (real) {
-        const std::uint64_t at = static_cast<std::uint64_t>(n_row) * s.rows + o;
-        if (s.bias) y += s.bias[o];
-        if (paired) y = activate(y, a.gelu) * others[q];
-        if (a.epilogue == Epilogue::residual) y += __ldcg(a.residual + at);
-        if (a.softcap > 0) y = a.softcap * tanhf(y / a.softcap);
-        s.out[at] = y;
-      }
-      if (N > 1 && a.y16)
-        store_one(GemvInput(a.y16, units_of(s.rows), a.max_rows), real ? y : 0.f, real, o, n_row);
-      results[q] = others[q] = 0;
-    }
+    add_up<N>(a, paired, walk, phase_groups, rows, m.partial, results, others);
   }
 }
 

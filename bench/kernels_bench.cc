@@ -81,7 +81,7 @@ struct Bench {
   void attention(DType t, std::uint32_t kv_heads, std::uint32_t group, std::uint32_t dim, std::uint32_t depth,
                  std::uint32_t n) {
     const KvLayout layout{t, kv_heads, dim, dim};
-    const std::uint32_t n_pages = (depth + n + 31) / 32, layers = 8;
+    const std::uint32_t n_pages = (depth + n + kPageTokens - 1) / kPageTokens, layers = 8;
     const std::uint64_t page = kv_page_bytes(layout);
     std::byte* kv = memory(page * n_pages * layers);
     std::vector<std::int32_t> table(n_pages);
@@ -109,7 +109,7 @@ struct Bench {
         "attention {:4} {}x{} heads of {:3}, depth {:5}, {:3} rows: {:8.1f} us, {:5.1f} GFLOP/s {:3.0f} %, "
         "{:5.1f} GB/s\n",
         dtype_info(t).name, kv_heads, group, dim, depth, n, best * 1e6, rate / 1e9, 100 * rate / fmas,
-        static_cast<double>(page) * (depth + n) / 32 / best / 1e9);
+        static_cast<double>(page) * (depth + n) / kPageTokens / best / 1e9);
   }
 
   void small() {

@@ -33,7 +33,7 @@ const StepResult& DirectModel::step(std::span<const Chunk> chunks) {
 }
 
 void DirectModel::push(std::span<const Chunk> chunks) {
-  if (in_flight_ == (decoder_->executable().asynchronous() ? 2u : 1u)) {
+  if (in_flight_ == decoder_->info().depth) {
     decoder_->wait();
     --in_flight_;
   }

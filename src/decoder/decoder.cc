@@ -61,11 +61,11 @@ struct Decoder::Impl {
   std::unique_ptr<Arena> weights, states, workspace;
   std::uint64_t mapped_bytes = 0;
   std::unique_ptr<Executable> executable;
-  StepArrays arrays[2];  // in turn: a step in flight keeps its own
-  unsigned turn = 0;
-  std::uint64_t step_number = 0;       // of the next step
-  std::uint64_t executable_bytes = 0;  // of the device, measured
+  std::vector<StepArrays> arrays;           // in turn: a step in flight keeps its own
+  std::uint64_t submitted = 0, waited = 0;  // steps: the first is number 0
+  std::uint64_t executable_bytes = 0;       // of the device, measured
   double load_seconds = 0;
+  RunnerInfo info;
 
   void make_arenas();
   Bindings place_weights(const LoadProgress& progress);
@@ -73,7 +73,9 @@ struct Decoder::Impl {
   void place_states(Bindings& bindings) const;
   void compile(Bindings& bindings);
   void warm_up();
+  void describe();
   void submit(const Batch& batch);
+  const StepResult& wait();
   void add_chunk(const Chunk& chunk, StepArrays& arrays) const;
   std::uint32_t pages_of(const Chunk& chunk) const;
   std::uint32_t add_tables(const Batch& batch, StepArrays& arrays) const;
@@ -137,13 +139,13 @@ void Decoder::Impl::place_states(Bindings& bindings) const {
 }
 
 void Decoder::Impl::compile(Bindings& bindings) {
-  const std::uint32_t longest = (plan.limits.context + plan.page_tokens - 1) / plan.page_tokens;
-  for (StepArrays& a : arrays) a.reserve(plan.limits, plan.groups.size(), longest);
-  const std::lock_guard lock(device->measuring);
-  const DriverMemory before = device->driver_memory();
-  executable = device->compile(forward.program, bindings, plan.limits, plan.mode);
-  if (executable->asynchronous()) warm_up();
-  executable_bytes = taken_between(before, device->driver_memory());
+  executable_bytes = device->taken_by([&] {
+    executable = device->compile(forward.program, bindings, plan.limits, plan.mode);
+    const std::uint32_t longest = (plan.limits.context + plan.page_tokens - 1) / plan.page_tokens;
+    arrays.resize(executable->depth());
+    for (StepArrays& a : arrays) a.reserve(plan.limits, plan.groups.size(), longest);
+    if (!device->target().is_host()) warm_up();
+  });
 }
 
 // One row, then a page of rows: what drivers put off until a kernel runs is done, and counted. What is
@@ -158,9 +160,18 @@ void Decoder::Impl::warm_up() {
     Chunk chunk{.slot = 0, .first_position = 0, .tokens = std::span(tokens).first(n), .block_tables = tables};
     if (limits.outputs > 0) chunk.n_outputs = 1, chunk.want = Want::sample;
     submit({{&chunk, 1}});
-    executable->wait();
+    wait();
   }
   executable->reset_slot(0);
+}
+
+void Decoder::Impl::describe() {
+  info = {.limits = plan.limits,
+          .page_tokens = plan.page_tokens,
+          .vocab_size = forward.program.vocab_size,
+          .depth = executable->depth()};
+  for (std::size_t g = 0; g < plan.groups.size(); ++g)
+    info.groups.push_back({forward.program.groups[g].window, plan.groups[g].pages});
 }
 
 Decoder::Decoder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -181,12 +192,14 @@ std::unique_ptr<Decoder> Decoder::load(std::shared_ptr<const GgufFile> file, For
   bindings.workspace = impl->workspace->data();
   bindings.workspace_bytes = impl->workspace->bytes();
   impl->compile(bindings);
+  impl->describe();
   impl->load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return std::unique_ptr<Decoder>(new Decoder(std::move(impl)));
 }
 
 const MemoryPlan& Decoder::plan() const { return impl_->plan; }
 const Program& Decoder::program() const { return impl_->forward.program; }
+const RunnerInfo& Decoder::info() const { return impl_->info; }
 Device& Decoder::device() { return *impl_->device; }
 double Decoder::load_seconds() const { return impl_->load_seconds; }
 Executable& Decoder::executable() { return *impl_->executable; }
@@ -282,8 +295,11 @@ std::uint32_t Decoder::Impl::add_tables(const Batch& batch, StepArrays& arrays) 
   return stride;
 }
 
+// The arrays belong to a step from the moment its block was accepted until it was waited for.
 void Decoder::Impl::submit(const Batch& batch) {
-  StepArrays& a = arrays[turn];
+  if (submitted - waited == arrays.size())
+    throw_error(ErrorKind::internal, "{} steps are in flight already", arrays.size());
+  StepArrays& a = arrays[submitted % arrays.size()];
   a.clear();
   for (const Chunk& c : batch.chunks) add_chunk(c, a);
   const std::uint32_t stride = add_tables(batch, a);
@@ -294,14 +310,18 @@ void Decoder::Impl::submit(const Batch& batch) {
                       .outputs = a.outputs,
                       .block_tables = a.block_tables,
                       .pages_per_sequence = stride,
-                      .number = step_number});
-  turn ^= 1;  // only now: a refused batch must not touch the arrays of the step in flight
-  ++step_number;
+                      .number = submitted});
+  ++submitted;
+}
+
+const StepResult& Decoder::Impl::wait() {
+  if (waited < submitted) ++waited;
+  return executable->wait();
 }
 
 void Decoder::submit(const Batch& batch) { impl_->submit(batch); }
 
-const StepResult& Decoder::wait() { return impl_->executable->wait(); }
+const StepResult& Decoder::wait() { return impl_->wait(); }
 void Decoder::reset_slot(std::uint32_t slot) { impl_->executable->reset_slot(slot); }
 void Decoder::copy_pages(std::uint32_t group, std::span<const std::int32_t> from,
                          std::span<const std::int32_t> to) {

@@ -85,18 +85,22 @@ struct OpTime {
 };
 
 // A program compiled for one device, mode and limits. Not thread-safe: one caller at a time. Allocates
-// everything at compile; launch and wait allocate nothing. Calls take effect in order.
+// everything at compile; launch and wait allocate nothing. Calls take effect in order; launch(), reset_slot()
+// and copy_pages() return before they have taken effect.
 class Executable {
  public:
+  // Ends the steps in flight.
   virtual ~Executable() = default;
-  // The block's memory must stay until its wait() returned. Throws Error(bad_input) if the block breaks the
-  // limits.
+  // How many steps may be in flight: launched, and not waited for; at least 1. Tokens pass from one to the
+  // next on the device (kLastSample). Logits and hidden rows are kept of one step only: who wants them waits
+  // before the next launch().
+  virtual std::uint32_t depth() const = 0;
+  // The block's memory must stay until its wait() returned. Throws Error, and launches nothing, if the block
+  // breaks the limits or depth() steps are in flight.
   virtual void launch(const StepBlock& block) = 0;
-  // The oldest step that wasn't waited for.
+  // Waits for the oldest step in flight and throws what went wrong with it; then it isn't in flight any
+  // longer. Without one, gives the last results again.
   virtual const StepResult& wait() = 0;
-  // Whether launch() returns before the step is done; then a second step may be launched before the first is
-  // waited for.
-  virtual bool asynchronous() const { return false; }
   // Forgets a slot's history (repeat penalties, last sample).
   virtual void reset_slot(std::uint32_t slot) = 0;
   // Copies whole pages of every state of a group, in order.
@@ -106,10 +110,12 @@ class Executable {
   virtual std::string report() const { return {}; }
   // Page-locked host memory that it holds (Target::staging_bytes).
   virtual std::uint64_t staging_bytes() const { return 0; }
+  // These two are set, and the trace is read, while no step is in flight.
   virtual void set_tracing(bool on) = 0;
   virtual std::span<const OpTime> trace() const = 0;
   // For tests and the named-activation trace: a buffer's rows as floats after each op that writes it
-  // (program/uses.h), with the op's index in the program.
+  // (program/uses.h), with the op's index in the program. Called before the step's wait() returns, maybe from
+  // another thread.
   using Probe =
       std::function<void(std::size_t op, BufferId buffer, std::uint32_t row, std::span<const float> values)>;
   virtual void set_probe(Probe probe) = 0;
@@ -124,10 +130,14 @@ class Device {
   virtual const DeviceInfo& info() const = 0;
   virtual const Target& target() const = 0;
   virtual DeviceMemory memory() const = 0;
-  // Nothing where it is the host. Who compares two readings holds `measuring` from one to the other, so that
-  // nobody counts what another load takes.
-  virtual DriverMemory driver_memory() const { return {}; }
-  std::mutex measuring;
+  // What `work` takes of the device beside arenas, as its driver counts; 0 where it is the host. One at a
+  // time, so that no load counts what another takes.
+  std::uint64_t taken_by(const std::function<void()>& work) {
+    const std::lock_guard lock(measuring_);
+    const DriverMemory before = driver_memory();
+    work();
+    return taken_between(before, driver_memory());
+  }
   // True after an error that the device can't recover from: every call fails from then on, saying so.
   virtual bool lost() const { return false; }
   // Takes about a second, best while nothing else uses the device.
@@ -139,6 +149,12 @@ class Device {
                             const LoadProgress& progress) = 0;
   virtual std::unique_ptr<Executable> compile(const Program& program, const Bindings& bindings,
                                               const StepLimits& limits, Mode mode) = 0;
+
+ protected:
+  virtual DriverMemory driver_memory() const { return {}; }
+
+ private:
+  std::mutex measuring_;
 };
 
 struct CpuOptions {
@@ -156,7 +172,7 @@ struct CudaDevices {
 // of them or a GPU is missing there are no devices. Thread-safe, never throws.
 CudaDevices find_cuda_devices();
 // Device "CUDA<index>". Throws Error: not_found when there is no such device; what the driver said when it
-// can't be opened. Its executables let launch() be called once more before wait(): results come in order.
+// can't be opened.
 std::unique_ptr<Device> make_cuda_device(std::uint32_t index);
 
 }  // namespace steelyard

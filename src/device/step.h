@@ -13,6 +13,7 @@ struct Program;
 struct StepLimits;
 
 inline constexpr std::int32_t kLastSample = -1;  // as a row's token: the last token sampled for its slot
+inline constexpr std::int32_t kNoNumber = -2;    // as a sample: the row's logits aren't numbers
 
 struct SamplingParams {
   float temperature = 0.8f;  // 0: greedy
@@ -91,10 +92,10 @@ class TakenSteps {
 void check_block(const StepBlock& block, const Program& program, const StepLimits& limits,
                  std::uint32_t page_tokens, std::span<const std::uint32_t> pages, const TakenSteps& taken);
 
-// Results of one step, valid until the executable's next wait, logits and hidden until its next launch. index
-// = that of StepBlock::outputs.
+// Results of one step, valid until the executable's next launch() or wait(). index = that of
+// StepBlock::outputs.
 struct StepResult {
-  std::span<const std::int32_t> tokens;  // -1 where no sample was wanted
+  std::span<const std::int32_t> tokens;  // -1 where no sample was wanted, or kNoNumber
   std::span<const float> logits;         // [outputs, vocab]; rows that didn't want logits are unspecified
   std::span<const float>
       hidden;  // [outputs, n_embd], the head's input after its norm; empty unless one was wanted

@@ -41,7 +41,8 @@ class Engine::Impl {
         text_(text),
         options_(std::move(options)),
         most_tokens_(0),
-        scheduler_(info_, options_.reuse_prefixes) {
+        scheduler_(info_, options_.reuse_prefixes),
+        plans_(info_.depth) {
     most_tokens_ = scheduler_.most_tokens();
     samples_.reserve(info_.limits.outputs);
     finished_.reserve(info_.limits.slots);
@@ -81,9 +82,8 @@ class Engine::Impl {
   void step();
   void start(StepPlan& plan);
   bool prepare(StepPlan& plan);
-  bool collect_results(StepPlan& plan);
-  void finish_step(StepPlan& plan);
-  void step_ahead(StepPlan& next);
+  bool collect_results(const StepPlan& plan);
+  void finish_oldest();
   void process(StepPlan& plan);
   void take_token(const Request& state, TokenId token);
   void record(const StepPlan& plan);
@@ -103,9 +103,9 @@ class Engine::Impl {
 
   // The engine's thread only.
   Scheduler scheduler_;
-  StepPlan plans_[2];
-  unsigned turn_ = 0;
-  StepPlan* in_flight_ = nullptr;
+  // A ring: the oldest of the `in_flight_` steps that run is plans_[oldest_].
+  std::vector<StepPlan> plans_;
+  std::uint32_t oldest_ = 0, in_flight_ = 0;
   std::vector<std::int32_t> samples_;  // of the step whose results are being processed
   std::vector<Request> finished_;
   EngineClock::time_point last_results_;
@@ -175,7 +175,7 @@ Generation Engine::Impl::submit(EngineRequest request) {
 void Engine::Impl::run() {
   while (collect()) {
     drop_cancelled();
-    if (!scheduler_.idle() || in_flight_) step();
+    if (!scheduler_.idle() || in_flight_ > 0) step();
     update_stats();
   }
   end_all();
@@ -184,7 +184,7 @@ void Engine::Impl::run() {
 // Takes what arrived; sleeps when there is nothing to do. False: the end.
 bool Engine::Impl::collect() {
   std::unique_lock lock(inbox_.mutex);
-  if (scheduler_.idle() && !in_flight_)
+  if (scheduler_.idle() && in_flight_ == 0)
     inbox_.ready.wait(lock, [&] { return inbox_.stopping || !inbox_.arrivals.empty(); });
   if (inbox_.stopping) return false;
   for (auto& state : inbox_.arrivals) scheduler_.add(std::move(state));
@@ -211,7 +211,8 @@ void Engine::Impl::drop_cancelled() {
 }
 
 void Engine::Impl::end_all() {
-  if (in_flight_) collect_results(*in_flight_);
+  for (; in_flight_ > 0; --in_flight_, oldest_ = (oldest_ + 1) % info_.depth)
+    collect_results(plans_[oldest_]);
   std::vector<Request> all;
   {
     const std::lock_guard lock(inbox_.mutex);
@@ -222,8 +223,11 @@ void Engine::Impl::end_all() {
   for (const auto& state : all) finish(state, DoneReason::cancelled);
 }
 
+// While a step runs the next is planned and submitted, so the device never waits for the host: its decode
+// rows take the last sample on the device, and a row of an answer that turns out to have ended is thrown
+// away. Only then are the oldest step's results read.
 void Engine::Impl::step() {
-  StepPlan& next = plans_[turn_ ^= 1];
+  StepPlan& next = plans_[(oldest_ + in_flight_) % info_.depth];
   next.begin = EngineClock::now();
   scheduler_.plan(next);
   if (next.empty() && next.prepares()) {
@@ -232,24 +236,17 @@ void Engine::Impl::step() {
     scheduler_.plan(next, false);
   }
   publish_waiting();
-  if (info_.asynchronous) return step_ahead(next);
-  if (next.empty()) return unstick();
-  start(next);
-  if (in_flight_) finish_step(*std::exchange(in_flight_, nullptr));
-}
-
-// While a step runs the next is planned and submitted, so the device never waits for the host: its decode
-// rows take the last sample on the device, and a row of an answer that turns out to have ended is thrown
-// away.
-void Engine::Impl::step_ahead(StepPlan& next) {
-  StepPlan* previous = std::exchange(in_flight_, nullptr);
-  if (next.empty() && !previous) return unstick();
-  if (!next.empty()) start(next);
-  if (previous) finish_step(*previous);
+  if (next.empty() && in_flight_ == 0) return unstick();
+  const bool more = !next.empty();
+  if (more) start(next);
+  if (in_flight_ == info_.depth || !more) finish_oldest();
 }
 
 // A failed step fails its requests; the rows that a step after it has for them count for nothing.
-void Engine::Impl::finish_step(StepPlan& plan) {
+void Engine::Impl::finish_oldest() {
+  StepPlan& plan = plans_[oldest_];
+  oldest_ = (oldest_ + 1) % info_.depth;
+  --in_flight_;
   if (collect_results(plan)) process(plan);
 }
 
@@ -262,7 +259,7 @@ void Engine::Impl::start(StepPlan& plan) {
   if (!prepare(plan)) return;
   try {
     runner_.submit(plan.batch());
-    in_flight_ = &plan;
+    ++in_flight_;
   } catch (...) {
     fail_step(plan, std::current_exception());
   }
@@ -285,7 +282,7 @@ bool Engine::Impl::prepare(StepPlan& plan) {
 }
 
 // Waits for the step's samples; false when it failed, and its requests with it.
-bool Engine::Impl::collect_results(StepPlan& plan) {
+bool Engine::Impl::collect_results(const StepPlan& plan) {
   try {
     const StepResult& result = runner_.wait();
     if (result.tokens.size() < plan.shape.outputs)
@@ -331,6 +328,11 @@ void Engine::Impl::record(const StepPlan& plan) {
 }
 
 void Engine::Impl::take_token(const Request& state, TokenId token) {
+  if (token == kNoNumber)
+    return fail(
+        state, ErrorKind::internal,
+        "the model's output is no number (NaN or infinite): its file is damaged, or its values outgrow "
+        "the fast arithmetic; fetch the file again, or try --mode exact");
   if (token < 0 || static_cast<std::uint32_t>(token) >= info_.vocab_size)
     return fail(state, ErrorKind::internal, fmt::format("a step sampled token {}", token));
   scheduler_.accept(*state, token);

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "base/error.h"
+#include "decoder/step_runner.h"
 #include "device/step.h"
 #include "engine/page_pool.h"
 #include "engine/sampling_options.h"
-#include "engine/step_runner.h"
 #include "observe/ceilings.h"
 #include "observe/step_log.h"
 #include "program/cost.h"

@@ -130,9 +130,9 @@ TEST(Engine, StopStringsNeverLeak) {
 }
 
 TEST(Engine, ReusesTheHistoryOfAChat) {
-  for (const bool asynchronous : {false, true}) {
+  for (const std::uint32_t depth : {1u, 2u, 3u}) {
     auto info = small_info();
-    info.asynchronous = asynchronous;
+    info.depth = depth;
     FakeRunner runner(info);
     FakeText text;
     Engine engine(runner, text);
@@ -294,10 +294,10 @@ TEST(Engine, DestroyingTheEngineEndsEverything) {
 }
 
 TEST(Engine, AFailedStepFailsItsRequestsAndTheEngineLivesOn) {
-  for (const bool asynchronous : {false, true})
+  for (const std::uint32_t depth : {1u, 2u, 3u})
     for (const bool in_submit : {false, true}) {
       auto info = small_info();
-      info.asynchronous = asynchronous;
+      info.depth = depth;
       FakeRunner runner(info);
       (in_submit ? runner.fail_submit : runner.fail_step) = 1;
       FakeText text;
@@ -312,17 +312,35 @@ TEST(Engine, AFailedStepFailsItsRequestsAndTheEngineLivesOn) {
     }
 }
 
-TEST(Engine, KeepsTwoStepsInFlightWhereTheDeviceAllowsIt) {
-  for (const bool asynchronous : {false, true}) {
+TEST(Engine, KeepsAsManyStepsInFlightAsTheDeviceAllows) {
+  for (const std::uint32_t depth : {1u, 2u, 3u}) {
     auto info = small_info();
-    info.asynchronous = asynchronous;
+    info.depth = depth;
     FakeRunner runner(info);
     FakeText text;
     Engine engine(runner, text);
     auto generation = engine.submit(request_of({1, 2, 3}, 20));
     generation.wait();
     EXPECT_EQ(ids(generation), fake_answer({1, 2, 3}, SamplingParams{}, 20, info));
-    EXPECT_EQ(runner.most_in_flight, asynchronous ? 2u : 1u);
+    EXPECT_EQ(runner.most_in_flight, depth);
+    EXPECT_THAT(runner.faults, IsEmpty());
+  }
+}
+
+TEST(Engine, LogitsThatAreNoNumbersEndTheirRequestWithASentence) {
+  for (const std::uint32_t depth : {1u, 2u, 3u}) {
+    auto info = small_info();
+    info.depth = depth;
+    FakeRunner runner(info);
+    runner.no_number_after = 13;
+    FakeText text;
+    Engine engine(runner, text);
+    auto bad = engine.submit(request_of({11, 12, 13}, 20));
+    auto good = engine.submit(request_of({1, 2, 3}, 20));
+    EXPECT_EQ(bad.wait().reason, DoneReason::error);
+    EXPECT_THAT(bad.wait().error, HasSubstr("the model's output is no number"));
+    EXPECT_EQ(good.wait().reason == DoneReason::error, false);
+    EXPECT_EQ(ids(good), fake_answer({1, 2, 3}, SamplingParams{}, 20, info));
     EXPECT_THAT(runner.faults, IsEmpty());
   }
 }
@@ -331,7 +349,7 @@ TEST(Engine, AFailureWhileTwoStepsAreInFlightFailsThoseInvolvedOnce) {
   for (std::uint64_t step = 2; step < 8; ++step)
     for (const bool in_submit : {false, true}) {
       auto info = small_info();
-      info.asynchronous = true;
+      info.depth = 2;
       FakeRunner runner(info);
       (in_submit ? runner.fail_submit : runner.fail_step) = step;
       FakeText text;
@@ -384,7 +402,7 @@ Shape random_shape(std::mt19937& random) {
   info.limits.rows = pick(1, 40);
   info.limits.outputs = pick(1, info.limits.slots + 1);
   info.vocab_size = pick(3, 256);
-  info.asynchronous = random() % 2 == 0;
+  info.depth = pick(1, 3);
   const std::uint32_t whole = (info.limits.context + info.page_tokens - 1) / info.page_tokens;
   const auto kinds = random() % 4;  // full, window, both, two windows
   const auto full = [&] { return RunnerGroup{0, pick(whole + 1, whole * info.limits.slots + 2)}; };

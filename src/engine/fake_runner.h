@@ -1,7 +1,7 @@
 // For tests: a runner whose "state" is the tokens themselves, written to pages and read back through the
 // block tables. A sample depends on every token that attention would see, so a lost, shared or stale page
 // changes the answer; fake_answer() says what a request gives alone. Broken promises of a batch are gathered
-// in `faults`. An asynchronous one does everything in wait(), in order.
+// in `faults`. It does everything in wait(), in order.
 #pragma once
 
 #include <algorithm>
@@ -17,6 +17,7 @@
 
 #include "base/error.h"
 #include "decoder/batch.h"
+#include "decoder/step_runner.h"
 #include "device/step.h"
 #include "engine/engine.h"
 #include "text/vocabulary.h"
@@ -82,11 +83,12 @@ class FakeRunner : public StepRunner {
   std::chrono::microseconds step_time{0};
   std::uint64_t fail_step = 0;  // the step with this number throws in wait(); 0: none
   std::uint64_t fail_submit = 0;
+  TokenId no_number_after = -99;  // after this token of a prompt the logits aren't numbers
 
   const RunnerInfo& info() const override { return info_; }
 
   void submit(const Batch& batch) override {
-    if (in_flight_ == (info_.asynchronous ? 2u : 1u)) fault("submit while enough steps are in flight");
+    if (in_flight_ == info_.depth) fault("submit while enough steps are in flight");
     if (++steps == fail_submit) throw std::runtime_error("the fake's submit failed");
     most_in_flight = std::max(most_in_flight, ++in_flight_);
     check(batch);
@@ -235,8 +237,9 @@ class FakeRunner : public StepRunner {
       }
     }
     const Chunk& chunk = own.chunk;
+    const bool no_number = own.tokens.size() > 1 && own.tokens.back() == no_number_after;
     last_[chunk.slot] = fake_sample(seen, history_[chunk.slot], chunk.sampling, position, info_.vocab_size);
-    samples_.push_back(last_[chunk.slot]);
+    samples_.push_back(no_number ? kNoNumber : last_[chunk.slot]);
   }
 
   RunnerInfo info_;

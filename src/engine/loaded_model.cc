@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/process.h"
+#include "decoder/step_runner.h"
 #include "device/target.h"
 #include "program/cost.h"
 
@@ -147,7 +148,6 @@ LoadedModel::LoadedModel(PreparedModel prepared, const LoadProgress& progress)
   } catch (const Error&) {
     ceilings_.reset();  // unknown, as on a machine that was never probed
   }
-  runner_ = make_decoder_runner(*decoder_);
   text_ = std::make_unique<TokenizerText>(prepared_.tokenizer);
   EngineOptions options{.max_queue = prepared_.options.max_queue,
                         .reuse_prefixes = prepared_.options.reuse_prefixes};
@@ -155,7 +155,7 @@ LoadedModel::LoadedModel(PreparedModel prepared, const LoadProgress& progress)
     options.step_limit = [this](const StepShape& shape) {
       return step_limit(program(), shape, *ceilings_).seconds();
     };
-  engine_ = std::make_unique<Engine>(*runner_, *text_, std::move(options));
+  engine_ = std::make_unique<Engine>(*decoder_, *text_, std::move(options));
 }
 
 LoadedModel::LoadedModel(PreparedModel prepared, std::unique_ptr<StepRunner> runner)

@@ -11,6 +11,7 @@
 
 #include "base/dtype.h"
 #include "decoder/decoder.h"
+#include "decoder/step_runner.h"
 #include "device/ceilings.h"
 #include "device/device.h"
 #include "device/devices.h"
@@ -116,7 +117,7 @@ class LoadedModel {
   std::unique_ptr<Decoder> decoder_;
   std::optional<Ceilings> ceilings_;
   double load_seconds_ = 0;
-  std::unique_ptr<StepRunner> runner_;
+  std::unique_ptr<StepRunner> runner_;  // a test's, instead of the decoder
   std::unique_ptr<TokenText> text_;
   std::unique_ptr<Engine> engine_;
 };

@@ -86,8 +86,10 @@ void Scheduler::clear(StepPlan& plan) const {
 
 // ---- admission ----
 
+// A preempted sequence whose last samples are still in flight comes back when they are known: its slot will
+// be another, and what was sampled for the old one is lost to the device.
 void Scheduler::admit(StepPlan& plan) {
-  while (may_admit_ && !waiting_.empty() && !free_slots_.empty()) {
+  while (may_admit_ && !waiting_.empty() && !free_slots_.empty() && waiting_.front()->ahead == 0) {
     if (!admit_one(waiting_.front(), plan)) {
       may_admit_ = false;
       return;

@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "decoder/batch.h"
+#include "decoder/step_runner.h"
 #include "engine/generation.h"
 #include "engine/page_pool.h"
-#include "engine/step_runner.h"
 #include "observe/ceilings.h"
 #include "program/cost.h"
 #include "text/vocabulary.h"

@@ -7,7 +7,6 @@
 
 #include "device/step.h"
 #include "engine/page_pool.h"
-#include "engine/step_runner.h"
 #include "text/tokenizer.h"
 #include "text/vocabulary.h"
 

@@ -15,7 +15,6 @@
 #include "base/error.h"
 #include "base/process.h"
 #include "base/split_range.h"
-#include "base/thread_pool.h"
 #include "device/cpu/executable.h"
 #include "device/cpu/probe.h"
 #include "program/program.h"
@@ -117,12 +116,12 @@ class CpuDevice final : public Device {
  public:
   explicit CpuDevice(const CpuOptions& options)
       : isa_(choose_isa()),
-        pool_(options.threads),
         account_(std::make_shared<Account>(options.memory_limit)),
-        limit_(options.memory_limit) {
+        limit_(options.memory_limit),
+        queue_(options.threads) {
     info_ = {.id = "CPU",
              .name = cpu_model_name(),
-             .threads = pool_.size(),
+             .threads = queue_.threads(),
              .kernels = isa_name(isa_),
              .memory_bytes = proc_value("/proc/meminfo", "MemTotal:")};
   }
@@ -142,7 +141,7 @@ class CpuDevice final : public Device {
                     const LoadProgress& progress) override;
   std::unique_ptr<Executable> compile(const Program& program, const Bindings& bindings,
                                       const StepLimits& limits, Mode mode) override {
-    return std::make_unique<CpuExecutable>(program, bindings, limits, mode, isa_, pool_);
+    return std::make_unique<CpuExecutable>(program, bindings, limits, mode, isa_, queue_);
   }
 
  private:
@@ -151,17 +150,17 @@ class CpuDevice final : public Device {
   void place_matrix(const WeightLoad& load, std::byte* dst, const PieceDone& done);
 
   Isa isa_;
-  ThreadPool pool_;
   std::shared_ptr<Account> account_;
   std::uint64_t limit_;
   DeviceInfo info_;
+  Queue queue_;
 };
 
 // The limit of a type is what the processor can do with its kind of numbers in registers: bytes for quantised
 // weights, floats for the others. A kernel that was measured to be faster still (BF16 has an instruction of
 // its own) raises it.
 DeviceRates CpuDevice::measure_rates() {
-  const unsigned threads = pool_.size();
+  const unsigned threads = queue_.threads();
   DeviceRates rates{.read_bytes_per_second = measure_read_bandwidth(isa_, threads)};
   const double dots = measure_dot_rate(isa_, threads);
   const double fmas = measure_fma_rate(isa_, threads);
@@ -185,10 +184,10 @@ void CpuDevice::place_matrix(const WeightLoad& load, std::byte* dst, const Piece
   const std::uint64_t group_bytes = kRowGroup * row_bytes(load.spec->type, load.spec->cols);
   const auto groups = static_cast<std::uint32_t>((load.spec->rows + kRowGroup - 1) / kRowGroup);
   const auto piece =
-      static_cast<std::uint32_t>(std::max<std::uint64_t>(kPieceBytes / group_bytes, pool_.size()));
+      static_cast<std::uint32_t>(std::max<std::uint64_t>(kPieceBytes / group_bytes, queue_.threads()));
   for (std::uint32_t first = 0; first < groups; first += piece) {
     const std::uint32_t count = std::min(piece, groups - first);
-    pool_.run([&](unsigned thread, unsigned n) {
+    queue_.run([&](unsigned thread, unsigned n) {
       const Range mine = split_range(count, thread, n);
       place(load, {first + mine.begin, first + mine.end}, dst);
     });

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <utility>
 
 #include "base/error.h"
 #include "base/split_range.h"
+#include "base/thread_pool.h"
 #include "device/cpu/sampler.h"
 #include "program/uses.h"
 #include "quant/quant.h"
@@ -307,6 +309,14 @@ struct CpuExecutable::Worker {
         k.softcap(op.softcap, out.end - out.begin, logits + std::uint64_t{i} * w.rows + out.begin);
   }
 
+  // Of its sequence's: other threads may be drawing for rows before it.
+  bool is_last_sample(std::uint32_t output) const {
+    const auto& outputs = x.block_.outputs;
+    for (std::size_t i = output + 1; i < outputs.size() && outputs[i].sequence == outputs[output].sequence;
+         ++i)
+      if (has(outputs[i].want, Want::sample)) return false;
+    return true;
+  }
   void operator()(const SampleOp& op) {
     const std::uint32_t vocab = x.program_.vocab_size;
     auto* candidates =
@@ -314,29 +324,31 @@ struct CpuExecutable::Worker {
     const Range mine = my_rows(n_outputs());
     for (std::uint32_t i = mine.begin; i < mine.end; ++i) {
       const StepOutput& out = x.block_.outputs[i];
-      x.sampled()[i] = -1;
+      x.sampled_[i] = -1;
       if (!has(out.want, Want::sample)) continue;
       const std::uint32_t slot = x.block_.sequences[out.sequence].slot;
       const std::int32_t position = x.block_.positions[out.row];
       std::span<float> logits(x.floats(op.logits) + std::uint64_t{i} * vocab, vocab);
       const SampleInput input{
           logits, {x.history(slot), static_cast<std::size_t>(position) + 1}, position + 1, out.mask};
-      x.sampled()[i] =
+      x.sampled_[i] =
           sample(k, out.sampling, input, {candidates, x.space_.candidates_stride / sizeof(Candidate)});
-      x.last_sample()[slot] = x.sampled()[i];
+      // The next step may be in flight already: its row for this slot counts for nothing, but must be able
+      // to run beside the others.
+      if (is_last_sample(i)) x.last_sample()[slot] = x.sampled_[i] == kNoNumber ? 0 : x.sampled_[i];
     }
   }
 };
 
 CpuExecutable::CpuExecutable(const Program& program, const Bindings& bindings, const StepLimits& limits,
-                             Mode mode, Isa isa, ThreadPool& pool)
+                             Mode mode, Isa isa, Queue& queue)
     : program_(program),
       bindings_(bindings),
       limits_(limits),
       mode_(mode),
       kernels_(kernels(isa)),
-      pool_(pool),
-      space_(lay_out(program, limits, mode, pool.size())),
+      queue_(queue),
+      space_(lay_out(program, limits, mode, queue.threads())),
       base_(bindings.workspace),
       next_task_(new std::atomic<std::uint32_t>[program.ops.size()]),
       taken_(limits.slots) {
@@ -387,32 +399,70 @@ void CpuExecutable::start_step(const StepBlock& block) {
       throw_error(ErrorKind::internal, "slot {} has no last sample to go on from", slot);
     history(slot)[block.positions[row]] = token;
   }
-  taken_.take(block);
+}
+
+void CpuExecutable::push(void (*run)(ThreadPool&, const Queue::Job&), std::int32_t a, std::int32_t b,
+                         std::int32_t c) {
+  last_ = queue_.push({run, this, {a, b, c}});
 }
 
 void CpuExecutable::launch(const StepBlock& block) {
+  if (launched_ - waited_ == kDepth)
+    throw_error(ErrorKind::internal, "{} steps are in flight already", kDepth);
   check_block(block, program_, limits_, kPageTokens, bindings_.pages, taken_);
+  taken_.take(block);
+  const auto turn = static_cast<std::int32_t>(launched_ % kDepth);
+  flights_[turn].block = block;
+  push(
+      [](ThreadPool& team, const Queue::Job& job) {
+        auto* x = static_cast<CpuExecutable*>(job.owner);
+        x->run_step(team, x->flights_[job.values[0]]);
+      },
+      turn);
+  flights_[turn].ticket = last_;
+  ++launched_;
+}
+
+const StepResult& CpuExecutable::wait() {
+  if (waited_ == launched_) return flights_[(waited_ + kDepth - 1) % kDepth].result;
+  Flight& flight = flights_[waited_++ % kDepth];
+  queue_.wait(flight.ticket);
+  if (flight.error) std::rethrow_exception(std::exchange(flight.error, nullptr));
+  return flight.result;
+}
+
+void CpuExecutable::run_step(ThreadPool& team, Flight& flight) {
   const std::int64_t begin = now();
-  start_step(block);
-  last_stamp_ = begin;
-  pool_.run([this](unsigned thread, unsigned n) {
-    Worker w{*this, pool_, kernels_, thread, n};
+  flight.result = {};
+  try {
+    sampled_ = sampled(flight);
+    start_step(flight.block);
+    last_stamp_ = begin;
+    run_ops(team);
+  } catch (...) {
+    flight.error = std::current_exception();
+    return;
+  }
+  const std::size_t n = flight.block.outputs.size();
+  flight.result.tokens = {sampled_, n};
+  if (logits_ != kNoBuffer) flight.result.logits = {floats(logits_), n * program_.vocab_size};
+  if (want_hidden_)
+    flight.result.hidden = {reinterpret_cast<const float*>(base_ + space_.hidden_out), n * program_.n_embd};
+  flight.result.nanoseconds = now() - begin;
+}
+
+void CpuExecutable::run_ops(ThreadPool& team) {
+  team.run([this, &team](unsigned thread, unsigned n) {
+    Worker w{*this, team, kernels_, thread, n};
     w.prepare();
-    pool_.barrier();
+    team.barrier();
     for (std::size_t i = 0; i < program_.ops.size(); ++i) {
       w.op_index = i;
       std::visit(w, program_.ops[i].body);
-      pool_.barrier();
+      team.barrier();
       if (tracing_ || probe_) finish_op(w, i);
     }
   });
-  const std::size_t n = block.outputs.size();
-  result_.tokens = {sampled(), n};
-  result_.logits = logits_ == kNoBuffer ? std::span<const float>()
-                                        : std::span<const float>(floats(logits_), n * program_.vocab_size);
-  const auto* hidden = reinterpret_cast<const float*>(base_ + space_.hidden_out);
-  result_.hidden = {hidden, want_hidden_ ? n * program_.n_embd : 0};
-  result_.nanoseconds = now() - begin;
 }
 
 void CpuExecutable::finish_op(Worker& w, std::size_t op_index) {
@@ -422,7 +472,7 @@ void CpuExecutable::finish_op(Worker& w, std::size_t op_index) {
     if (probe_) probe_op(op_index);
     last_stamp_ = now();
   }
-  if (probe_) pool_.barrier();
+  if (probe_) w.pool.barrier();
 }
 
 void CpuExecutable::probe_op(std::size_t op) {
@@ -444,18 +494,30 @@ void CpuExecutable::probe_buffer(std::size_t op, BufferId id) {
 
 void CpuExecutable::reset_slot(std::uint32_t slot) {
   if (slot >= limits_.slots) return;
-  last_sample()[slot] = -1;
   taken_.reset_slot(slot);
+  push(
+      [](ThreadPool&, const Queue::Job& job) {
+        static_cast<CpuExecutable*>(job.owner)->last_sample()[job.values[0]] = -1;
+      },
+      static_cast<std::int32_t>(slot));
 }
 
 void CpuExecutable::copy_pages(std::uint32_t group, std::span<const std::int32_t> from,
                                std::span<const std::int32_t> to) {
   for (std::size_t i = 0; i < from.size(); ++i)
-    for (std::size_t s = 0; s < program_.states.size(); ++s) {
-      if (program_.states[s].group != static_cast<int>(group)) continue;
-      std::byte* pages = bindings_.states[s];
-      std::memcpy(pages + to[i] * page_bytes_[s], pages + from[i] * page_bytes_[s], page_bytes_[s]);
-    }
+    push(
+        [](ThreadPool&, const Queue::Job& job) {
+          static_cast<CpuExecutable*>(job.owner)->copy_page(job.values[0], job.values[1], job.values[2]);
+        },
+        static_cast<std::int32_t>(group), from[i], to[i]);
+}
+
+void CpuExecutable::copy_page(int group, std::int32_t from, std::int32_t to) {
+  for (std::size_t s = 0; s < program_.states.size(); ++s) {
+    if (program_.states[s].group != group) continue;
+    std::byte* pages = bindings_.states[s];
+    std::memcpy(pages + to * page_bytes_[s], pages + from * page_bytes_[s], page_bytes_[s]);
+  }
 }
 
 void CpuExecutable::set_tracing(bool on) { tracing_ = on; }

@@ -1,13 +1,16 @@
 // Interprets a program on the CPU: one parallel region a step, a barrier between ops, all memory carved at
-// compile.
+// compile. Steps run on the device's queue; what isn't marked as the caller's belongs to the queue's thread
+// while a step is in flight.
 #pragma once
 
 #include <atomic>
+#include <exception>
 #include <memory>
 #include <vector>
 
 #include "base/thread_pool.h"
 #include "device/cpu/kernels.h"
+#include "device/cpu/queue.h"
 #include "device/cpu/workspace.h"
 #include "device/device.h"
 #include "program/program.h"
@@ -16,12 +19,14 @@ namespace steelyard::cpu {
 
 class CpuExecutable final : public Executable {
  public:
-  // `pool` and the memory behind `bindings` outlive this.
+  // `queue` and the memory behind `bindings` outlive this.
   CpuExecutable(const Program& program, const Bindings& bindings, const StepLimits& limits, Mode mode,
-                Isa isa, ThreadPool& pool);
+                Isa isa, Queue& queue);
+  ~CpuExecutable() override { queue_.wait(last_); }
 
   void launch(const StepBlock& block) override;
-  const StepResult& wait() override { return result_; }
+  const StepResult& wait() override;
+  std::uint32_t depth() const override { return kDepth; }
   void reset_slot(std::uint32_t slot) override;
   void copy_pages(std::uint32_t group, std::span<const std::int32_t> from,
                   std::span<const std::int32_t> to) override;
@@ -32,9 +37,21 @@ class CpuExecutable final : public Executable {
  private:
   struct Worker;  // one thread's view of the running step
 
+  struct Flight {  // a step from launch() to wait()
+    StepBlock block;
+    StepResult result;
+    std::exception_ptr error;
+    Queue::Ticket ticket = 0;
+  };
+
+  void push(void (*run)(ThreadPool&, const Queue::Job&), std::int32_t a, std::int32_t b = 0,
+            std::int32_t c = 0);
+  void run_step(ThreadPool& team, Flight& flight);
+  void run_ops(ThreadPool& team);
   std::int32_t token_of_row(std::uint32_t row) const;
   void start_step(const StepBlock& block);
   void finish_op(Worker& w, std::size_t op_index);
+  void copy_page(int group, std::int32_t from, std::int32_t to);
   void probe_op(std::size_t op);
   void probe_buffer(std::size_t op, BufferId id);
 
@@ -53,22 +70,27 @@ class CpuExecutable final : public Executable {
   KvPages kv_pages(StateId id, std::uint32_t sequence) const;
   std::int32_t* history(std::uint32_t slot) const;
   std::int32_t* last_sample() const { return reinterpret_cast<std::int32_t*>(base_ + space_.last_sample); }
-  std::int32_t* sampled() const { return reinterpret_cast<std::int32_t*>(base_ + space_.sampled); }
+  std::int32_t* sampled(const Flight& flight) const {
+    return reinterpret_cast<std::int32_t*>(base_ + space_.sampled) + (&flight - flights_) * limits_.outputs;
+  }
 
   const Program program_;
   const Bindings bindings_;
   const StepLimits limits_;
   const Mode mode_;
   const Kernels& kernels_;
-  ThreadPool& pool_;
+  Queue& queue_;
   const Workspace space_;
   std::byte* const base_;
   BufferId logits_ = kNoBuffer;
   std::vector<std::uint64_t> page_bytes_;                    // by StateId
   std::unique_ptr<std::atomic<std::uint32_t>[]> next_task_;  // by op: tasks handed out
-  TakenSteps taken_;
-  StepBlock block_;
-  StepResult result_;
+  TakenSteps taken_;                                         // the caller's
+  Flight flights_[kDepth];
+  std::uint64_t launched_ = 0, waited_ = 0;  // the caller's
+  Queue::Ticket last_ = 0;                   // the caller's: of all that was pushed
+  StepBlock block_;                          // of the running step
+  std::int32_t* sampled_ = nullptr;
   bool want_hidden_ = false;
   bool tracing_ = false;
   std::int64_t last_stamp_ = 0;

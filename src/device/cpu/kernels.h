@@ -94,11 +94,13 @@ struct GateUpArgs {
 
 // ---- KV pages and attention ----
 
-inline constexpr std::uint32_t kPageTokens = 32;
-// A page of one layer, per KV head: K transposed, [head_dim_k][32 tokens], then V, [32 tokens][head_dim_v].
-// head_dim_v is padded to a multiple of 16 (Q8_0: both to 32). Q8_0: K and V as i8, then K's scales f16
-// [head_dim_k/32][32 tokens], then V's scales f16 [32 tokens][head_dim_v/32]; x = scale * q, scale =
-// max|x|/127 over 32 neighbouring dimensions of a token.
+// A step of the online softmax takes a block of 32 tokens; a page is two of them.
+inline constexpr std::uint32_t kBlockTokens = 32;
+inline constexpr std::uint32_t kPageTokens = 64;
+// A page of one layer, per KV head two blocks: K transposed, [head_dim_k][32 tokens], then V,
+// [32 tokens][head_dim_v]. head_dim_v is padded to a multiple of 16 (Q8_0: both to 32). Q8_0: K and V as i8,
+// then K's scales f16 [head_dim_k/32][32 tokens], then V's scales f16 [32 tokens][head_dim_v/32];
+// x = scale * q, scale = max|x|/127 over 32 neighbouring dimensions of a token.
 struct KvLayout {
   DType type = DType::F16;  // F16, Q8_0 or F32
   std::uint32_t n_kv_heads = 0, head_dim_k = 0, head_dim_v = 0;
@@ -106,7 +108,7 @@ struct KvLayout {
 std::uint64_t kv_head_bytes(const KvLayout& layout);  // one head of a page; a multiple of 64
 std::uint64_t kv_page_bytes(const KvLayout& layout);  // a multiple of 64
 
-// Where a sequence's pages of one layer are: page p (tokens 32p .. 32p+31) at base + table[p] * page_stride.
+// Where a sequence's pages of one layer are: page p (tokens 64p .. 64p+63) at base + table[p] * page_stride.
 struct KvPages {
   std::byte* base = nullptr;
   std::uint64_t page_stride = 0;
@@ -125,7 +127,7 @@ struct AttentionArgs {
   const float* sinks = nullptr;  // [n_heads] or null
 };
 
-// Softmax runs online over the pages of one chunk of 128 tokens (by absolute position); the chunks' partial
+// Softmax runs online over the blocks of one chunk of 128 tokens (by absolute position); the chunks' partial
 // results are then merged in order. Both ways below do the same operations in the same order.
 inline constexpr std::uint32_t kChunkTokens = 128;
 inline constexpr std::uint32_t kMaxHeadDim = 512;
@@ -193,11 +195,12 @@ struct Kernels {
   void (*attention_merge)(const float* partials, std::uint64_t stride, std::uint32_t n_chunks,
                           std::uint32_t head_dim_v, const float* sink, float* out);
 
-  void (*add)(const float* x, std::uint32_t n, float* y);                   // y += x
-  void (*scale)(float factor, std::uint32_t n, float* x);                   // x *= factor
-  void (*softcap)(float cap, std::uint32_t n, float* x);                    // x = cap tanh(x / cap)
-  float (*max)(const float* x, std::uint32_t n);                            // n > 0
-  std::uint32_t (*argmax)(const float* x, std::uint32_t n);                 // the first of equals
+  void (*add)(const float* x, std::uint32_t n, float* y);  // y += x
+  void (*scale)(float factor, std::uint32_t n, float* x);  // x *= factor
+  void (*softcap)(float cap, std::uint32_t n, float* x);   // x = cap tanh(x / cap)
+  float (*max)(const float* x, std::uint32_t n);           // n > 0
+  // The first of the largest; n where one of them is NaN or +infinity.
+  std::uint32_t (*argmax)(const float* x, std::uint32_t n);
   void (*exp_sub)(const float* x, float minus, std::uint32_t n, float* y);  // y = exp(x - minus)
 
   // For measuring the machine (probe.h); the results mean nothing.

@@ -49,7 +49,7 @@ class Sequence {
  public:
   Sequence(const Kernels& k, const Case& c) : k_(k), c_(c) {
     layout_ = {c.type, c.kv_heads, c.dim_k, c.dim_v};
-    const std::uint32_t n_pages = (c.tokens + 31) / 32;
+    const std::uint32_t n_pages = (c.tokens + kPageTokens - 1) / kPageTokens;
     for (std::uint32_t p = 0; p < n_pages; ++p)
       table_.push_back(static_cast<std::int32_t>((n_pages - 1 - p) * 3));
     const std::uint64_t bytes = kv_page_bytes(layout_);

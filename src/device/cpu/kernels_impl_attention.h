@@ -1,14 +1,15 @@
 // KV pages and attention (kernels.h). Included inside an unnamed namespace after kernels_impl_matmul.h.
 //
 // Queries go in blocks of 4 (a query is a row and a head). Lanes are tokens for the scores (K is stored
-// transposed) and dimensions for the weighted sum. A page of 32 tokens is one step of the online softmax
+// transposed) and dimensions for the weighted sum. A block of 32 tokens is one step of the online softmax
 // (arXiv:1805.02867); masked tokens have probability zero, so that a query's bits don't depend on its
 // company.
 
 constexpr int kQ = 4;
+constexpr std::uint32_t kPageBlocks = kPageTokens / kBlockTokens;
 constexpr float kMinusInfinity = -__builtin_inff();
 
-struct KvHead {                              // where things are in one head of a page
+struct KvHead {                              // where things are in a block of one head
   std::uint32_t dim_k, dim_v, pad_k, pad_v;  // padded: V to 16; Q8_0 both to 32
   std::uint64_t v, k_scales, v_scales, bytes;
 };
@@ -20,16 +21,18 @@ STEELYARD_INLINE KvHead kv_head(const KvLayout& l) {
   h.dim_v = l.head_dim_v;
   h.pad_k = (h.dim_k + unit - 1) / unit * unit;
   h.pad_v = (h.dim_v + unit - 1) / unit * unit;
-  h.v = std::uint64_t{h.pad_k} * kPageTokens * size;
-  h.k_scales = h.v + std::uint64_t{h.pad_v} * kPageTokens * size;
-  h.v_scales = h.k_scales + h.pad_k / 32 * kPageTokens * 2;
-  h.bytes = kv_head_bytes(l);
+  h.v = std::uint64_t{h.pad_k} * kBlockTokens * size;
+  h.k_scales = h.v + std::uint64_t{h.pad_v} * kBlockTokens * size;
+  h.v_scales = h.k_scales + h.pad_k / 32 * kBlockTokens * 2;
+  h.bytes = kv_head_bytes(l) / kPageBlocks;
   return h;
 }
-STEELYARD_INLINE std::uint8_t* page_at(const KvPages& pages, std::uint32_t page, std::uint32_t head,
-                                       std::uint64_t head_bytes) {
+// Block `block` of the sequence: tokens 32 block .. 32 block + 31.
+STEELYARD_INLINE std::uint8_t* block_at(const KvPages& pages, std::uint32_t block, std::uint32_t head,
+                                        const KvHead& h) {
   return reinterpret_cast<std::uint8_t*>(pages.base) +
-         static_cast<std::uint64_t>(pages.table[page]) * pages.page_stride + head * head_bytes;
+         static_cast<std::uint64_t>(pages.table[block / kPageBlocks]) * pages.page_stride +
+         (head * kPageBlocks + block % kPageBlocks) * h.bytes;
 }
 
 template <int N>
@@ -44,10 +47,10 @@ STEELYARD_INLINE VF kv_load(const std::uint8_t* p, std::uint64_t index) {
   return vf_load_i8(p + index);
 }
 
-// s[N][32] = scores of N queries against a page's tokens, before scale.
+// s[N][32] = scores of N queries against a block's tokens, before scale.
 template <DType T, int N>
-STEELYARD_INLINE void page_scores(const KvHead& h, const std::uint8_t* page, const float* const* q,
-                                  float (*s)[32]) {
+STEELYARD_INLINE void block_scores(const KvHead& h, const std::uint8_t* data, const float* const* q,
+                                   float (*s)[kBlockTokens]) {
   VF a[N], b[N];
   for (int i = 0; i < N; ++i) a[i] = b[i] = vf_zero();
   if constexpr (T == DType::Q8_0) {
@@ -56,15 +59,15 @@ STEELYARD_INLINE void page_scores(const KvHead& h, const std::uint8_t* page, con
       for (int i = 0; i < N; ++i) pa[i] = pb[i] = vf_zero();
       const std::uint32_t end = min_u(block + 32, h.dim_k);
       for (std::uint32_t d = block; d < end; ++d) {
-        const VF k0 = kv_load<T>(page, d * 32), k1 = kv_load<T>(page, d * 32 + 16);
+        const VF k0 = kv_load<T>(data, d * kBlockTokens), k1 = kv_load<T>(data, d * kBlockTokens + 16);
         for (int i = 0; i < N; ++i) {
           const VF x = vf_set(q[i][d]);
           pa[i] = vf_fma(k0, x, pa[i]);
           pb[i] = vf_fma(k1, x, pb[i]);
         }
       }
-      const VF s0 = vf_load_f16(page + h.k_scales + block * 2),
-               s1 = vf_load_f16(page + h.k_scales + block * 2 + 32);
+      const std::uint8_t* scales = data + h.k_scales + block / 32 * kBlockTokens * 2;
+      const VF s0 = vf_load_f16(scales), s1 = vf_load_f16(scales + 32);
       for (int i = 0; i < N; ++i) {
         a[i] = vf_fma(pa[i], s0, a[i]);
         b[i] = vf_fma(pb[i], s1, b[i]);
@@ -72,7 +75,7 @@ STEELYARD_INLINE void page_scores(const KvHead& h, const std::uint8_t* page, con
     }
   } else {
     for (std::uint32_t d = 0; d < h.dim_k; ++d) {
-      const VF k0 = kv_load<T>(page, d * 32), k1 = kv_load<T>(page, d * 32 + 16);
+      const VF k0 = kv_load<T>(data, d * kBlockTokens), k1 = kv_load<T>(data, d * kBlockTokens + 16);
       for (int i = 0; i < N; ++i) {
         const VF x = vf_set(q[i][d]);
         a[i] = vf_fma(k0, x, a[i]);
@@ -118,10 +121,10 @@ STEELYARD_INLINE float softmax_step(const AttentionArgs& args, float* s, int lo,
 
 // sum[i][0..dim_v) = sum * factor + sum over tokens t < n of p[i][t] V[t]. N queries.
 template <DType T, int N>
-STEELYARD_INLINE void page_values(const KvHead& h, const std::uint8_t* page, const float (*p)[32],
-                                  const float* factor, std::uint32_t n, float* const* sum) {
+STEELYARD_INLINE void block_values(const KvHead& h, const std::uint8_t* data, const float (*p)[kBlockTokens],
+                                   const float* factor, std::uint32_t n, float* const* sum) {
   constexpr int kV = 4;  // vectors of dimensions at once
-  const std::uint8_t* v = page + h.v;
+  const std::uint8_t* v = data + h.v;
   for (std::uint32_t d = 0; d < h.pad_v; d += 16 * kV) {
     const int vectors = static_cast<int>(min_u(h.pad_v - d, 16 * kV) / 16);
     VF acc[N][kV];
@@ -134,7 +137,7 @@ STEELYARD_INLINE void page_values(const KvHead& h, const std::uint8_t* page, con
         for (int j = 0; j < kCount; ++j) {
           x[j] = kv_load<T>(v, t * h.pad_v + d + 16 * j);
           if constexpr (T == DType::Q8_0) {
-            const std::uint8_t* s = page + h.v_scales + (t * (h.pad_v / 32) + (d + 16 * j) / 32) * 2;
+            const std::uint8_t* s = data + h.v_scales + (t * (h.pad_v / 32) + (d + 16 * j) / 32) * 2;
             x[j] = vf_mul(x[j], vf_bcast_f16(s));
           }
         }
@@ -182,31 +185,32 @@ static void chunk_queries(const AttentionArgs& args, const KvHead& h, std::uint3
     first = queries[i].position < first ? queries[i].position : first;
   }
   const std::int32_t window = static_cast<std::int32_t>(args.window);
-  for (std::uint32_t i = 0; i < kChunkTokens / kPageTokens; ++i) {
-    const std::uint32_t page = chunk * (kChunkTokens / kPageTokens) + i;
-    const std::int32_t start = static_cast<std::int32_t>(page * kPageTokens);
-    if (start > last || (window > 0 && start + 32 <= first - window + 1)) continue;
-    const std::uint8_t* data = page_at(args.pages, page, head, h.bytes);
+  constexpr auto kTokens = static_cast<std::int32_t>(kBlockTokens);
+  for (std::uint32_t i = 0; i < kChunkTokens / kBlockTokens; ++i) {
+    const std::uint32_t block = chunk * (kChunkTokens / kBlockTokens) + i;
+    const std::int32_t start = static_cast<std::int32_t>(block) * kTokens;
+    if (start > last || (window > 0 && start + kTokens <= first - window + 1)) continue;
+    const std::uint8_t* data = block_at(args.pages, block, head, h);
     const std::uint8_t* next = nullptr;
-    if (ahead && start + 32 <= last) next = page_at(args.pages, page + 1, head, h.bytes);
-    alignas(64) float s[N][32];
+    if (ahead && start + kTokens <= last) next = block_at(args.pages, block + 1, head, h);
+    alignas(64) float s[N][kBlockTokens];
     float factor[N];
     if (next != nullptr) prefetch_range(next, h.v);
-    page_scores<T, N>(h, data, q, s);
+    block_scores<T, N>(h, data, q, s);
     for (int r = 0; r < N; ++r) {
       const int lo = window > 0 ? queries[r].position - window + 1 - start : 0;
       factor[r] = softmax_step(args, s[r], lo, queries[r].position + 1 - start, queries[r].state);
     }
     if (next != nullptr) prefetch_range(next + h.v, h.bytes - h.v);
     const std::int32_t seen = last + 1 - start;
-    page_values<T, N>(h, data, s, factor, static_cast<std::uint32_t>(seen < 32 ? seen : 32), sum);
+    block_values<T, N>(h, data, s, factor, static_cast<std::uint32_t>(seen < kTokens ? seen : kTokens), sum);
   }
 }
 
 template <DType T>
 STEELYARD_INLINE void chunk_typed(const AttentionArgs& args, const KvHead& h, std::uint32_t head,
                                   std::uint32_t chunk, const Query* queries, std::uint32_t n) {
-  // Many queries find the keys in the cache but for the first block of them; a large page is read long enough
+  // Many queries find the keys in the cache but for the first block of them; a large one is read long enough
   // for the processor's own prefetching.
   const bool few = n <= 8 && h.bytes <= 16384;
   std::uint32_t i = 0;
@@ -323,8 +327,8 @@ static void attention_kernel(const AttentionArgs& args, std::uint32_t head, std:
                    out_stride, reinterpret_cast<float*>(scratch));
 }
 
-// ---- Appending
-// ----------------------------------------------------------------------------------------------
+// ---- Appending ----
+
 STEELYARD_INLINE void put_half(std::uint8_t* p, float x) {
   std::uint8_t t[32];
   vf_store_f16(t, vf_set(x));
@@ -345,19 +349,20 @@ STEELYARD_INLINE void quantize_kv(const float* x, std::uint32_t n, std::uint8_t*
   vi_store_i8(q + 16, vf_round(vf_max(vf_min(vf_mul(b, inverse), limit), low)));
 }
 
-static void append_head_q8(const KvHead& h, std::uint8_t* page, std::uint32_t t, const float* k,
+// Token t of a block.
+static void append_head_q8(const KvHead& h, std::uint8_t* data, std::uint32_t t, const float* k,
                            const float* v) {
   std::uint8_t q[32];
   for (std::uint32_t d = 0; d < h.pad_k; d += 32) {
-    quantize_kv(k + d, min_u(32, h.dim_k - d), q, page + h.k_scales + d * 2 + t * 2);
-    for (std::uint32_t i = 0; i < 32; ++i) page[(d + i) * 32 + t] = q[i];
+    quantize_kv(k + d, min_u(32, h.dim_k - d), q, data + h.k_scales + d / 32 * kBlockTokens * 2 + t * 2);
+    for (std::uint32_t i = 0; i < 32; ++i) data[(d + i) * kBlockTokens + t] = q[i];
   }
   for (std::uint32_t d = 0; d < h.pad_v; d += 32)
-    quantize_kv(v + d, min_u(32, h.dim_v - d), page + h.v + t * h.pad_v + d,
-                page + h.v_scales + (t * (h.pad_v / 32) + d / 32) * 2);
+    quantize_kv(v + d, min_u(32, h.dim_v - d), data + h.v + t * h.pad_v + d,
+                data + h.v_scales + (t * (h.pad_v / 32) + d / 32) * 2);
 }
 
-static void append_head_float(const KvHead& h, std::uint8_t* page, std::uint32_t t, const float* k,
+static void append_head_float(const KvHead& h, std::uint8_t* data, std::uint32_t t, const float* k,
                               const float* v, bool half) {
   for (std::uint32_t d = 0; d < h.pad_k; d += 16) {
     const std::uint32_t n = min_u(16, h.dim_k - d);
@@ -365,19 +370,21 @@ static void append_head_float(const KvHead& h, std::uint8_t* page, std::uint32_t
     std::uint8_t line[64];
     if (half) {
       vf_store_f16(line, x);
-      for (std::uint32_t i = 0; i < 16; ++i) __builtin_memcpy(page + ((d + i) * 32 + t) * 2, line + 2 * i, 2);
+      for (std::uint32_t i = 0; i < 16; ++i)
+        __builtin_memcpy(data + ((d + i) * kBlockTokens + t) * 2, line + 2 * i, 2);
     } else {
       vf_store(reinterpret_cast<float*>(line), x);
-      for (std::uint32_t i = 0; i < 16; ++i) __builtin_memcpy(page + ((d + i) * 32 + t) * 4, line + 4 * i, 4);
+      for (std::uint32_t i = 0; i < 16; ++i)
+        __builtin_memcpy(data + ((d + i) * kBlockTokens + t) * 4, line + 4 * i, 4);
     }
   }
   for (std::uint32_t d = 0; d < h.pad_v; d += 16) {
     const std::uint32_t n = min_u(16, h.dim_v - d);
     const VF x = n == 16 ? vf_load(v + d) : load_part(v + d, n);
     if (half) {
-      vf_store_f16(page + h.v + (std::uint64_t{t} * h.pad_v + d) * 2, x);
+      vf_store_f16(data + h.v + (std::uint64_t{t} * h.pad_v + d) * 2, x);
     } else {
-      vf_store(reinterpret_cast<float*>(page + h.v) + std::uint64_t{t} * h.pad_v + d, x);
+      vf_store(reinterpret_cast<float*>(data + h.v) + std::uint64_t{t} * h.pad_v + d, x);
     }
   }
 }
@@ -386,10 +393,10 @@ static void append_kv_kernel(const KvLayout& layout, const KvPages& pages, std::
                              const float* k, const float* v, std::uint32_t head_begin,
                              std::uint32_t head_end) {
   const KvHead h = kv_head(layout);
-  const std::uint32_t page = static_cast<std::uint32_t>(position) / kPageTokens;
-  const std::uint32_t t = static_cast<std::uint32_t>(position) % kPageTokens;
+  const std::uint32_t block = static_cast<std::uint32_t>(position) / kBlockTokens;
+  const std::uint32_t t = static_cast<std::uint32_t>(position) % kBlockTokens;
   for (std::uint32_t i = head_begin; i < head_end; ++i) {
-    std::uint8_t* data = page_at(pages, page, i, h.bytes);
+    std::uint8_t* data = block_at(pages, block, i, h);
     const float *ki = k + std::uint64_t{i} * h.dim_k, *vi = v + std::uint64_t{i} * h.dim_v;
     if (layout.type == DType::Q8_0) {
       append_head_q8(h, data, t, ki, vi);

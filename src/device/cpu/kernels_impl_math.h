@@ -96,8 +96,30 @@ static float max_kernel(const float* x, std::uint32_t n) {
   return best;
 }
 static std::uint32_t argmax_kernel(const float* x, std::uint32_t n) {
-  const float best = max_kernel(x, n);
-  for (std::uint32_t i = 0; i < n; ++i)
+  constexpr std::uint32_t kSpan = 512;
+  const float limit = __builtin_inff();
+  const VF infinity = vf_set(limit), one = vf_set(1.0f);
+  VF wrong = vf_zero();
+  float best = -limit;
+  std::uint32_t span = 0, i = 0;  // span: where the first of the best is
+  while (i + 16 <= n) {
+    const std::uint32_t begin = i;
+    VF m = vf_set(-limit);
+    for (; i + 16 <= n && i < begin + kSpan; i += 16) {
+      const VF v = vf_load(x + i);
+      m = vf_max(v, m);
+      wrong = vf_less_select(v, infinity, wrong, one);
+    }
+    const float top = vf_hmax(m);
+    if (top > best) best = top, span = begin;
+  }
+  bool good = vf_hmax(wrong) == 0.0f;
+  for (; i < n; ++i) {
+    good = good && x[i] < limit;
+    if (x[i] > best) best = x[i], span = i;
+  }
+  if (!good) return n;
+  for (i = span; i < n; ++i)
     if (x[i] == best) return i;
   return 0;
 }

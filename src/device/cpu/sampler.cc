@@ -90,7 +90,7 @@ std::span<Candidate> typical(std::span<Candidate> c, float p) {
   });
   double mass = 0;
   std::size_t n = 0;
-  while (n < c.size() && mass < p) mass += std::exp(c[n++].logit - top - log_sum);
+  while (n < c.size() && (n == 0 || mass < p)) mass += std::exp(c[n++].logit - top - log_sum);
   std::sort(c.begin(), c.begin() + n, better);
   return c.first(n);
 }
@@ -132,6 +132,7 @@ std::int32_t sample(const Kernels& kernels, const SamplingParams& p, const Sampl
   apply_mask(in.mask, in.logits);
   const auto vocab = static_cast<std::uint32_t>(in.logits.size());
   const std::uint32_t best = kernels.argmax(in.logits.data(), vocab);
+  if (best == vocab) return kNoNumber;
   if (p.temperature <= 0.0f || p.top_k == 1) return static_cast<std::int32_t>(best);
   const std::size_t k = p.top_k > 0 ? std::min<std::size_t>(p.top_k, vocab) : vocab;
   // Without a top-k: what is e^50 times rarer than the best isn't worth sorting.

@@ -23,7 +23,7 @@ struct SampleInput {
   const std::uint32_t* mask = nullptr;    // StepOutput::mask
 };
 
-// scratch: at least as many entries as logits and history have.
+// kNoNumber where a logit is NaN or +infinity. scratch: at least as many entries as logits and history have.
 std::int32_t sample(const Kernels& kernels, const SamplingParams& params, const SampleInput& input,
                     std::span<Candidate> scratch);
 

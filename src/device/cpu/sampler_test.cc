@@ -31,6 +31,32 @@ TEST(Sampler, GreedyTakesTheFirstOfTheBest) {
   EXPECT_EQ(run({.temperature = 1, .top_k = 1}, {1, 5, 7, 2}), 2);
 }
 
+TEST(Sampler, SaysWhenLogitsAreNoNumbers) {
+  for (const std::size_t n : {3u, 16u, 100u, 2000u})
+    for (const std::size_t at : {std::size_t{0}, n / 2, n - 1})
+      for (const float wrong : {NAN, -NAN, INFINITY})
+        for (const float temperature : {0.0f, 1.0f}) {
+          std::vector<float> logits(n, 1.0f);
+          logits[at] = wrong;
+          EXPECT_EQ(run({.temperature = temperature}, logits), kNoNumber) << n << ' ' << at << ' ' << wrong;
+        }
+  EXPECT_EQ(run({.temperature = 0}, std::vector<float>(40, NAN)), kNoNumber);
+  EXPECT_EQ(run({.temperature = 1}, {-INFINITY, 0, -INFINITY}), 1);
+  EXPECT_EQ(run({.temperature = 1}, {-INFINITY, -INFINITY}), 0);
+}
+
+TEST(Sampler, TypicalKeepsOneAtLeast) {
+  const std::vector<float> logits = {1, 2, 3, 2};
+  SamplingParams p = kPlain;
+  p.typical_p = 0;
+  for (int i = 0; i < 50; ++i) {
+    const std::int32_t token = run(p, logits, i);
+    EXPECT_GE(token, 0);
+    EXPECT_LT(token, 4);
+    EXPECT_EQ(token, run(p, logits, 0));  // one, whatever the draw
+  }
+}
+
 TEST(Sampler, DrawsWithTheProbabilitiesOfTheLogits) {
   const std::vector<float> logits = {std::log(0.5f), std::log(0.3f), std::log(0.2f)};
   auto f = frequencies(kPlain, logits);

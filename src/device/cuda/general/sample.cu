@@ -13,6 +13,7 @@ using namespace steelyard::cuda;
 namespace {
 
 constexpr std::uint32_t kThreads = kSampleThreads;
+constexpr std::int32_t kNoNumber = -2;  // as in device/step.h
 
 struct Candidate {
   float logit;
@@ -79,12 +80,17 @@ __device__ std::uint64_t block_max(std::uint64_t value, Shared& sh) {
   return value;
 }
 
+// kNoNumber where a logit is NaN or +infinity.
 __device__ std::int32_t greedy(const float* logits, std::uint32_t vocab, Shared& sh) {
   std::uint64_t best = 0;
-  for (std::uint32_t i = threadIdx.x; i < vocab; i += kThreads)
-    if (logits[i] >= -INFINITY) best = max(best, key_of(logits[i], i));  // false for NaN
+  bool wrong = false;
+  for (std::uint32_t i = threadIdx.x; i < vocab; i += kThreads) {
+    wrong = wrong || !(logits[i] < INFINITY);
+    best = max(best, key_of(logits[i], i));
+  }
+  if (__syncthreads_or(wrong)) return kNoNumber;
   best = block_max(best, sh);
-  return best == 0 ? 0 : static_cast<std::int32_t>(0xffffffffu - static_cast<unsigned>(best));
+  return static_cast<std::int32_t>(0xffffffffu - static_cast<unsigned>(best));
 }
 
 // The key of the k-th best token, or 0 when fewer can be drawn; radix selection from the top byte.
@@ -138,17 +144,20 @@ __device__ void sort_candidates(Shared& sh, unsigned n, Before before) {
     }
 }
 
-// The k best into sh.c, sorted; returns how many.
+// The k best into sh.c, sorted; returns how many, none where a logit is NaN or +infinity.
 __device__ unsigned take_best(const float* logits, std::uint32_t vocab, unsigned k, Shared& sh) {
   const std::uint64_t least = kth_key(logits, vocab, k, sh);
   if (threadIdx.x == 0) sh.n = 0;
   __syncthreads();
-  for (std::uint32_t i = threadIdx.x; i < vocab; i += kThreads)
+  bool wrong = false;
+  for (std::uint32_t i = threadIdx.x; i < vocab; i += kThreads) {
+    wrong = wrong || !(logits[i] < INFINITY);
     if (can_be_drawn(logits[i]) && key_of(logits[i], i) >= least) {
       const unsigned at = atomicAdd(&sh.n, 1u);
       if (at < kMaxCandidates) sh.c[at] = {logits[i], static_cast<std::int32_t>(i)};
     }
-  __syncthreads();
+  }
+  if (__syncthreads_or(wrong)) return 0;
   const unsigned n = min(sh.n, kMaxCandidates);
   sort_candidates(sh, n, better);
   return n;
@@ -203,7 +212,7 @@ __device__ unsigned typical(Shared& sh, unsigned n, float p) {
   if (threadIdx.x == 0) {
     double mass = 0;
     unsigned kept = 0;
-    while (kept < n && mass < p) mass += exp(sh.c[kept++].logit - top - ls);
+    while (kept < n && (kept == 0 || mass < p)) mass += exp(sh.c[kept++].logit - top - ls);
     sh.n = kept;
   }
   __syncthreads();
@@ -263,6 +272,14 @@ __device__ std::int32_t choose(const SampleArg& s, const DeviceOutput& o, float*
   return draw(sh, n, o);
 }
 
+// Of its sequence's: other blocks may be drawing for rows before it.
+__device__ bool is_last_sample(const StepView& step, std::uint32_t output) {
+  const std::uint32_t sequence = step.outputs[output].sequence;
+  for (std::uint32_t i = output + 1; i < step.header->n_outputs && step.outputs[i].sequence == sequence; ++i)
+    if (step.outputs[i].want & 1) return false;
+  return true;
+}
+
 }  // namespace
 
 // grid: outputs.
@@ -283,6 +300,8 @@ extern "C" __global__ void __launch_bounds__(kThreads) general_sample(StepView s
   const std::int32_t token = choose(s, o, s.logits + at, sh);
   if (threadIdx.x == 0) {
     s.sampled[blockIdx.x] = token;
-    s.last_sample[slot] = token;
+    // The next step may be in flight already: its row for this slot counts for nothing, but must be able to
+    // run.
+    if (is_last_sample(step, blockIdx.x)) s.last_sample[slot] = token == kNoNumber ? 0 : token;
   }
 }

@@ -27,7 +27,7 @@ class CudaExecutable final : public Executable {
 
   void launch(const StepBlock& block) override;
   const StepResult& wait() override;
-  bool asynchronous() const override { return true; }
+  std::uint32_t depth() const override { return kStepsInFlight; }
   std::uint64_t staging_bytes() const override;
   void reset_slot(std::uint32_t slot) override;
   void copy_pages(std::uint32_t group, std::span<const std::int32_t> from,

@@ -1,13 +1,11 @@
-// What the engine needs of a loaded model to run steps; decoder/ behind it in earnest, a fake in tests.
+// What runs the engine's steps: a Decoder in earnest, a fake in the engine's tests.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
 #include "decoder/batch.h"
-#include "decoder/decoder.h"
 #include "device/step.h"
 #include "device/target.h"
 
@@ -23,24 +21,23 @@ struct RunnerInfo {
   std::uint32_t page_tokens = 0;
   std::uint32_t vocab_size = 0;
   std::vector<RunnerGroup> groups;
-  // submit() returns before the step is done, and a second step may be submitted before the first is waited
-  // for: the engine then runs one step ahead of its knowledge.
-  bool asynchronous = false;
+  std::uint32_t depth = 1;  // steps that may be in flight, as Executable::depth()
 };
 
-// One caller at a time. submit/wait as Decoder's; all calls take effect in order.
+// One caller at a time; all calls take effect in order and allocate nothing.
 class StepRunner {
  public:
   virtual ~StepRunner() = default;
   virtual const RunnerInfo& info() const = 0;
+  // Starts one mixed batch: prefill chunks and decode tokens of several sequences. Throws Error, and starts
+  // nothing, when it breaks the limits or `depth` steps are in flight.
   virtual void submit(const Batch& batch) = 0;
+  // The results of the oldest step in flight, valid until the next submit() or wait(); throws what went wrong
+  // with it. Logits and hidden rows are there when no later step was submitted.
   virtual const StepResult& wait() = 0;
   virtual void reset_slot(std::uint32_t slot) = 0;
   virtual void copy_pages(std::uint32_t group, std::span<const std::int32_t> from,
                           std::span<const std::int32_t> to) = 0;
 };
-
-// The decoder must outlive it.
-std::unique_ptr<StepRunner> make_decoder_runner(Decoder& decoder);
 
 }  // namespace steelyard

@@ -10,6 +10,7 @@
 #include "app/output.h"
 #include "base/dtype.h"
 #include "base/error.h"
+#include "base/process.h"
 #include "device/devices.h"
 #include "store/store.h"
 
@@ -20,7 +21,9 @@ void LoadFlags::add(CLI::App& command) {
   command.add_option("--device", device,
                      "auto (default: the first GPU on which the model fits, else the CPU), cpu, or cuda0, "
                      "cuda1 …");
-  command.add_option("--threads", threads, "CPU threads to compute with (default: one per physical core)")
+  command
+      .add_option("--threads", threads,
+                  "CPU threads to compute with (default: one a core, less under a CPU quota)")
       ->check(CLI::Range(1, 1024));
   command
       .add_option("--context", context, "tokens a conversation may reach (default: 4096, at most as trained)")
@@ -116,7 +119,9 @@ void note_device(const PreparedModel& m, bool always) {
 
 std::string device_text(const DeviceInfo& d) {
   if (d.threads == 0) return fmt::format("{}: {}, {}", d.id, d.name, d.kernels);
-  return fmt::format("{}, {} thread{}, {}", d.name, d.threads, d.threads == 1 ? "" : "s", d.kernels);
+  const CpuShare share = cpu_share();
+  const std::string why = share.threads == d.threads && !share.why.empty() ? " (" + share.why + ")" : "";
+  return fmt::format("{}, {} thread{}{}, {}", d.name, d.threads, d.threads == 1 ? "" : "s", why, d.kernels);
 }
 
 const char* mode_name(Mode mode) {

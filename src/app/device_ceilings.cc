@@ -9,10 +9,9 @@ namespace steelyard {
 
 Ceilings device_ceilings(Device& device, bool again) {
   const DeviceInfo& info = device.info();
-  const auto path = ceilings_path(info);
   if (!again) {
     try {
-      if (auto kept = load_ceilings(path)) return *kept;
+      if (auto kept = load_ceilings(ceilings_path(info))) return *kept;
     } catch (const Error& e) {
       note("note: {}; measuring again", e.what());
     }
@@ -20,7 +19,7 @@ Ceilings device_ceilings(Device& device, bool again) {
   note("measuring the limits of {} …", device_text(info));
   const Ceilings measured = measure_ceilings(device);
   try {
-    save_ceilings(measured, path);
+    save_ceilings(measured, ceilings_path(info));
   } catch (const Error& e) {
     note("note: the measured limits can't be kept: {}", e.what());
   }

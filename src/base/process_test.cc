@@ -4,7 +4,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <fstream>
+#include <limits>
 #include <string>
 
 namespace steelyard {
@@ -82,6 +84,41 @@ TEST_F(ControlGroups, Version1) {
 TEST_F(ControlGroups, NonsenseIsNoLimit) {
   for (const char* self : {"", "\n", "memory", "4:memory", "4:mem:/", ":::\n", "0::"})
     EXPECT_EQ(control_group_available(root_, self), kNone) << self;
+}
+
+TEST_F(ControlGroups, CpuQuotas) {
+  const double none = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(control_group_cores(root_, "0::/a/b\n"), none);
+  write("a/b/cpu.max", "max 100000\n");
+  EXPECT_EQ(control_group_cores(root_, "0::/a/b\n"), none);
+  write("a/b/cpu.max", "400000 100000\n");
+  write("a/cpu.max", "150000 100000\n");  // the parent's binds
+  EXPECT_EQ(control_group_cores(root_, "0::/a/b\n"), 1.5);
+  // Version 1, where a container sees its own group as the root.
+  write("cpu,cpuacct/cpu.cfs_quota_us", "50000\n");
+  write("cpu,cpuacct/cpu.cfs_period_us", "100000\n");
+  EXPECT_EQ(control_group_cores(root_, "3:cpu,cpuacct:/docker/abc\n"), 0.5);
+  write("cpu,cpuacct/cpu.cfs_quota_us", "-1\n");
+  EXPECT_EQ(control_group_cores(root_, "3:cpu,cpuacct:/docker/abc\n"), none);
+}
+
+TEST(Process, ThreadsFollowTheQuota) {
+  EXPECT_EQ(share_of_cores(8, std::numeric_limits<double>::infinity()).threads, 8u);
+  EXPECT_EQ(share_of_cores(8, 8).why, "");
+  EXPECT_EQ(share_of_cores(8, 2.7).threads, 2u);
+  EXPECT_EQ(share_of_cores(8, 2.7).why, "CPU quota 2.7 of 8 cores");
+  EXPECT_EQ(share_of_cores(8, 0.3).threads, 1u);
+  EXPECT_GE(cpu_share().threads, 1u);
+}
+
+TEST(Process, HomeWithoutTheVariable) {
+  const std::string before = home_directory();
+  const char* home = getenv("HOME");
+  const std::string kept = home ? home : "";
+  unsetenv("HOME");
+  EXPECT_FALSE(home_directory().empty());
+  if (home) setenv("HOME", kept.c_str(), 1);
+  EXPECT_EQ(home_directory(), before);
 }
 
 }  // namespace

@@ -1,11 +1,10 @@
 #include "base/thread_pool.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <system_error>
 
 #include "base/error.h"
+#include "base/process.h"
 
 namespace steelyard {
 namespace {
@@ -39,12 +38,7 @@ void wait_change(std::atomic<std::uint32_t>& word, std::uint32_t old) {
 
 }  // namespace
 
-unsigned ThreadPool::available_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1u, std::thread::hardware_concurrency());
-}
+unsigned ThreadPool::available_cores() { return cpu_share().threads; }
 
 ThreadPool::ThreadPool(unsigned threads) : size_(threads == 0 ? available_cores() : threads) {
   workers_.reserve(size_ - 1);

@@ -10,6 +10,7 @@
 
 #include "base/dtype.h"
 #include "base/error.h"
+#include "base/process.h"
 #include "program/uses.h"
 
 namespace steelyard {
@@ -65,7 +66,7 @@ std::filesystem::path ceilings_path(const DeviceInfo& device) {
   std::filesystem::path base;
   if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache) {
     base = cache;
-  } else if (const char* home = std::getenv("HOME"); home && *home) {
+  } else if (const std::string home = home_directory(); !home.empty()) {
     base = std::filesystem::path(home) / ".cache";
   } else {
     throw_error(ErrorKind::io, "neither XDG_CACHE_HOME nor HOME says where to keep measured ceilings");

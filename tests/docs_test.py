@@ -93,7 +93,7 @@ class Endpoints(SteelyardTest):
         for method, path in there:
             with self.subTest(path=path):
                 self.assertEqual(self.status(method, path), 200 if method == "GET" else 400)
-        missing = re.search(r"Not there yet: (.*?)\. ", text, re.S)[1]
+        missing = re.search(r"Not built yet: (.*?)\. ", text, re.S)[1]
         for path in re.findall(r"`(/\S+)`", missing):
             with self.subTest(path=path):
                 self.assertEqual(self.status("POST", path), 404)

@@ -296,7 +296,8 @@ class Serve(SteelyardTest):
         for number in (signal.SIGINT, signal.SIGTERM):
             with self.subTest(signal=number):
                 server = subprocess.Popen([BINARY, "serve", "--port", "0"], stdout=subprocess.PIPE,
-                                          stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+                                          stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                                          preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))  # it may be ignored here
                 line = server.stderr.readline()
                 self.assertRegex(line.decode(), r"listening on http://127\.0\.0\.1:\d+")
                 server.send_signal(number)

@@ -1,19 +1,31 @@
 // Who may call: a server on the loopback address answers only requests meant for it, so that a web page can't
-// reach it through a name that it controls (DNS rebinding), nor from a foreign origin. Pure.
+// reach it through a name that it controls (DNS rebinding), nor from a foreign origin. Pure, but for
+// make_access_rules().
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace steelyard::api {
 
 struct AccessRules {
-  std::string listen_host;  // as given to the server
-  std::vector<std::string> allowed_hosts;
-  std::vector<std::string> allowed_origins;  // "*": all
+  bool loopback = true;              // what the server is bound to; where others reach it, any Host will do
+  std::vector<std::string> hosts;    // admitted beside loopback's, in lower case; "*": all
+  std::vector<std::string> origins;  // likewise
 };
 
+// As the user gave them, and this machine's own name.
+AccessRules make_access_rules(bool loopback, std::vector<std::string> hosts,
+                              std::vector<std::string> origins);
+
 // Empty: allowed; else one sentence why not. `host` and `origin` are the headers' values, empty when absent.
-std::string refusal(const AccessRules& rules, const std::string& host, const std::string& origin);
+// Hosts beside the rules': localhost and its subdomains, addresses of loopback and private networks (no name
+// leads there against the user's will), names ending in .local or .internal (no web page can have one).
+// Origins: http and https of loopback names and addresses, and applications' schemes.
+std::string refusal(const AccessRules& rules, std::string_view host, std::string_view origin);
+
+// "LocalHost.:80" → "localhost", "[::1]:80" → "::1"; empty when it is no host with at most a port behind it.
+std::string host_name(std::string_view host);
 
 }  // namespace steelyard::api

@@ -16,12 +16,13 @@ std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::erro
 // Ollama's word for how an answer ended.
 const char* native_reason(DoneReason reason) { return reason == DoneReason::length ? "length" : "stop"; }
 
-Json figures(const Answer& a) {
+Json figures(const Answer& a, const AnswerFacts& facts) {
   Json j = {{"cached_tokens", a.cached_tokens},
             {"prompt_tokens_per_second", a.prompt_tokens_per_second()},
             {"generated_tokens_per_second", a.generated_tokens_per_second()},
             {"queue_duration", a.queue_ns},
             {"seed", a.seed}};
+  if (facts.dropped_messages) j["dropped_messages"] = facts.dropped_messages;
   // Unknown until this machine was probed.
   j["prompt_achieved_over_limit"] = a.prompt_achieved > 0 ? Json(a.prompt_achieved) : Json();
   j["generation_achieved_over_limit"] = a.generation_achieved > 0 ? Json(a.generation_achieved) : Json();
@@ -70,7 +71,7 @@ class NativeFormat final : public AnswerFormat {
     j["prompt_eval_duration"] = a.prompt_ns;
     j["eval_count"] = a.generated_tokens;
     j["eval_duration"] = a.generation_ns;
-    j["steelyard"] = figures(a);
+    j["steelyard"] = figures(a, facts_);
     return j;
   }
 
@@ -88,9 +89,12 @@ class OpenAiFormat final : public AnswerFormat {
   const char* stream_type() const override { return "text/event-stream"; }
   Dialect dialect() const override { return Dialect::openai; }
   std::string opening() override { return event(chunk({{"role", "assistant"}, {"content", ""}}, nullptr)); }
+  std::string idle() override { return ": working\n\n"; }
   std::string piece(std::string_view text) override { return event(chunk({{"content", text}}, nullptr)); }
   std::string closing(const Answer& answer, std::span<const TokenId>) override {
-    std::string out = event(chunk(Json::object(), native_reason(answer.reason)));
+    Json last = chunk(Json::object(), native_reason(answer.reason));
+    last["steelyard"] = figures(answer, facts_);
+    std::string out = event(last);
     if (include_usage_) {
       Json j = base("chat.completion.chunk");
       j["choices"] = Json::array();
@@ -110,7 +114,7 @@ class OpenAiFormat final : public AnswerFormat {
                                  {"logprobs", nullptr},
                                  {"finish_reason", native_reason(answer.reason)}}});
     j["usage"] = usage(answer);
-    j["steelyard"] = figures(answer);
+    j["steelyard"] = figures(answer, facts_);
     return {.body = dump(j)};
   }
 
@@ -141,9 +145,15 @@ class OpenAiFormat final : public AnswerFormat {
   std::string id_;
 };
 
-const char* openai_type(unsigned status) {
-  if (status == 404) return "not_found_error";
-  return status >= 500 ? "server_error" : "invalid_request_error";
+const char* openai_type(unsigned status) { return status >= 500 ? "server_error" : "invalid_request_error"; }
+
+Reply coded_reply(Dialect dialect, unsigned status, std::string_view message, const Json& code) {
+  const Json body =
+      dialect == Dialect::native
+          ? Json{{"error", message}}
+          : Json{{"error",
+                  {{"message", message}, {"type", openai_type(status)}, {"param", nullptr}, {"code", code}}}};
+  return {.status = status, .body = dump(body), .retry_after = status == 503, .no_retry = status == 507};
 }
 
 }  // namespace
@@ -156,6 +166,7 @@ unsigned status_of(ErrorKind kind) {
     case ErrorKind::not_found:
       return 404;
     case ErrorKind::no_memory:
+      return 507;
     case ErrorKind::busy:
     case ErrorKind::cancelled:
       return 503;
@@ -167,17 +178,16 @@ unsigned status_of(ErrorKind kind) {
 }
 
 Reply error_reply(Dialect dialect, unsigned status, std::string_view message) {
-  const Json body = dialect == Dialect::native ? Json{{"error", message}}
-                                               : Json{{"error",
-                                                       {{"message", message},
-                                                        {"type", openai_type(status)},
-                                                        {"param", nullptr},
-                                                        {"code", nullptr}}}};
-  return {.status = status, .body = dump(body), .retry_after = status == 503};
+  return coded_reply(dialect, status, message, Json());
 }
 
 Reply error_reply(Dialect dialect, ErrorKind kind, std::string_view message) {
-  return error_reply(dialect, status_of(kind), message);
+  return coded_reply(dialect, status_of(kind), message,
+                     kind == ErrorKind::not_found ? Json("model_not_found") : Json());
+}
+
+Reply too_long_reply(Dialect dialect, std::string_view message) {
+  return coded_reply(dialect, 400, message, "context_length_exceeded");
 }
 
 std::unique_ptr<AnswerFormat> generate_format(AnswerFacts facts) {

@@ -1,8 +1,13 @@
-// What each path does, without a socket: a request in, a complete reply or a generation to run out.
+// What each path does, without a socket: a request in; a reply, a model to get first, or a generation to run
+// out.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include "api/answers.h"
 #include "engine/engine.h"
@@ -18,38 +23,65 @@ struct HttpRequest {
   std::string body;
 };
 
-// Either `format` is empty and `reply` is the answer, or `request` is to be submitted to the model's engine
-// and told in `format`.
+// Three stages, each optional: `wish` set means: get this model, then go on with `with_model`. Else `format`
+// set means: submit `request` to the model's engine and tell its answer in `format`. Else `reply` is the
+// answer.
 struct Handled {
   Reply reply;
+  std::optional<ModelWish> wish;
+  std::function<Handled(const ModelManager::Lease& lease)> with_model;  // may take a while; never throws
   std::unique_ptr<AnswerFormat> format;
   std::shared_ptr<const LoadedModel> model;  // held while the generation runs
   EngineRequest request;
   bool stream = false;
-  std::string note;  // for the log: what of the request was ignored; printable, or empty
+  std::string model_name;  // as asked for, for the log
+  std::string note;        // for the log: what of the request was ignored; printable, or empty
 };
 
-// Thread-safe; handle() may block while a model loads, and never throws.
+// Where a request is handled: by the connection's own thread, by one kept for what is quick, or by a worker.
+enum class Lane : std::uint8_t { at_once, quick, work };
+
+// Thread-safe. Never throws, never waits for a model.
 class Handlers {
  public:
   // Both must outlive it.
-  Handlers(ModelManager& models, const ModelStore& store) : models_(models), store_(store) {}
+  Handlers(ModelManager& models, const ModelStore& store, std::string version)
+      : models_(models), store_(store), version_(std::move(version)) {}
+  Lane lane(std::string_view target) const;
   Handled handle(const HttpRequest& request) const;
 
  private:
-  Handled route(const HttpRequest& request) const;
-  Handled generate(const std::string& body) const;
-  Handled chat(const std::string& body) const;
-  Handled openai_chat(const std::string& body) const;
+  struct Call {
+    std::string_view body;
+    std::string_view rest;  // of the path, for a route that ends with '/'
+  };
+  struct Route {
+    std::string_view method, path;
+    Lane lane;
+    Handled (Handlers::*handler)(const Call& call) const;
+  };
+  static std::span<const Route> routes();
+  static const Route* find_route(std::string_view path);
+
+  Handled heartbeat(const Call& call) const;
+  Handled version(const Call& call) const;
+  Handled tags(const Call& call) const;
+  Handled openai_models(const Call& call) const;
+  Handled openai_model(const Call& call) const;
+  Handled generate(const Call& call) const;
+  Handled chat(const Call& call) const;
+  Handled openai_chat(const Call& call) const;
   Handled load_or_unload(const CommonRequest& request, bool chat) const;
-  Reply tags() const;
-  Reply openai_models(std::string_view id) const;
 
   ModelManager& models_;
   const ModelStore& store_;
+  std::string version_;
 };
 
 // The dialect in which errors of a path are told.
 Dialect dialect_of(std::string_view target);
+
+// The reply for what was thrown; std::bad_alloc is said as what it is.
+Reply reply_for(Dialect dialect, const std::exception_ptr& error);
 
 }  // namespace steelyard::api

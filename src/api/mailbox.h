@@ -2,6 +2,8 @@
 #pragma once
 
 #include <boost/asio.hpp>
+#include <chrono>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -17,60 +19,84 @@ namespace steelyard::api {
 namespace asio = boost::asio;
 using Strand = asio::strand<asio::io_context::executor_type>;
 
-// Text on its way from the engine's thread to a connection's strand.
-class Mailbox : public std::enable_shared_from_this<Mailbox> {
+// Wakes a connection's coroutine from any thread.
+class Signal : public std::enable_shared_from_this<Signal> {
  public:
-  explicit Mailbox(Strand strand) : strand_(strand), signal_(strand) {
-    signal_.expires_at(signal_.expiry().max());
+  explicit Signal(Strand strand) : strand_(strand), timer_(strand) {}
+
+  // From any thread.
+  void wake() {
+    asio::post(strand_, [self = shared_from_this()] {
+      self->signalled_ = true;
+      self->timer_.cancel();
+    });
   }
+  // On the strand: true soon after wake(), false when `patience` is over before.
+  asio::awaitable<bool> wait(std::chrono::milliseconds patience) {
+    timer_.expires_after(patience);
+    while (!signalled_) {
+      boost::system::error_code error;
+      co_await timer_.async_wait(asio::redirect_error(asio::use_awaitable, error));
+      if (!error && !signalled_) co_return false;
+    }
+    signalled_ = false;
+    co_return true;
+  }
+
+ private:
+  Strand strand_;
+  asio::steady_timer timer_;
+  bool signalled_ = false;  // strand only
+};
+
+// Text on its way from the engine's thread to a connection's strand.
+class Mailbox {
+ public:
+  explicit Mailbox(Strand strand) : signal_(std::make_shared<Signal>(strand)) {}
 
   void put(std::string_view text) {
     {
-      std::lock_guard lock(mutex_);
+      const std::lock_guard lock(mutex_);
       text_ += text;
     }
-    wake();
+    signal_->wake();
   }
   void finish(const Answer& answer) {
     {
-      std::lock_guard lock(mutex_);
+      const std::lock_guard lock(mutex_);
       answer_ = answer;
       done_ = true;
     }
-    wake();
+    signal_->wake();
   }
   // Takes what has gathered; true when the answer has ended and all of it was taken.
   bool take(std::string& text, Answer& answer) {
-    std::lock_guard lock(mutex_);
+    const std::lock_guard lock(mutex_);
     text.clear();
     text.swap(text_);
     if (done_) answer = answer_;
     return done_;
   }
-  // On the strand: returns soon after something was put.
-  asio::awaitable<void> wait() {
-    while (!std::exchange(signalled_, false)) {
-      boost::system::error_code ignored;
-      co_await signal_.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
-    }
-  }
+  Signal& signal() { return *signal_; }
 
  private:
-  void wake() {
-    asio::post(strand_, [self = shared_from_this()] {
-      self->signalled_ = true;
-      self->signal_.cancel();
-    });
-  }
-
-  Strand strand_;
-  asio::steady_timer signal_;  // never expires; cancelled to wake the waiter
-  bool signalled_ = false;     // strand only
+  std::shared_ptr<Signal> signal_;
   std::mutex mutex_;
   std::string text_;
   Answer answer_;
   bool done_ = false;
 };
+
+// run(), whatever a handler throws (memory that the system refuses, say): the others go on.
+inline void run_guarded(asio::io_context& io) {
+  while (true) {
+    try {
+      io.run();
+      return;
+    } catch (const std::exception&) {
+    }
+  }
+}
 
 // Threads for what may block, at least one. (asio's own pool never ends when one of its threads can't be
 // started.)
@@ -79,7 +105,7 @@ class Workers {
   explicit Workers(unsigned n) {
     threads_.reserve(n);
     try {
-      for (unsigned i = 0; i < n; ++i) threads_.emplace_back([this] { io_.run(); });
+      for (unsigned i = 0; i < n; ++i) threads_.emplace_back([this] { run_guarded(io_); });
     } catch (const std::exception&) {
       if (threads_.empty()) throw;
     }

@@ -6,6 +6,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "api/json_limits.h"
 #include "base/error.h"
 
 namespace steelyard::api {
@@ -13,18 +14,18 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kMaxDepth = 64;
-
 Json parse_object(std::string_view body) {
-  const auto limit_depth = [](int depth, Json::parse_event_t, Json&) {
-    if (depth > kMaxDepth)
-      throw_error(ErrorKind::bad_input, "the JSON is nested deeper than {} levels", kMaxDepth);
-    return true;
-  };
+  check_json_limits(body);
   Json json;
   try {
-    json = Json::parse(body, limit_depth);
+    json = Json::parse(body);
   } catch (const Json::parse_error& e) {
+    const std::string_view why = e.what();
+    if (why.find("surrogate") != why.npos || why.find("UTF-8") != why.npos)
+      throw_error(
+          ErrorKind::bad_input,
+          "the request body holds a broken character at byte {}: half of a surrogate pair, or no UTF-8",
+          e.byte);
     throw_error(ErrorKind::bad_input, "the request body is no valid JSON (byte {})", e.byte);
   } catch (const Json::exception&) {  // a number that no type holds
     throw_error(ErrorKind::bad_input, "the request body holds a number out of range");
@@ -125,7 +126,7 @@ std::vector<std::string> unknown_options(const Json& options) {
   const auto known = answer_option_names();
   std::vector<std::string> names;
   for (const auto& [name, value] : options.items())
-    if (name != "num_ctx" && std::find(known.begin(), known.end(), name) == known.end())
+    if (name != "num_ctx" && name != "mirostat" && std::find(known.begin(), known.end(), name) == known.end())
       names.push_back(name);
   return names;
 }
@@ -135,9 +136,9 @@ void read_number(Options& o, const Fields& f, const NumberOption& option) {
   if (option.whole()) {
     if (const auto value = f.integer(name.c_str(), static_cast<std::int64_t>(option.low),
                                      static_cast<std::int64_t>(option.high)))
-      option.set(o, static_cast<double>(*value));
+      o.set(option, static_cast<double>(*value));
   } else if (const auto value = f.number(name.c_str(), option.low, option.high)) {
-    option.set(o, *value);
+    o.set(option, *value);
   }
 }
 
@@ -151,6 +152,8 @@ Options read_options(const Json& request) {
   take_seed(o, f);
   assign(o.num_ctx, f.integer("num_ctx", 0, kInt32));
   take_stops(o, f.texts("stop"));
+  if (f.integer("mirostat", 0, 2).value_or(0) != 0)
+    f.refuse("mirostat", "isn't supported: use \"top_p\" or \"min_p\"");
   o.ignored = unknown_options(*it);
   return o;
 }
@@ -273,18 +276,34 @@ void refuse_openai(const Fields& f) {
     f.refuse("logit_bias", "isn't supported yet");
 }
 
+// A field that means the option `name`, within the ranges of OpenAI's dialect.
+void take_number(Options& o, const std::optional<double>& value, std::string_view name) {
+  if (value) o.set(*find_number_option(name), *value);
+}
+void take_number(Options& o, const std::optional<std::int64_t>& value, std::string_view name) {
+  if (value) o.set(*find_number_option(name), static_cast<double>(*value));
+}
+
+// Beside OpenAI's own the sampling options that other servers of this dialect take too.
 Options read_openai_options(const Fields& f) {
   Options o;
-  o.sampling = {.temperature = 1.0f, .top_k = 0, .top_p = 1.0f};
-  assign(o.sampling.temperature, f.number("temperature", 0, 2));
-  assign(o.sampling.top_p, f.number("top_p", 0, 1));
-  assign(o.sampling.presence_penalty, f.number("presence_penalty", -2, 2));
-  assign(o.sampling.frequency_penalty, f.number("frequency_penalty", -2, 2));
+  take_number(o, f.number("temperature", 0, 2), "temperature");
+  take_number(o, f.number("presence_penalty", -2, 2), "presence_penalty");
+  take_number(o, f.number("frequency_penalty", -2, 2), "frequency_penalty");
+  for (const char* name : {"top_p", "top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n"})
+    read_number(o, f, *find_number_option(name));
   take_seed(o, f);
-  assign(o.num_predict, f.integer("max_tokens", 1, kInt32));
-  assign(o.num_predict, f.integer("max_completion_tokens", 1, kInt32));
+  take_number(o, f.integer("max_tokens", 1, kInt32), "num_predict");
+  take_number(o, f.integer("max_completion_tokens", 1, kInt32), "num_predict");
+  assign(o.num_ctx, f.integer("num_ctx", 0, kInt32));
   take_stops(o, f.texts("stop"));
   return o;
+}
+
+// The role that OpenAI gave a new name; templates know the old one.
+void rename_developer(Json& messages) {
+  for (auto& message : messages)
+    if (message["role"] == "developer") message["role"] = "system";
 }
 
 std::vector<TokenId> read_context(const Fields& f) {
@@ -301,6 +320,18 @@ std::vector<TokenId> read_context(const Fields& f) {
 }
 
 }  // namespace
+
+void Options::set(const NumberOption& option, double value) {
+  option.set(*this, value);
+  named.push_back(option.name);
+}
+
+AnswerOptions Options::over(const AnswerOptions& defaults) const {
+  AnswerOptions o = *this;
+  for (const NumberOption& option : number_options())
+    if (std::find(named.begin(), named.end(), option.name) == named.end()) option.set(o, option.of(defaults));
+  return o;
+}
 
 KeepAlive parse_keep_alive(std::string_view text) {
   const auto bad = [&] {
@@ -363,6 +394,7 @@ ChatRequest parse_chat(std::string_view body) {
   r.input.messages = read_messages(json);
   r.input.tools = read_tools(json);
   r.input.think = read_think(Fields(json));
+  r.truncate = Fields(json).flag("truncate").value_or(false);
   return r;
 }
 
@@ -377,6 +409,9 @@ OpenAiChatRequest parse_openai_chat(std::string_view body) {
   refuse_openai(f);
   r.options = read_openai_options(f);
   r.input.messages = read_messages(json);
+  rename_developer(r.input.messages);
+  r.truncate = f.flag("truncate").value_or(false);
+  r.keep_alive = read_keep_alive(f);
   if (r.input.messages.empty()) throw_error(ErrorKind::bad_input, "\"messages\" is missing or empty");
   if (const auto* choice = f.find("tool_choice"); !choice || *choice != "none")
     r.input.tools = read_tools(json);

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "api/access.h"
 #include "base/error.h"
@@ -28,7 +29,7 @@ TEST(Generate, ReadsWhatClientsSend) {
       parse_generate(R"({"model": "m", "prompt": "p", "system": "s", "stream": false, "keep_alive": "5m",
     "context": [1, 2], "think": "high", "format": "", "suffix": null, "unknown": {"x": 1},
     "options": {"temperature": 0.5, "top_k": 7, "seed": 42, "num_predict": 9, "num_ctx": 2048.0, "stop": ["a", "", "b"],
-                "repeat_penalty": 1.2, "mirostat": 2}})");
+                "repeat_penalty": 1.2, "num_gpu": 2, "mirostat": 0}})");
   EXPECT_EQ(r.model, "m");
   EXPECT_EQ(r.prompt, "p");
   EXPECT_EQ(r.system, "s");
@@ -43,7 +44,7 @@ TEST(Generate, ReadsWhatClientsSend) {
   EXPECT_EQ(r.options.num_predict, 9);
   EXPECT_EQ(r.options.num_ctx, 2048u);
   EXPECT_THAT(r.options.stop, ElementsAre("a", "b"));
-  EXPECT_THAT(r.options.ignored, ElementsAre("mirostat"));
+  EXPECT_THAT(r.options.ignored, ElementsAre("num_gpu"));
 }
 
 TEST(Generate, MinusOneTurnsTopKOff) {
@@ -75,8 +76,8 @@ TEST(OpenAi, DefaultsAreOpenAis) {
   const auto r = parse_openai_chat(R"({"model": "m", "messages": [{"role": "user", "content":
     [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}], "max_tokens": 3, "stop": "x",
     "stream": true, "stream_options": {"include_usage": true}})");
-  EXPECT_FLOAT_EQ(r.options.sampling.temperature, 1.0f);
-  EXPECT_FLOAT_EQ(r.options.sampling.top_p, 1.0f);
+  EXPECT_FLOAT_EQ(r.options.sampling.temperature, 0.8f);  // as in the native dialect
+  EXPECT_FLOAT_EQ(r.options.sampling.top_p, 0.9f);
   EXPECT_EQ(r.options.num_predict, 3);
   EXPECT_EQ(r.input.messages[0]["content"], "ab");
   EXPECT_TRUE(r.stream && r.include_usage);
@@ -95,7 +96,8 @@ TEST(Requests, NameTheFieldThatIsWrong) {
   EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "options": {"top_k": 1.5}})"),
               HasSubstr("whole number"));
   EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "keep_alive": "soon"})"), HasSubstr("duration"));
-  EXPECT_THAT(refusal_of(parse_generate, "{\"model\": \"\xff\"}"), HasSubstr("no valid JSON"));
+  EXPECT_THAT(refusal_of(parse_generate, "{\"model\": \"\xff\"}"), HasSubstr("no UTF-8"));
+  EXPECT_THAT(refusal_of(parse_generate, "{\"model\": "), HasSubstr("no valid JSON"));
   EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "x": 1e999})"), HasSubstr("out of range"));
   EXPECT_THAT(refusal_of(parse_chat, R"({"model": "m", "messages": [{"content": "x"}]})"),
               HasSubstr("\"messages[0].role\""));
@@ -132,19 +134,64 @@ TEST(KeepAlive, ReadsDurations) {
     EXPECT_THROW(parse_keep_alive(bad), Error) << bad;
 }
 
-TEST(Access, LoopbackServersAnswerLoopbackNamesOnly) {
-  const AccessRules local{"127.0.0.1", {"my.box"}, {"https://app.example"}};
-  for (const char* host : {"", "localhost:11434", "127.0.0.1:1", "[::1]:5", "a.localhost", "my.box"})
+TEST(Requests, WhatIsNotNamedIsAsTheModelHasIt) {
+  AnswerOptions defaults;
+  defaults.sampling.temperature = 0.25f;
+  defaults.sampling.top_k = 7;
+  const auto r = parse_openai_chat(
+      R"({"model": "m", "messages": [{"role": "developer", "content": "x"}], "top_k": 3, "min_p": 0.5, "num_ctx": 99})");
+  const AnswerOptions o = r.options.over(defaults);
+  EXPECT_FLOAT_EQ(o.sampling.temperature, 0.25f);
+  EXPECT_EQ(o.sampling.top_k, 3);
+  EXPECT_FLOAT_EQ(o.sampling.min_p, 0.5f);
+  EXPECT_EQ(r.options.num_ctx, 99u);
+  EXPECT_EQ(r.input.messages[0]["role"], "system");
+}
+
+TEST(Requests, MirostatIsRefusedOnlyWhenItIsOn) {
+  EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "options": {"mirostat": 1}})"),
+              HasSubstr("mirostat"));
+  EXPECT_EQ(refusal_of(parse_generate, R"({"model": "m", "options": {"mirostat": 0}})"), "accepted");
+}
+
+TEST(Access, HostsAreReadStrictly) {
+  EXPECT_EQ(host_name("LocalHost.:80"), "localhost");
+  EXPECT_EQ(host_name("[::1]:80"), "::1");
+  EXPECT_EQ(host_name("a_b-c.example"), "a_b-c.example");
+  for (const char* bad : {"", ":80", "[::1", "[::1].evil.com", "[::1]x", "[evil]", "localhost:80@evil.com",
+                          "localhost:", "localhost:123456", "a b", "a/b", "user@localhost"})
+    EXPECT_EQ(host_name(bad), "") << bad;
+}
+
+TEST(Access, LoopbackServersAnswerOnlyHostsThatNoStrangerControls) {
+  const AccessRules local = make_access_rules(true, {"My.Box"}, {"https://App.example/"});
+  for (const char* host :
+       {"", "localhost:11434", "LOCALHOST", "localhost.", "127.0.0.1:1", "127.1.2.3", "[::1]:5",
+        "[::ffff:127.0.0.1]", "a.localhost", "my.box", "MY.box:1", "host.docker.internal:11434", "box.local",
+        "192.168.1.5", "10.0.0.1:80", "[fd00::1]"})
     EXPECT_EQ(refusal(local, host, ""), "") << host;
-  for (const char* host : {"evil.com", "127.0.0.1.evil.com", "localhost.evil.com:80"})
+  for (const char* host : {"evil.com", "127.0.0.1.evil.com", "localhost.evil.com:80", "[::1].evil.com",
+                           "localhost:80@evil.com", "0x7f000001", "8.8.8.8", "notlocalhost", "local"})
     EXPECT_NE(refusal(local, host, ""), "") << host;
-  EXPECT_EQ(refusal({"0.0.0.0", {}, {}}, "any.name", ""), "");
-  for (const char* origin :
-       {"http://localhost:3000", "https://127.0.0.1", "https://app.example", "app://obsidian.md"})
-    EXPECT_EQ(refusal(local, "", origin), "") << origin;
-  for (const char* origin : {"https://evil.com", "null", "http://localhost.evil.com"})
-    EXPECT_NE(refusal(local, "", origin), "") << origin;
-  EXPECT_EQ(refusal({"127.0.0.1", {}, {"*"}}, "", "https://evil.com"), "");
+  char own[256] = {};
+  ASSERT_EQ(gethostname(own, sizeof own - 1), 0);
+  EXPECT_EQ(refusal(local, own, ""), "") << own;
+  EXPECT_EQ(refusal(make_access_rules(false, {}, {}), "any.name", ""), "");
+  EXPECT_EQ(refusal(make_access_rules(true, {"*"}, {}), "any.name", ""), "");
+}
+
+TEST(Access, ForeignOriginsAreRefusedEverywhere) {
+  for (const bool loopback : {true, false}) {
+    const AccessRules rules = make_access_rules(loopback, {}, {"https://App.example/"});
+    for (const char* origin : {"http://localhost:3000", "https://127.0.0.1", "https://app.example",
+                               "HTTP://LOCALHOST", "app://obsidian.md"})
+      EXPECT_EQ(refusal(rules, "localhost", origin), "") << origin;
+    for (const char* origin :
+         {"https://evil.com", "null", "http://localhost.evil.com", "http://[::1].evil.com",
+          "http://localhost:80@evil.com", "https://app.example.evil.com"})
+      EXPECT_NE(refusal(rules, "localhost", origin), "") << origin;
+  }
+  EXPECT_EQ(refusal(make_access_rules(true, {}, {"*"}), "", "https://evil.com"), "");
 }
 
 }  // namespace

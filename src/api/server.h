@@ -2,6 +2,7 @@
 // serve any number of connections; a slow reader holds up nobody (its text gathers until it reads on).
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -17,12 +18,17 @@ struct ServerOptions {
   std::string host = "127.0.0.1";  // an address or a name
   std::uint16_t port = 11434;      // 0: any free one, see Server::port()
   unsigned threads = 2;
-  std::uint64_t body_limit = 64 << 20;            // bytes; larger requests get 413
+  // Bytes; larger requests get 413. A context of a million tokens, whatever the script, is no more.
+  std::uint64_t body_limit = 16 << 20;
+  std::uint64_t bodies_limit = 128 << 20;         // of all requests being received together; beyond: 503
   std::vector<std::string> allowed_origins = {};  // beside loopback's: "https://host", "*"
   std::vector<std::string> allowed_hosts = {};    // beside loopback's names, when listening on loopback
-  std::uint32_t header_timeout_s = 30;  // to receive a request's header; also idle connections … ×4
+  // To receive a request's header, and between two pieces of its body; idle connections ×4, a whole body ×10.
+  std::uint32_t header_timeout_s = 30;
   std::uint32_t write_timeout_s = 120;  // a reader that takes nothing for so long is dropped
   std::uint32_t max_connections = 8192;
+  std::chrono::milliseconds stream_comment{15000};   // a stream of events says so often that it still works
+  std::string version = "0";                         // that /api/version tells
   std::function<void(const std::string& line)> log;  // one line a request; may be called from several threads
 };
 
@@ -34,7 +40,8 @@ class Server {
   ~Server();  // stop() and wait
 
   std::uint16_t port() const;
-  std::string address() const;  // "127.0.0.1:11434"
+  std::string address() const;  // "127.0.0.1:11434", the first of those it listens on
+  bool loopback() const;        // only this machine can reach it
 
   // Serves until stop(); blocks. At the end running answers get `grace_s` to finish, then are cancelled.
   void run();

@@ -5,14 +5,18 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <boost/asio.hpp>
 #include <filesystem>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "base/error.h"
+#include "device/device.h"
 #include "engine/loaded_model.h"
+#include "engine/model_manager.h"
 #include "store/synth.h"
 
 namespace steelyard {
@@ -56,6 +60,7 @@ class Client {
     const auto at = r.head.find("Content-Length: ");
     return at == std::string::npos ? r : (r.body = take(std::stoul(r.head.substr(at + 16))), r);
   }
+  void end_sending() { socket_.shutdown(asio::ip::tcp::socket::shutdown_send); }
   bool closed() {
     char byte;
     boost::system::error_code error;
@@ -96,10 +101,12 @@ class ServerTest : public ::testing::Test {
   static void TearDownTestSuite() { std::filesystem::remove_all(directory_); }
 
   void start(ServerOptions options = {},
-             ModelOptions model_options = {.threads = 1, .context = 512, .slots = 4}) {
+             ModelOptions model_options = {.threads = 1, .context = 512, .slots = 4},
+             ModelManager::Load load = {}) {
     store_ = std::make_unique<ModelStore>(std::vector{directory_});
-    models_ = std::make_unique<ModelManager>(
-        [this](std::string_view name) { return store_->find(name).path; }, model_options);
+    models_ =
+        std::make_unique<ModelManager>([this](std::string_view name) { return store_->find(name).path; },
+                                       model_options, ModelEvents{}, kDefaultKeepAlive, std::move(load));
     options.port = 0;
     server_ = std::make_unique<Server>(options, *models_, *store_);
     thread_ = std::thread([this] { server_->run(); });
@@ -221,6 +228,113 @@ TEST_F(ServerTest, RefusesForeignHostsAndOrigins) {
   EXPECT_THAT(own.response().head, HasSubstr("Access-Control-Allow-Origin: http://localhost:3000"));
 }
 
+TEST_F(ServerTest, APreflightEchoesTheHeadersOfAnAdmittedOrigin) {
+  Client client(server_->port());
+  client.request("OPTIONS", "/v1/chat/completions", "",
+                 "Host: localhost\r\nOrigin: http://localhost:5173\r\nAccess-Control-Request-Method: POST\r\n"
+                 "Access-Control-Request-Headers: content-type,x-stainless-timeout\r\n");
+  const std::string head = client.response(true).head;
+  EXPECT_THAT(head, HasSubstr(" 204 "));
+  EXPECT_THAT(head, HasSubstr("Access-Control-Allow-Headers: content-type,x-stainless-timeout"));
+  EXPECT_THAT(head, HasSubstr("Access-Control-Allow-Methods: GET, HEAD, POST"));
+  Client foreign(server_->port());
+  foreign.request("OPTIONS", "/api/chat", "", "Host: localhost\r\nOrigin: https://evil.com\r\n");
+  EXPECT_EQ(foreign.response().status, 403);
+}
+
+TEST_F(ServerTest, HeadersThatWouldBeReadInTwoWaysEndTheConnection) {
+  const std::string get = "GET / HTTP/1.1\r\n", post = "POST /api/chat HTTP/1.1\r\nHost: localhost\r\n";
+  const std::pair<std::string, int> cases[] = {
+      {get + "\r\n", 400},
+      {get + "Host: localhost\r\nHost: localhost\r\n\r\n", 400},
+      {post + "Transfer-Encoding: xchunked\r\n\r\n", 501},
+      {post + "Transfer-Encoding: identity\r\nContent-Length: 2\r\n\r\n{}", 400},
+      {post + "Transfer-Encoding: gzip\r\n\r\n", 501},
+      {post + "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", 415}};
+  for (const auto& [text, status] : cases) {
+    Client client(server_->port());
+    client.send(text);
+    EXPECT_EQ(client.response().status, status) << text;
+    EXPECT_TRUE(client.closed()) << text;
+  }
+}
+
+TEST_F(ServerTest, SaysWhatIsNotBuiltYetAndWhatToDoInstead) {
+  const Response ps = ask("GET", "/api/ps");
+  EXPECT_EQ(ps.status, 404);
+  EXPECT_THAT(ps.body, HasSubstr("isn't built yet"));
+  EXPECT_THAT(ask("POST", "/v1/responses", "{}").body, HasSubstr("/v1/chat/completions"));
+  EXPECT_THAT(ask("HEAD", "/api/blobs/sha256-00").head, HasSubstr("404"));
+  EXPECT_EQ(ask("GET", "/api/tags/").status, 200);
+  EXPECT_EQ(ask("GET", "/v1/models/tiny/").status, 200);
+}
+
+TEST_F(ServerTest, ErrorsCarryTheCodesThatClientsLookFor) {
+  const std::string messages =
+      R"("messages": [{"role": "user", "content": ")" + std::string(3000, 'x') + R"("}])";
+  const Json full =
+      Json::parse(ask("POST", "/v1/chat/completions", R"({"model": "tiny", )" + messages + "}").body);
+  EXPECT_EQ(full["error"]["code"], "context_length_exceeded");
+  EXPECT_EQ(full["error"]["type"], "invalid_request_error");
+  const Response unknown = ask("POST", "/v1/chat/completions", R"({"model": "nobody", )" + messages + "}");
+  EXPECT_EQ(Json::parse(unknown.body)["error"]["code"], "model_not_found");
+  EXPECT_THAT(unknown.body, ::testing::Not(HasSubstr(directory_.string())));
+}
+
+TEST_F(ServerTest, ALargerContextIsHadOrRefusedNeverCut) {
+  Json request = Json::parse(kGenerate);
+  request["stream"] = false;
+  request["prompt"] = std::string(700, 'x');
+  EXPECT_EQ(ask("POST", "/api/generate", request.dump()).status, 400);
+  request["options"]["num_ctx"] = 1024;
+  const Response grown = ask("POST", "/api/generate", request.dump());
+  EXPECT_EQ(grown.status, 200) << grown.body;
+  const auto before = models_->loaded().at(0).model;
+  request["options"]["num_ctx"] = 600;  // a limit of this request alone
+  EXPECT_EQ(ask("POST", "/api/generate", request.dump()).status, 400);
+  request["prompt"] = "x";
+  EXPECT_EQ(ask("POST", "/api/generate", request.dump()).status, 200);
+  EXPECT_EQ(models_->loaded().at(0).model, before);
+  request["options"]["num_ctx"] = 1000000000;
+  const Response refused = ask("POST", "/api/generate", request.dump());
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_THAT(refused.body, HasSubstr("1000000000"));
+  EXPECT_EQ(models_->loaded().at(0).model, before);
+}
+
+TEST_F(ServerTest, TheHeaderOfAStreamComesBeforeItsTextAndCommentsFollow) {
+  stop();
+  start({.stream_comment = 1ms});
+  Client client(server_->port());
+  client.request("POST", "/v1/chat/completions",
+                 Json{{"model", "tiny"},
+                      {"stream", true},
+                      {"max_tokens", 100},
+                      {"messages", {{{"role", "user"}, {"content", std::string(300, 'x')}}}}}
+                     .dump());
+  const Response r = client.response();
+  EXPECT_EQ(r.status, 200);
+  EXPECT_THAT(r.body, StartsWith("data: "));
+  EXPECT_THAT(r.body, HasSubstr(": working\n\n"));
+}
+
+TEST_F(ServerTest, UploadsShareABudgetAndEndInTime) {
+  stop();
+  start({.bodies_limit = 1 << 20, .header_timeout_s = 1});
+  const std::string head = "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n";
+  Client first(server_->port()), second(server_->port());
+  first.send(head + std::string(900000, ' '));
+  std::this_thread::sleep_for(100ms);
+  second.send(head + std::string(900000, ' '));
+  const Response refused = second.response();
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_THAT(refused.head, HasSubstr("Retry-After"));
+  EXPECT_EQ(ask("POST", "/api/generate", kGenerate).status, 200);  // small bodies have room
+  EXPECT_TRUE(first.closed());                                     // the rest never came
+  EXPECT_EQ(ask("POST", "/api/chat", "{" + std::string(900000, ' ')).status,
+            400);  // and its part is free again
+}
+
 TEST_F(ServerTest, SurvivesNonsenseOnTheWire) {
   Client garbage(server_->port());
   garbage.send("this is no HTTP at all\r\n\r\n");
@@ -258,6 +372,64 @@ TEST_F(ServerTest, ADisconnectCancelsTheAnswer) {
     for (int i = 0; i < 1000 && active() > 0; ++i) std::this_thread::sleep_for(5ms);
     EXPECT_EQ(active(), 0u) << "stream " << stream;
   }
+}
+
+const char* const kEndless =
+    R"({"model": "tiny", "raw": true, "prompt": "x", "stream": false,
+        "options": {"num_predict": 100000, "num_ctx": 1000, "temperature": 2, "top_k": 0}})";
+
+TEST_F(ServerTest, ADisconnectIsNoticedBehindBytesOfANextRequest) {
+  auto client = std::make_unique<Client>(server_->port());
+  client->request("POST", "/api/generate", kEndless);
+  client->send("\n");
+  for (int i = 0; i < 1000 && active() == 0; ++i) std::this_thread::sleep_for(1ms);
+  client.reset();
+  for (int i = 0; i < 1000 && active() > 0; ++i) std::this_thread::sleep_for(5ms);
+  EXPECT_EQ(active(), 0u);
+}
+
+TEST_F(ServerTest, WhoOnlyEndsItsSendingStillGetsItsAnswer) {
+  for (const bool stream : {false, true}) {
+    Json request = Json::parse(kGenerate);
+    request["stream"] = stream;
+    request["options"]["num_predict"] = 200;
+    Client client(server_->port());
+    client.request("POST", "/api/generate", request.dump());
+    client.end_sending();
+    const Response r = client.response();
+    EXPECT_THAT(r.head, StartsWith("HTTP/1.1 200 OK\r\n"));
+    EXPECT_THAT(r.body, HasSubstr("\"done\":true"));
+  }
+}
+
+TEST_F(ServerTest, WhoWaitsForALoadHoldsUpNobody) {
+  stop();
+  std::atomic<bool> held = true;
+  start({}, {}, [&](const std::filesystem::path& path, std::uint32_t, const LoadProgress& progress) {
+    for (bool slow = path.stem() == "plain"; slow && held; std::this_thread::sleep_for(1ms)) progress(0, 1);
+    return std::make_shared<const LoadedModel>(
+        prepare_model(path, {.threads = 1, .context = 512, .slots = 4}));
+  });
+  const std::string slow =
+      R"({"model": "plain", "prompt": "x", "stream": false, "options": {"num_predict": 1}})";
+  std::vector<std::unique_ptr<Client>> waiting;
+  for (int i = 0; i < 40; ++i) {
+    waiting.push_back(std::make_unique<Client>(server_->port()));
+    waiting.back()->request("POST", "/api/generate", slow);
+  }
+  for (const char* path : {"/", "/api/version", "/api/tags", "/v1/models"})
+    EXPECT_EQ(ask("GET", path).status, 200) << path;
+  EXPECT_EQ(ask("POST", "/api/generate", kGenerate).status, 200);  // another model
+  held = false;
+  for (auto& client : waiting) EXPECT_EQ(client->response().status, 200);
+  // The end of the server ends a load, and those who wait for it hear of it.
+  models_->unload("plain");
+  held = true;
+  Client last(server_->port());
+  last.request("POST", "/api/generate", slow);
+  for (int i = 0; i < 200 && models_->loaded().size() > 1; ++i) std::this_thread::sleep_for(5ms);
+  stop();
+  EXPECT_EQ(last.response().status, 503);
 }
 
 TEST_F(ServerTest, ServesManyStreamsAtOnce) {
@@ -310,6 +482,49 @@ TEST_F(ServerTest, APortInUseIsOneSentence) {
   }
 }
 
+TEST_F(ServerTest, ACancelledStreamHasALineInTheLog) {
+  stop();
+  std::mutex mutex;
+  std::vector<std::string> lines;
+  ServerOptions options;
+  options.log = [&](const std::string& line) {
+    const std::lock_guard lock(mutex);
+    lines.push_back(line);
+  };
+  start(options);
+  auto client = std::make_unique<Client>(server_->port());
+  Json request = Json::parse(kEndless);
+  request["stream"] = true;
+  client->request("POST", "/api/generate", request.dump());
+  client->take_until("response");
+  client.reset();
+  for (int i = 0; i < 1000 && active() > 0; ++i) std::this_thread::sleep_for(5ms);
+  stop();
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_THAT(lines[0], HasSubstr(" 499 "));
+  EXPECT_THAT(lines[0], HasSubstr("the client has gone"));
+}
+
+TEST_F(ServerTest, ANameServesAllItsAddresses) {
+  stop();
+  start({.host = "localhost"});
+  asio::io_context io;
+  std::set<std::string> served;
+  for (const auto& entry : asio::ip::tcp::resolver(io).resolve("localhost", "0")) {
+    const auto address = entry.endpoint().address();
+    boost::system::error_code error;
+    asio::ip::tcp::acceptor probe(io);
+    probe.open(entry.endpoint().protocol(), error);
+    if (!error) probe.bind({address, 0}, error);
+    if (error) continue;  // named, but not there
+    asio::ip::tcp::socket socket(io);
+    socket.connect({address, server_->port()}, error);
+    EXPECT_FALSE(error) << address;
+    served.insert(address.to_string());
+  }
+  EXPECT_FALSE(served.empty());
+}
+
 TEST_F(ServerTest, LogsTheOptionsThatItIgnores) {
   stop();
   std::mutex mutex;
@@ -327,7 +542,8 @@ TEST_F(ServerTest, LogsTheOptionsThatItIgnores) {
   EXPECT_EQ(client.response().status, 200);
   stop();
   ASSERT_EQ(lines.size(), 1u);
-  EXPECT_THAT(lines[0], StartsWith("POST /api/generate 200"));
+  EXPECT_THAT(lines[0], ::testing::ContainsRegex(
+                            "^20..-..-..T..:..:..Z POST /api/generate 200 [0-9]+ ms tiny [0-9]+.1 tokens;"));
   EXPECT_THAT(lines[0], HasSubstr(R"(; ignored options: "num_gpu", "a\nb")"));
 }
 

@@ -1,13 +1,26 @@
 // steelyard serve
+#include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+#include <atomic>
+#include <chrono>
 #include <csignal>
+#include <cstdlib>
+#include <ctime>
 #include <memory>
 #include <thread>
+#include <utility>
 
+#include "api/requests.h"
 #include "api/server.h"
 #include "app/commands.h"
 #include "app/common.h"
+#include "app/log_queue.h"
 #include "app/output.h"
 #include "base/error.h"
+#include "base/readable.h"
 #include "decoder/decoder.h"
 #include "engine/loaded_model.h"
 #include "engine/model_manager.h"
@@ -20,9 +33,9 @@ struct Flags {
   std::string host;
   int port = -1;
   std::uint32_t parallel = 4, max_queue = 512;
-  double keep_alive = 300;
-  std::vector<std::string> origins;
-  bool quiet = false;
+  std::string keep_alive = "5m";
+  std::vector<std::string> origins, hosts;
+  bool quiet = false, forget_prompts = false;
   LoadFlags load;
 };
 
@@ -44,57 +57,120 @@ void apply_address(std::string text, ServerOptions& options) {
   if (!text.empty()) options.host = text;
 }
 
-ServerOptions server_options(const Flags& flags) {
+// "a, b" → {"a", "b"}
+std::vector<std::string> split_list(const std::string& text) {
+  std::vector<std::string> parts;
+  std::string part;
+  for (const char c : text + ",") {
+    if (c != ',' && c != ' ') {
+      part += c;
+    } else if (!part.empty()) {
+      parts.push_back(std::exchange(part, {}));
+    }
+  }
+  return parts;
+}
+
+ServerOptions server_options(const Flags& flags, LogQueue& log) {
   ServerOptions options;
+  options.version = STEELYARD_VERSION;
+  options.allowed_hosts = flags.hosts;
+  if (const char* env = std::getenv("STEELYARD_ALLOW_HOST"))
+    for (std::string& host : split_list(env)) options.allowed_hosts.push_back(std::move(host));
   if (const char* env = std::getenv("STEELYARD_HOST"); env && *env) apply_address(env, options);
   if (!flags.host.empty()) apply_address(flags.host, options);
   if (flags.port >= 0) options.port = static_cast<std::uint16_t>(flags.port);
   options.allowed_origins = flags.origins;
-  if (!flags.quiet) options.log = [](const std::string& line) { note("{}", line); };
+  if (!flags.quiet) options.log = [&log](const std::string& line) { log.write(line); };
   return options;
 }
 
-ModelEvents model_events() {
+ModelEvents model_events(LogQueue& log) {
   ModelEvents events;
-  events.planned = [](const PreparedModel& m) {
-    note_device(m, true);
-    note("{}", device_text(m.device->info()));
-    write_stderr(to_text(m.plan));
+  events.planned = [&log](const PreparedModel& m) {
+    if (!m.device_note.empty()) log.write(m.device_note + "; using the CPU");
+    log.write(device_text(m.device->info()));
   };
-  events.loaded = [](const LoadedModel& m) {
+  events.loaded = [&log](const LoadedModel& m) {
     const MemoryActual actual = m.decoder().measure();
-    write_stderr(to_text(m.plan(), &actual.lines));
-    note("{} loaded in {:.2f} s", m.path().filename().string(), m.load_seconds());
+    log.write(to_text(m.plan(), &actual.lines));
+    log.write(fmt::format("{} loaded in {:.2f} s", readable(m.path().filename().string()), m.load_seconds()));
     if (const auto report = m.decoder().executable().report(); !report.empty())
-      note("{}: {}", m.device_info().id, report);
+      log.write(fmt::format("{}: {}", m.device_info().id, report));
   };
-  events.unloaded = [](const std::string& name) { note("{} unloaded", name); };
+  events.unloaded = [&log](const std::string& name, const std::string& why) {
+    log.write(fmt::format("{} unloaded{}{}", readable(name), why.empty() ? "" : " ", readable(why)));
+  };
   return events;
+}
+
+// Those that end the server. One that was ignored at the start stays so: that is how nohup, and a script for
+// its background jobs, keep a program alive.
+sigset_t ending_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  for (const int number : {SIGINT, SIGHUP}) {
+    struct sigaction before {};
+    sigaction(number, nullptr, &before);
+    if (before.sa_handler != SIG_IGN) sigaddset(&signals, number);
+  }
+  return signals;
+}
+
+// Memory of requests goes back to the system: few arenas, and what is large is mapped by itself.
+void tame_allocator() {
+#ifdef __GLIBC__
+  mallopt(M_ARENA_MAX, 4);
+  mallopt(M_MMAP_THRESHOLD, 256 << 10);
+  mallopt(M_TRIM_THRESHOLD, 1 << 20);
+#endif
+}
+
+void say_where(const Server& server, LogQueue& log) {
+  log.write(fmt::format("listening on http://{}; Ctrl-C stops", server.address()));
+  if (!server.loopback())
+    log.write("everybody who reaches this address may use the models: there is no password");
+}
+
+// A load that can't be interrupted (a disk that doesn't answer, say) must not hold up the end.
+void end_at_last() {
+  std::thread([] {
+    std::this_thread::sleep_for(std::chrono::seconds(5));
+    std::_Exit(0);
+  }).detach();
 }
 
 int serve(const Flags& flags) {
   // Blocked here, so in every thread made from here on; one thread waits for them.
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int s : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, s);
+  const sigset_t signals = ending_signals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  tame_allocator();
 
   const ModelStore store = ModelStore::from_environment();
   ModelOptions options = flags.load.options();
   options.slots = flags.parallel;
   options.max_queue = flags.max_queue;
-  const auto keep_alive =
-      std::chrono::duration_cast<KeepAlive>(std::chrono::duration<double>(flags.keep_alive));
+  options.reuse_prefixes = !flags.forget_prompts;
+  LogQueue log(STDERR_FILENO);
   ModelManager models([&store](std::string_view name) { return store.find(name).path; }, options,
-                      model_events(), keep_alive);
-  Server server(server_options(flags), models, store);
-  note("listening on http://{}; Ctrl-C stops", server.address());
+                      model_events(log), api::parse_keep_alive(flags.keep_alive));
+  models.check_device();
+  Server server(server_options(flags, log), models, store);
+  say_where(server, log);
+  std::atomic<bool> ended = false;
   std::thread waiter([&] {
     int signal = 0;
     sigwait(&signals, &signal);
+    if (ended) return;
     server.stop();
+    // What can't be ended in good order ends all the same, at once when asked again.
+    const timespec patience{15, 0};
+    const int again = sigtimedwait(&signals, nullptr, &patience);
+    if (!ended) std::_Exit(again > 0 ? 128 + again : 0);
   });
-  const auto end_waiter = [&] {  // which may still wait, when run() ended on an error of its own
+  const auto end_waiter = [&] {
+    ended = true;
     pthread_kill(waiter.native_handle(), SIGTERM);
     waiter.join();
   };
@@ -105,7 +181,8 @@ int serve(const Flags& flags) {
     throw;
   }
   end_waiter();
-  note("stopped");
+  log.write("stopped");
+  end_at_last();
   return 0;
 }
 
@@ -129,10 +206,17 @@ void add_serve(CLI::App& app, Action& action) {
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   command
-      ->add_option("--keep-alive", flags->keep_alive,
-                   "seconds a model stays loaded after its last use; -1: always")
-      ->check(CLI::Range(-1.0, 1e9))
+      ->add_option(
+          "--keep-alive", flags->keep_alive,
+          "how long a model stays loaded after its last use: seconds, or 5m, 1h30m; negative: always")
       ->capture_default_str();
+  command
+      ->add_option("--allow-host", flags->hosts,
+                   "a name of this machine that requests on the loopback address may use (also "
+                   "$STEELYARD_ALLOW_HOST, with commas); may be given several times")
+      ->allow_extra_args(false);
+  command->add_flag("--no-prefix-cache", flags->forget_prompts,
+                    "read every prompt anew: no client can tell by time or cached_tokens what others asked");
   command
       ->add_option("--origin", flags->origins,
                    "a web origin that browsers may call from; may be given several times")

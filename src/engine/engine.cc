@@ -6,6 +6,7 @@
 #include <thread>
 #include <utility>
 
+#include "engine/errors.h"
 #include "engine/generation.h"
 #include "engine/scheduler.h"
 #include "text/stream.h"
@@ -126,13 +127,15 @@ void Engine::Impl::check(const EngineRequest& r) const {
     if (id < 0 || static_cast<std::uint32_t>(id) >= info_.vocab_size)
       throw_error(ErrorKind::bad_input, "the prompt holds token {}, but the vocabulary ends at {}", id,
                   info_.vocab_size - 1);
+  if (r.context > info_.limits.context)
+    throw TooLong(
+        fmt::format("\"num_ctx\" is {}, but the model's context is {}", r.context, info_.limits.context));
   const std::uint32_t most = r.context > 0 ? std::min(r.context, context()) : context();
   if (r.prompt.size() >= most)
-    throw_error(
-        ErrorKind::bad_input,
+    throw TooLong(fmt::format(
         "the prompt has {} tokens, but the context holds {} with the answer: shorten it or use a larger "
         "context",
-        r.prompt.size(), most);
+        r.prompt.size(), most));
   steelyard::check(static_cast<const AnswerOptions&>(r));
 }
 

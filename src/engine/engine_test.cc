@@ -217,6 +217,9 @@ TEST(Engine, RefusesWhatCanNotWork) {
   auto request = request_of(std::vector<TokenId>(20, 1));
   request.context = 16;
   EXPECT_THAT(refused(std::move(request)), HasSubstr("20 tokens, but the context holds 16"));
+  request = request_of({1});
+  request.context = 97;
+  EXPECT_THAT(refused(std::move(request)), ::testing::AllOf(HasSubstr("97"), HasSubstr("96")));
   EXPECT_THAT(refused(request_of({})), HasSubstr("no tokens"));
   EXPECT_THAT(refused(request_of({1, 200})), HasSubstr("token 200"));
   EXPECT_THAT(refused(request_of({-1})), HasSubstr("token -1"));

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "base/error.h"
+#include "engine/errors.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -68,11 +68,10 @@ FittedChat fit_chat(const ChatTemplate& chat_template, const ChatInput& input, c
     }
   }
   if (best.prompt.size() >= context)
-    throw_error(
-        ErrorKind::bad_input,
+    throw TooLong(fmt::format(
         "the last message{} has {} tokens, but the context holds {} with the answer: shorten it or use a "
         "larger context",
-        input.messages.size() > 1 ? " with the system message" : "", best.prompt.size(), context);
+        input.messages.size() > 1 ? " with the system message" : "", best.prompt.size(), context));
   return best;
 }
 

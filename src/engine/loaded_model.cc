@@ -6,12 +6,12 @@
 #include "base/process.h"
 #include "decoder/step_runner.h"
 #include "device/target.h"
+#include "engine/answer_defaults.h"
 #include "program/cost.h"
 
 namespace steelyard {
 namespace {
 
-constexpr std::uint32_t kDefaultContext = 4096;
 constexpr std::uint32_t kCpuBatch = 512, kGpuBatch = 2048;
 
 class TokenizerText final : public TokenText {
@@ -82,6 +82,7 @@ std::string plan_for(PreparedModel& m, const ModelOptions& options, std::shared_
   if (device) room = device->memory().free + (target.is_host() ? process : context);
   if (!target.is_host() && o.memory_limit) room = std::min(room, o.memory_limit);
   m.device = std::move(device);
+  m.room = room;
   return why_not(input, room);
 }
 
@@ -128,7 +129,8 @@ PreparedModel prepare_model(const std::filesystem::path& path, const ModelOption
   } else if (wanted.kind == DeviceName::Kind::cpu || !plan_for_any_gpu(m, options, devices)) {
     why = plan_for(m, options, cpu_device(options));
   }
-  if (!why.empty() && !even_if_too_big) throw Error(ErrorKind::no_memory, why);
+  if (!why.empty() && !even_if_too_big)
+    throw NoRoom(why, m.plan.devices[0].device, m.plan.devices[0].total(), m.room);
   return m;
 }
 
@@ -149,6 +151,7 @@ LoadedModel::LoadedModel(PreparedModel prepared, const LoadProgress& progress)
     ceilings_.reset();  // unknown, as on a machine that was never probed
   }
   text_ = std::make_unique<TokenizerText>(prepared_.tokenizer);
+  read_text_facts();
   EngineOptions options{.max_queue = prepared_.options.max_queue,
                         .reuse_prefixes = prepared_.options.reuse_prefixes};
   if (ceilings_)
@@ -162,11 +165,33 @@ LoadedModel::LoadedModel(PreparedModel prepared, std::unique_ptr<StepRunner> run
     : prepared_(std::move(prepared)),
       runner_(std::move(runner)),
       text_(std::make_unique<TokenizerText>(prepared_.tokenizer)) {
+  read_text_facts();
   engine_ =
       std::make_unique<Engine>(*runner_, *text_, EngineOptions{.max_queue = prepared_.options.max_queue});
 }
 
 LoadedModel::~LoadedModel() = default;
+
+void LoadedModel::read_text_facts() {
+  if (prepared_.file) answer_defaults_ = file_answer_options(prepared_.file->metadata());
+  if (!prepared_.tokenizer) return;
+  const Vocabulary& vocabulary = prepared_.tokenizer->vocabulary();
+  for (TokenId id = 0; id < static_cast<TokenId>(vocabulary.size()); ++id)
+    longest_token_ = std::max(longest_token_, vocabulary.text(id).size());
+}
+
+// No token stands for more bytes than its own, so so much text can't be few enough tokens. Spaces at the
+// ends, which a template may take off, count: nobody needs megabytes of them.
+void LoadedModel::check_length(std::size_t bytes) const {
+  if (!prepared_.tokenizer) return;  // said by tokenizer()
+  const std::size_t most = std::size_t{engine_->context()} * longest_token_;
+  if (bytes > most)
+    throw TooLong(
+        fmt::format("the prompt has {} bytes, but the context's {} tokens can hold {} at most: shorten it or "
+                    "use a larger "
+                    "context",
+                    bytes, engine_->context(), most));
+}
 
 const Tokenizer& LoadedModel::tokenizer() const {
   if (!prepared_.tokenizer)
@@ -174,6 +199,18 @@ const Tokenizer& LoadedModel::tokenizer() const {
                 prepared_.path.filename().string());
   return *prepared_.tokenizer;
 }
+
+namespace {
+
+std::size_t text_bytes(const nlohmann::ordered_json& value) {
+  if (value.is_string()) return value.get_ref<const std::string&>().size();
+  std::size_t bytes = 0;
+  if (value.is_structured())
+    for (const auto& item : value) bytes += text_bytes(item);
+  return bytes;
+}
+
+}  // namespace
 
 const ChatTemplate& LoadedModel::usable_template() const {
   tokenizer();
@@ -186,6 +223,7 @@ const ChatTemplate& LoadedModel::usable_template() const {
 }
 
 std::vector<TokenId> LoadedModel::encode_chat(const ChatInput& input) const {
+  check_length(text_bytes(input.messages));
   return steelyard::encode_chat(usable_template(), input, tokenizer());
 }
 
@@ -196,17 +234,20 @@ FittedChat LoadedModel::fit_chat(const ChatInput& input, std::size_t reserve, st
 }
 
 std::vector<TokenId> LoadedModel::continue_chat(const ChatInput& input, std::vector<TokenId> before) const {
+  check_length(text_bytes(input.messages));
   return steelyard::continue_chat(usable_template(), input, std::move(before), tokenizer());
 }
 
 std::vector<TokenId> LoadedModel::continue_text(std::string_view text, std::vector<TokenId> before,
                                                 bool special) const {
+  check_length(text.size());
   const auto ids = tokenizer().encode(text, {.add_special = before.empty(), .parse_special = special});
   before.insert(before.end(), ids.begin(), ids.end());
   return before;
 }
 
 std::vector<TokenId> LoadedModel::encode_text(std::string_view text, bool special) const {
+  check_length(text.size());
   std::vector<TokenId> ids = tokenizer().encode(text, {.add_special = true, .parse_special = special});
   const TokenId bos = tokenizer().bos();
   if (special && bos != kNoToken && ids.size() > 1 && ids[0] == bos && ids[1] == bos) ids.erase(ids.begin());

@@ -17,6 +17,7 @@
 #include "device/devices.h"
 #include "engine/chat.h"
 #include "engine/engine.h"
+#include "engine/errors.h"
 #include "engine/fit_chat.h"
 #include "gguf/gguf.h"
 #include "model/config.h"
@@ -29,6 +30,8 @@
 #include "text/vocabulary.h"
 
 namespace steelyard {
+
+inline constexpr std::uint32_t kDefaultContext = 4096;
 
 struct ModelOptions {
   std::string device = "auto";    // parse_device(); auto: the first GPU on which the model fits, else the CPU
@@ -60,11 +63,12 @@ struct PreparedModel {
   std::string device_note;
   bool gpu_passed_over = false;
   MemoryPlan plan;
+  std::uint64_t room = 0;  // bytes that there are for it on its device, when planned
 };
 
 // Throws Error: what file, vocabulary, configuration and options have wrong; no_memory with the smallest
-// changes that would make it fit, unless `even_if_too_big` (for `plan`). Models prepared with one `devices`
-// share their GPUs.
+// changes that would make it fit (as NoRoom), unless `even_if_too_big` (for `plan`). Models prepared with one
+// `devices` share their GPUs.
 PreparedModel prepare_model(const std::filesystem::path& path, const ModelOptions& options, Devices& devices,
                             bool even_if_too_big = false);
 PreparedModel prepare_model(const std::filesystem::path& path, const ModelOptions& options,
@@ -95,10 +99,13 @@ class LoadedModel {
   // Null when its device was not probed (`steelyard probe`).
   const Ceilings* ceilings() const { return ceilings_ ? &*ceilings_ : nullptr; }
   double load_seconds() const { return load_seconds_; }
+  // How its answers are drawn where a request doesn't say: by its file's own word.
+  const AnswerOptions& answer_defaults() const { return answer_defaults_; }
   Engine& engine() const { return *engine_; }
   // For eval and bench, which run steps themselves: not while the engine has requests.
   Decoder& decoder() const { return *decoder_; }
 
+  // Both throw TooLong, before any work, for more text than the context's tokens can hold.
   // Throws Error(bad_input) for a model without a chat template, saying what to use instead.
   std::vector<TokenId> encode_chat(const ChatInput& input) const;
   // The same without the oldest turns where they don't fit; see fit_chat.h. `context` 0: the model's.
@@ -112,6 +119,8 @@ class LoadedModel {
 
  private:
   const ChatTemplate& usable_template() const;
+  void read_text_facts();
+  void check_length(std::size_t bytes) const;
 
   PreparedModel prepared_;
   std::unique_ptr<Decoder> decoder_;
@@ -120,6 +129,8 @@ class LoadedModel {
   std::unique_ptr<StepRunner> runner_;  // a test's, instead of the decoder
   std::unique_ptr<TokenText> text_;
   std::unique_ptr<Engine> engine_;
+  AnswerOptions answer_defaults_;
+  std::size_t longest_token_ = 0;  // bytes
 };
 
 }  // namespace steelyard

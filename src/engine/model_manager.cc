@@ -1,32 +1,118 @@
 #include "engine/model_manager.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <atomic>
 #include <exception>
+#include <future>
+#include <utility>
+
+#include "device/device.h"
+#include "gguf/gguf.h"
+#include "model/config.h"
+#include "plan/plan.h"
 
 #include "device/device.h"
 
 namespace steelyard {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 constexpr auto kTick = std::chrono::milliseconds(200);
+constexpr auto kTickForRoom = std::chrono::milliseconds(20);
+constexpr auto kPatience = std::chrono::minutes(10);  // for room
+constexpr unsigned kLoaders = 3;                      // models that load at the same time
+constexpr std::uint32_t kMostContext = 1 << 24;       // as --context
+
+// What unloading the model gives back.
+std::uint64_t bytes_of(const LoadedModel& model) {
+  if (model.plan().devices.empty()) return 0;
+  const DevicePlan& d = model.plan().devices[0];
+  return d.bytes(Purpose::weights) + d.bytes(Purpose::state) + d.bytes(Purpose::workspace) +
+         d.bytes(Purpose::executables);
+}
+
+std::string device_of(const LoadedModel& model) {
+  return model.plan().devices.empty() ? std::string() : model.plan().devices[0].device;
+}
+
+// What tells that a path leads to other bytes than before.
+struct FileState {
+  std::uint64_t device = 0, inode = 0, bytes = 0;
+  std::int64_t seconds = 0, nanoseconds = 0;
+  bool operator==(const FileState&) const = default;
+};
+
+FileState state_of(const std::filesystem::path& path) {
+  struct stat s {};
+  if (::stat(path.c_str(), &s) != 0) return {};
+  return {s.st_dev, s.st_ino, static_cast<std::uint64_t>(s.st_size), s.st_mtim.tv_sec, s.st_mtim.tv_nsec};
+}
+
+// Where files lie is nobody's business who talks to a server.
+std::string without_directory(std::string text, const std::filesystem::path& path) {
+  const std::string directory = path.parent_path().string() + "/";
+  if (directory.size() < 2) return text;
+  for (std::size_t at = text.find(directory); at != std::string::npos; at = text.find(directory, at))
+    text.erase(at, directory.size());
+  return text;
+}
+
+// An error of loading as a client may see it: the file's faults aren't the request's.
+std::exception_ptr for_clients(std::exception_ptr error, const std::filesystem::path& path) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const TooLong&) {
+    return error;
+  } catch (const Error& e) {
+    const bool file = e.kind() == ErrorKind::bad_input || e.kind() == ErrorKind::not_found;
+    return std::make_exception_ptr(Error(file ? ErrorKind::io : e.kind(), without_directory(e.what(), path)));
+  } catch (const std::bad_alloc&) {
+    return std::make_exception_ptr(
+        Error(ErrorKind::busy, "there isn't enough memory to load the model now: try again later"));
+  } catch (const std::exception& e) {
+    return std::make_exception_ptr(Error(ErrorKind::internal, without_directory(e.what(), path)));
+  }
+}
 
 }  // namespace
 
-// One file's model: being loaded, there, or failed (then it is taken out of the map at once).
+// One file's model. A slot stays in the map while it has a model, waiters or a load.
 struct ModelManager::Slot {
   std::string name;
+  std::filesystem::path path;
   std::shared_ptr<const LoadedModel> model;
-  std::exception_ptr error;
-  bool loading = true;
-  KeepAlive keep_alive{};
+  std::uint32_t context = 0;  // that the model was loaded for, at least
+  FileState file;             // as it was before the model was loaded
+  bool stale = false;         // it has changed since
+  bool loading = false;       // in the queue, parked or being loaded
+  bool running = false;       // being loaded
+  bool draining = false;      // serves nobody new: it makes room when it is idle
+  bool unload_when_idle = false;
+  bool turn = false;                    // it waited for room, as the first
+  std::string why;                      // it drains
+  std::optional<KeepAlive> keep_alive;  // that a request named
   Clock::time_point last_use = Clock::now();
+  Clock::time_point parked_since{};
+  std::deque<Waiter> waiters;
+  std::atomic<std::size_t> wanted{0};  // waiters, for the loading thread
 
-  bool idle() const { return !loading && model.use_count() == 1; }
-  bool expired(Clock::time_point now) const {
-    return idle() && keep_alive >= KeepAlive::zero() && now - last_use >= keep_alive;
+  bool in_use() const { return model && model.use_count() > 1; }
+  KeepAlive stays(KeepAlive otherwise) const { return keep_alive.value_or(otherwise); }
+  bool expired(Clock::time_point now, KeepAlive otherwise) const {
+    if (!model || loading || in_use() || !waiters.empty()) return false;
+    const KeepAlive stay = stays(otherwise);
+    return unload_when_idle || draining || (stay >= KeepAlive::zero() && now - last_use >= stay);
+  }
+  bool satisfies(const ModelWish& wish) const {
+    return model && !draining && !stale && wish.context <= context && !model->device_lost();
   }
 };
+
+void ModelManager::Aftermath::run() {
+  dead.clear();
+  for (auto& call : std::exchange(calls, {})) call();
+}
 
 ModelManager::ModelManager(Resolve resolve, ModelOptions options, ModelEvents events, KeepAlive keep_alive,
                            Load load)
@@ -35,19 +121,49 @@ ModelManager::ModelManager(Resolve resolve, ModelOptions options, ModelEvents ev
       events_(std::move(events)),
       keep_alive_(keep_alive),
       load_(std::move(load)) {
-  if (!load_) load_ = [this](const std::filesystem::path& path) { return load_from(path); };
-  janitor_ = std::thread([this] { janitor(); });
+  if (!load_)
+    load_ = [this](const std::filesystem::path& path, std::uint32_t context, const LoadProgress& progress) {
+      return load_from(path, context, progress);
+    };
+  threads_.emplace_back([this] { janitor(); });
+  for (unsigned i = 0; i < kLoaders; ++i) threads_.emplace_back([this] { loader(); });
+}
+
+ModelManager::~ModelManager() {
+  Aftermath after;
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+    const auto error = std::make_exception_ptr(Error(ErrorKind::cancelled, "the server is stopping"));
+    for (auto& [path, slot] : slots_) fail_slot(slot, error, after);
+    changed_.notify_all();
+    work_.notify_all();
+  }
+  after.run();
+  for (auto& thread : threads_) thread.join();
+  slots_.clear();
+}
+
+void ModelManager::check_device() {
+  const DeviceName wanted = parse_device(options_.device);
+  if (wanted.kind == DeviceName::Kind::cuda) devices_.cuda(wanted.index);
 }
 
 // A device that is lost meanwhile isn't tried again; where the choice is ours, another one is.
-std::shared_ptr<const LoadedModel> ModelManager::load_from(const std::filesystem::path& path) {
-  const std::string name = path.stem().string();
-  const LoadProgress progress = [&](std::uint64_t done, std::uint64_t total) {
-    if (events_.progress) events_.progress(name, done, total);
-  };
-  const bool choose = parse_device(options_.device).kind == DeviceName::Kind::automatic;
+std::shared_ptr<const LoadedModel> ModelManager::load_from(const std::filesystem::path& path,
+                                                           std::uint32_t context,
+                                                           const LoadProgress& progress) {
+  ModelOptions options = options_;
+  if (context > (options.context ? options.context : kDefaultContext)) options.context = context;
+  if (context > options_.context) {  // before anybody makes room for it
+    const std::uint32_t trained = read_config(GgufFile::open(path)).context_train;
+    if (context > std::min(trained, kMostContext))
+      throw TooLong(fmt::format("\"num_ctx\" is {}, but {} was trained for {} tokens", context,
+                                path.stem().string(), trained));
+  }
+  const bool choose = parse_device(options.device).kind == DeviceName::Kind::automatic;
   while (true) {
-    PreparedModel prepared = prepare_model(path, options_, devices_);
+    PreparedModel prepared = prepare_model(path, options, devices_);
     if (events_.planned) events_.planned(prepared);
     const std::shared_ptr<Device> device = prepared.device;
     try {
@@ -62,132 +178,418 @@ std::shared_ptr<const LoadedModel> ModelManager::load_from(const std::filesystem
   }
 }
 
-ModelManager::~ModelManager() {
-  std::map<std::filesystem::path, std::shared_ptr<Slot>> slots;
+// ---- callers ----
+
+ModelManager::Ticket ModelManager::acquire(ModelWish wish, Ready ready) {
+  std::filesystem::path path;
+  try {
+    path = resolve_(wish.name);
+  } catch (...) {
+    ready({}, std::current_exception());
+    return {};
+  }
+  const FileState file = state_of(path);
+  Ticket ticket;
+  Aftermath after;
   {
-    std::unique_lock lock(mutex_);
-    stopping_ = true;
-    changed_.notify_all();
-    changed_.wait(lock, [&] {
-      return std::none_of(slots_.begin(), slots_.end(),
-                          [](const auto& entry) { return entry.second->loading; });
-    });
-    slots.swap(slots_);
-  }
-  janitor_.join();
-}
-
-ModelManager::Lease ModelManager::acquire(std::string_view name, std::optional<KeepAlive> keep_alive) {
-  const std::filesystem::path path = resolve_(name);
-  const auto begin = Clock::now();
-  std::unique_lock lock(mutex_);
-  if (stopping_) throw Error(ErrorKind::cancelled, "the server is stopping");
-  // A model on a lost device makes room for one that is loaded anew, elsewhere if need be.
-  drop(lock, [this](const Slot& s) {
-    const bool lost = s.model && s.model->device_lost();
-    if (lost) devices_.lose(s.model->device());
-    return lost;
-  });
-  auto [it, first] = slots_.try_emplace(path);
-  if (first) it->second = std::make_shared<Slot>(Slot{.name = std::string(name)});
-  const std::shared_ptr<Slot> slot = it->second;
-  if (first) {
-    load_slot(lock, path, *slot);
-  } else {
-    changed_.wait(lock, [&] { return !slot->loading; });
-  }
-  if (slot->error) std::rethrow_exception(slot->error);
-  slot->keep_alive = keep_alive.value_or(keep_alive_);
-  slot->last_use = Clock::now();
-  changed_.notify_all();
-  return {slot->model, std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin).count()};
-}
-
-// Loads without the lock. When memory lacks, idle models make room, once.
-void ModelManager::load_slot(std::unique_lock<std::mutex>& lock, const std::filesystem::path& path,
-                             Slot& slot) {
-  for (bool retry = true;; retry = false) {
-    lock.unlock();
-    std::shared_ptr<const LoadedModel> model;
-    std::exception_ptr error;
-    bool lacks_memory = false;
-    try {
-      model = load_(path);
-    } catch (const Error& e) {
-      error = std::current_exception();
-      lacks_memory = e.kind() == ErrorKind::no_memory;
-    } catch (...) {
-      error = std::current_exception();
+    const std::lock_guard lock(mutex_);
+    const auto refuse = [&](ErrorKind kind, std::string why) {
+      after.calls.push_back([ready = std::move(ready), error = std::make_exception_ptr(Error(
+                                                           kind, std::move(why)))] { ready({}, error); });
+    };
+    auto& slot = slots_[path];
+    if (!slot) {
+      slot = std::make_shared<Slot>();
+      slot->name = wish.name;
+      slot->path = path;
     }
-    lock.lock();
-    if (lacks_memory && retry && drop(lock, [](const Slot& s) { return s.idle(); })) continue;
-    slot.model = std::move(model);
-    slot.error = error;
-    slot.loading = false;
-    if (error) slots_.erase(path);
-    changed_.notify_all();
-    return;
-  }
-}
-
-// Unloads the models that `condition` names; true if there was one. They are destroyed without the lock.
-bool ModelManager::drop(std::unique_lock<std::mutex>& lock,
-                        const std::function<bool(const Slot&)>& condition) {
-  std::vector<std::shared_ptr<Slot>> gone;
-  for (auto it = slots_.begin(); it != slots_.end();) {
-    if (condition(*it->second)) {
-      gone.push_back(std::move(it->second));
-      it = slots_.erase(it);
+    if (stopping_) {
+      refuse(ErrorKind::cancelled, "the server is stopping");
+    } else if (slot->waiters.size() >= options_.max_queue) {
+      refuse(ErrorKind::busy,
+             fmt::format("{} requests wait for the model already: try again later", slot->waiters.size()));
     } else {
-      ++it;
+      // A model on a lost device makes room for one that is loaded anew, elsewhere if need be.
+      if (slot->model && slot->model->device_lost()) {
+        devices_.lose(slot->model->device());
+        drop(*slot, "its device is lost", after);
+      }
+      if (slot->model && slot->file != file) slot->stale = true;
+      ticket.manager_ = this;
+      ticket.number_ = next_number_++;
+      slot->waiters.push_back({ticket.number_, std::move(wish), Clock::now(), std::move(ready)});
+      slot->wanted = slot->waiters.size();
+      serve(*slot, after);
+      if (!slot->waiters.empty() && !slot->draining) enqueue(slot);
     }
+    forget_empty();
+    changed_.notify_all();
   }
-  if (gone.empty()) return false;
-  lock.unlock();
-  for (auto& slot : gone) {
-    slot->model.reset();
-    if (events_.unloaded) events_.unloaded(slot->name);
+  after.run();
+  return ticket;
+}
+
+ModelManager::Lease ModelManager::acquire(ModelWish wish) {
+  // Shared with the callback: the promise may be left while set_value() still runs.
+  const auto promise = std::make_shared<std::promise<Lease>>();
+  std::future<Lease> future = promise->get_future();
+  acquire(std::move(wish), [promise](Lease lease, std::exception_ptr error) {
+    if (error)
+      promise->set_exception(error);
+    else
+      promise->set_value(std::move(lease));
+  });
+  return future.get();
+}
+
+void ModelManager::Ticket::cancel() {
+  if (manager_) manager_->cancel(number_);
+}
+
+void ModelManager::cancel(std::uint64_t number) {
+  Aftermath after;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto& [path, slot] : slots_) {
+      const auto it = std::ranges::find(slot->waiters, number, &Waiter::number);
+      if (it == slot->waiters.end()) continue;
+      after.calls.push_back([ready = std::move(it->ready)] {
+        ready({}, std::make_exception_ptr(Error(ErrorKind::cancelled, "the request was cancelled")));
+      });
+      slot->waiters.erase(it);
+      slot->wanted = slot->waiters.size();
+      if (slot->waiters.empty() && slot->loading && !slot->running) {
+        std::erase(queue_, slot);
+        if (std::erase(parked_, slot)) release_draining(after);
+        slot->loading = slot->turn = false;
+      }
+      break;
+    }
+    forget_empty();
+    changed_.notify_all();
   }
-  lock.lock();
-  return true;
+  after.run();
 }
 
 bool ModelManager::unload(std::string_view name) {
   const std::filesystem::path path = resolve_(name);
-  std::unique_lock lock(mutex_);
-  const auto it = slots_.find(path);
-  if (it == slots_.end() || it->second->loading) return false;
-  const Slot* wanted = it->second.get();
-  return drop(lock, [wanted](const Slot& s) { return &s == wanted; });
+  Aftermath after;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = slots_.find(path);
+    if (it == slots_.end() || !it->second->model) return false;
+    Slot& slot = *it->second;
+    slot.unload_when_idle = true;
+    if (slot.expired(Clock::now(), keep_alive_)) drop(slot, "", after);
+    forget_empty();
+    changed_.notify_all();
+  }
+  after.run();
+  return true;
 }
 
 std::vector<ModelManager::Entry> ModelManager::loaded() const {
-  std::lock_guard lock(mutex_);
+  const std::lock_guard lock(mutex_);
   std::vector<Entry> entries;
   for (const auto& [path, slot] : slots_) {
-    if (slot->loading) continue;
-    const bool forever = slot->keep_alive < KeepAlive::zero();
-    const auto left = slot->last_use + slot->keep_alive - Clock::now();
+    if (!slot->model) continue;
+    const KeepAlive stay = slot->stays(keep_alive_);
+    const auto left = slot->last_use + stay - Clock::now();
     entries.push_back({slot->name, slot->model,
-                       forever ? std::chrono::system_clock::time_point::max()
-                               : std::chrono::system_clock::now() +
-                                     std::chrono::duration_cast<std::chrono::system_clock::duration>(left)});
+                       stay < KeepAlive::zero()
+                           ? std::chrono::system_clock::time_point::max()
+                           : std::chrono::system_clock::now() +
+                                 std::chrono::duration_cast<std::chrono::system_clock::duration>(left)});
   }
   return entries;
 }
 
+// ---- with the lock ----
+
+// Leases for everybody whose wish the model fulfils.
+void ModelManager::serve(Slot& slot, Aftermath& after) {
+  std::deque<Waiter> left;
+  for (auto& waiter : slot.waiters) {
+    if (!slot.satisfies(waiter.wish)) {
+      left.push_back(std::move(waiter));
+      continue;
+    }
+    if (waiter.wish.keep_alive) slot.keep_alive = waiter.wish.keep_alive;
+    slot.unload_when_idle = false;
+    slot.last_use = Clock::now();
+    const auto waited =
+        std::chrono::duration_cast<std::chrono::nanoseconds>(slot.last_use - waiter.begin).count();
+    after.calls.push_back([ready = std::move(waiter.ready), lease = Lease{slot.model, waited}]() mutable {
+      ready(std::move(lease), nullptr);
+    });
+  }
+  slot.waiters = std::move(left);
+  slot.wanted = slot.waiters.size();
+}
+
+void ModelManager::enqueue(const std::shared_ptr<Slot>& slot) {
+  if (slot->loading) return;
+  slot->loading = true;
+  queue_.push_back(slot);
+  work_.notify_one();
+}
+
+void ModelManager::drop(Slot& slot, const std::string& why, Aftermath& after) {
+  after.dead.push_back(std::exchange(slot.model, nullptr));
+  slot.context = 0;
+  slot.draining = slot.unload_when_idle = slot.stale = false;
+  if (events_.unloaded) after.calls.push_back([this, name = slot.name, why] { events_.unloaded(name, why); });
+}
+
+void ModelManager::forget_empty() {
+  std::erase_if(slots_, [](const auto& entry) {
+    const Slot& s = *entry.second;
+    return !s.model && !s.loading && s.waiters.empty();
+  });
+}
+
+// `context` not 0: it was too large; only those who wanted so much fail.
+void ModelManager::fail_slot(const std::shared_ptr<Slot>& slot, std::exception_ptr error, Aftermath& after,
+                             std::uint32_t context) {
+  std::deque<Waiter> left;
+  for (auto& waiter : slot->waiters) {
+    if (context && waiter.wish.context < context)
+      left.push_back(std::move(waiter));
+    else
+      after.calls.push_back([ready = std::move(waiter.ready), error] { ready({}, error); });
+  }
+  slot->waiters = std::move(left);
+  slot->wanted = slot->waiters.size();
+  std::erase(queue_, slot);
+  if (std::erase(parked_, slot)) release_draining(after);
+  if (slot->running) return;
+  slot->loading = slot->turn = false;
+  serve(*slot, after);
+  if (!slot->waiters.empty() && !slot->draining) enqueue(slot);
+}
+
+// Nobody waits for these models to go any more; those who came meanwhile are served.
+void ModelManager::release_draining(Aftermath& after) {
+  for (auto& [path, slot] : slots_) {
+    if (!std::exchange(slot->draining, false)) continue;
+    serve(*slot, after);
+    if (!slot->waiters.empty()) enqueue(slot);
+  }
+  work_.notify_all();
+}
+
+// A model that may go for another.
+struct ModelManager::Victim {
+  std::shared_ptr<Slot> slot;
+  bool own, forever, busy;
+  auto rank() const { return std::tuple(!own, forever, busy, slot->last_use); }
+};
+
+// In the order in which they go; `device` empty: wherever they are.
+std::vector<ModelManager::Victim> ModelManager::victims_for(const Slot& slot,
+                                                            const std::string& device) const {
+  std::vector<Victim> victims;
+  for (const auto& [path, other] : slots_) {
+    if (!other->model || (other->running && other.get() != &slot)) continue;
+    if (!device.empty() && device_of(*other->model) != device) continue;
+    victims.push_back(
+        {other, other.get() == &slot, other->stays(keep_alive_) < KeepAlive::zero(), other->in_use()});
+  }
+  std::ranges::sort(victims, {}, &Victim::rank);
+  return victims;
+}
+
+// Lets others go for `slot`: idle ones now, busy ones when they are idle. True: try again at once. False: it
+// is parked, or failed.
+bool ModelManager::make_room(const std::shared_ptr<Slot>& slot, std::uint32_t context, const Error& lack,
+                             Aftermath& after) {
+  const auto* numbers = dynamic_cast<const NoRoom*>(&lack);
+  std::vector<Victim> victims = victims_for(*slot, numbers ? numbers->device : "");
+  std::uint64_t room = numbers ? numbers->available : 0;
+  const std::uint64_t needed = numbers ? numbers->needed : 1;
+  std::size_t n = 0;
+  for (; n < victims.size() && room < needed; ++n)
+    room += std::max<std::uint64_t>(1, bytes_of(*victims[n].slot->model));
+  const bool first = parked_.empty() || slot->turn;
+  if (room < needed && loads_ == 0 && first) {
+    refuse_for_ever(slot, context, lack, after);
+    return false;
+  }
+  bool waits = room < needed || !first;
+  if (!waits)
+    for (std::size_t i = 0; i < n; ++i) {
+      Victim& v = victims[i];
+      const std::string why = fmt::format("to make room for {}{}", slot->name,
+                                          v.forever ? ", though it was to stay for ever" : "");
+      if (v.busy) {
+        waits = v.slot->draining = true;
+        v.slot->why = why;
+      } else {
+        drop(*v.slot, v.own ? "to be loaded anew" : why, after);
+      }
+    }
+  if (!waits) return true;
+  if (!slot->turn) slot->parked_since = Clock::now();
+  parked_.insert(slot->turn ? parked_.begin() : parked_.end(), slot);
+  return false;
+}
+
+// It doesn't fit, whoever goes.
+void ModelManager::refuse_for_ever(const std::shared_ptr<Slot>& slot, std::uint32_t context,
+                                   const Error& lack, Aftermath& after) {
+  const std::uint32_t usual = options_.context ? options_.context : kDefaultContext;
+  const bool grown = context > usual;
+  const auto error =
+      grown ? std::make_exception_ptr(TooLong(fmt::format(
+                  "\"num_ctx\" is {}, but the server's context is {} and memory doesn't allow more: {}",
+                  context, slot->model ? slot->context : usual, lack.what())))
+            : std::make_exception_ptr(Error(ErrorKind::no_memory, lack.what()));
+  fail_slot(slot, for_clients(error, slot->path), after, grown ? context : 0);
+}
+
+// ---- the manager's threads ----
+
+void ModelManager::loader() {
+  Lock lock(mutex_);
+  while (true) {
+    work_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
+    if (stopping_) return;
+    const std::shared_ptr<Slot> slot = queue_.front();
+    queue_.pop_front();
+    load_slot(lock, slot);
+  }
+}
+
+// Loads without the lock, until there is a model, an error, or the wait for room.
+void ModelManager::load_slot(Lock& lock, const std::shared_ptr<Slot>& slot) {
+  Aftermath after;
+  for (bool again = true; again;) {
+    std::uint32_t context = 0;
+    for (const Waiter& w : slot->waiters) context = std::max(context, w.wish.context);
+    slot->running = true;
+    ++loads_;
+    lock.unlock();
+    after.run();
+    const FileState file = state_of(slot->path);
+    Loaded loaded = try_load(*slot, context);
+    lock.lock();
+    if (loaded.model) slot->file = file;
+    --loads_;
+    slot->running = false;
+    again = take_loaded(slot, context, std::move(loaded), after);
+  }
+  forget_empty();
+  changed_.notify_all();
+  lock.unlock();
+  after.run();
+  lock.lock();
+}
+
+ModelManager::Loaded ModelManager::try_load(const Slot& slot, std::uint32_t context) {
+  const LoadProgress progress = [&](std::uint64_t done, std::uint64_t total) {
+    if (slot.wanted == 0) throw Error(ErrorKind::cancelled, "nobody waits for the model any more");
+    if (events_.progress) events_.progress(slot.name, done, total);
+  };
+  Loaded loaded;
+  try {
+    loaded.model = load_(slot.path, context, progress);
+  } catch (const NoRoom& e) {
+    loaded.lack = std::make_unique<NoRoom>(e);
+  } catch (const TooLong&) {
+    loaded.too_long = true;
+    loaded.error = std::current_exception();
+  } catch (const Error& e) {
+    if (e.kind() == ErrorKind::no_memory) loaded.lack = std::make_unique<Error>(e);
+    loaded.cancelled = e.kind() == ErrorKind::cancelled;
+    loaded.error = std::current_exception();
+  } catch (...) {
+    loaded.error = std::current_exception();
+  }
+  return loaded;
+}
+
+// True: try again at once.
+bool ModelManager::take_loaded(const std::shared_ptr<Slot>& slot, std::uint32_t context, Loaded loaded,
+                               Aftermath& after) {
+  if (loaded.model) {
+    slot->context = std::max(context, loaded.model->options().context);
+    finish_load(slot, std::move(loaded.model), after);
+    return false;
+  }
+  const bool wanted = !stopping_ && !slot->waiters.empty();
+  if (loaded.cancelled && wanted) return true;  // somebody came while it was broken off
+  if (loaded.lack && wanted) return make_room(slot, context, *loaded.lack, after);
+  if (!loaded.error) loaded.error = std::make_exception_ptr(Error(ErrorKind::cancelled, loaded.lack->what()));
+  fail_slot(slot, for_clients(loaded.error, slot->path), after, loaded.too_long ? context : 0);
+  return false;
+}
+
+void ModelManager::finish_load(const std::shared_ptr<Slot>& slot, std::shared_ptr<const LoadedModel> model,
+                               Aftermath& after) {
+  slot->loading = slot->turn = false;
+  if (slot->model) after.dead.push_back(std::move(slot->model));
+  slot->model = std::move(model);
+  slot->draining = slot->stale = false;
+  slot->last_use = Clock::now();
+  serve(*slot, after);
+  if (!slot->waiters.empty()) enqueue(slot);
+}
+
+// The first that waits for room tries again when the models that make it are gone.
+void ModelManager::settle_parked(Clock::time_point now, Aftermath& after) {
+  for (std::size_t i = 0; i < parked_.size();) {
+    const std::shared_ptr<Slot> slot = parked_[i];
+    if (now - slot->parked_since < kPatience) {
+      ++i;
+      continue;
+    }
+    const auto error = std::make_exception_ptr(
+        Error(ErrorKind::busy, "the other models are in use and no room came free: try again later"));
+    fail_slot(slot, error, after);
+  }
+  if (parked_.empty() || loads_ > 0) return;
+  const bool waits = std::ranges::any_of(slots_, [](const auto& e) { return e.second->draining; });
+  if (waits) return;
+  parked_.front()->turn = true;
+  queue_.push_front(parked_.front());
+  parked_.pop_front();
+  work_.notify_one();
+}
+
 // A model in use stays; the clock starts when its last holder lets go.
 void ModelManager::janitor() {
-  std::unique_lock lock(mutex_);
+  Lock lock(mutex_);
   while (!stopping_) {
     const auto now = Clock::now();
-    for (auto& [path, slot] : slots_)
-      if (!slot->loading && slot->model.use_count() > 1) slot->last_use = now;
-    drop(lock, [now](const Slot& s) { return s.expired(now); });
+    Aftermath after;
+    for (auto& [path, slot] : slots_) {
+      if (slot->in_use()) slot->last_use = now;
+      const bool makes_room = slot->draining && slot->model && !slot->in_use();
+      if (!makes_room && !slot->expired(now, keep_alive_)) continue;
+      drop(*slot, makes_room ? slot->why : "", after);
+      if (slot->waiters.empty() || slot->loading) continue;
+      if (parked_.empty()) {
+        enqueue(slot);
+      } else {  // behind those for whom it went
+        slot->loading = true;
+        slot->parked_since = now;
+        parked_.push_back(slot);
+      }
+    }
+    lock.unlock();
+    after.run();  // the room is there before anybody looks for it
+    lock.lock();
+    if (stopping_) return;
+    settle_parked(now, after);
+    forget_empty();
+    lock.unlock();
+    after.run();
+    lock.lock();
+    if (stopping_) return;
     if (slots_.empty())
       changed_.wait(lock, [&] { return stopping_ || !slots_.empty(); });
     else
-      changed_.wait_for(lock, kTick);
+      changed_.wait_for(lock, parked_.empty() ? kTick : kTickForRoom);
   }
 }
 

@@ -182,6 +182,7 @@ Candidate pick(std::span<const Candidate> all, std::string_view asked,
     throw_error(ErrorKind::not_found, "there is no model '{}'; did you mean {}?", asked,
                 fmt::join(names, " or "));
   }
+  if (directories.empty()) throw_error(ErrorKind::not_found, "there is no model '{}'", readable(asked));
   std::vector<std::string> places;
   for (const fs::path& directory : directories) places.push_back(directory.string());
   throw_error(ErrorKind::not_found, "there is no model '{}': it is neither a file nor a model in {}", asked,
@@ -247,7 +248,8 @@ fs::path ModelStore::resolve(std::string_view model) const {
 
 StoredModel ModelStore::find(std::string_view name) const {
   if (!valid_name(name)) throw_error(ErrorKind::bad_input, "'{}' is not a model's name", readable(name));
-  return describe(pick(candidates(directories_), name, directories_));
+  // Who asks over the network isn't told where models lie.
+  return describe(pick(candidates(directories_), name, {}));
 }
 
 }  // namespace steelyard

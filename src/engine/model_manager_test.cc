@@ -1,0 +1,303 @@
+#include "engine/model_manager.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <future>
+#include <set>
+#include <thread>
+
+#include "decoder/step_runner.h"
+#include "device/device.h"
+#include "engine/fake_runner.h"
+#include "plan/plan.h"
+
+namespace steelyard {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using namespace std::chrono_literals;
+
+// Owns what a fake model runs on; LoadedModel takes the runner.
+std::shared_ptr<const LoadedModel> fake_model(const std::filesystem::path& path, std::uint32_t context,
+                                              std::uint64_t bytes) {
+  PreparedModel prepared;
+  prepared.path = path;
+  prepared.options.context = context ? context : 96;
+  prepared.plan.devices = {{"CPU", {{Purpose::weights, bytes, ""}}}};
+  RunnerInfo info{.limits = {.rows = 16, .outputs = 4, .slots = 4, .context = prepared.options.context},
+                  .page_tokens = 4,
+                  .vocab_size = 200,
+                  .groups = {{.window = 0, .pages = 4 * prepared.options.context}}};
+  return std::make_shared<const LoadedModel>(std::move(prepared), std::make_unique<FakeRunner>(info));
+}
+
+// A machine with memory for `room` bytes; a model takes as many as its name says.
+struct Machine {
+  std::uint64_t room = 100;
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::vector<std::weak_ptr<const LoadedModel>> models;
+  std::vector<std::string> unloaded;
+  std::set<std::string> held;  // names whose loading waits
+  std::atomic<int> loads{0};
+
+  std::uint64_t used() {
+    std::uint64_t bytes = 0;
+    for (const auto& weak : models)
+      if (const auto model = weak.lock()) bytes += model->plan().devices[0].total();
+    return bytes;
+  }
+  std::shared_ptr<const LoadedModel> load(const std::filesystem::path& path, std::uint32_t context,
+                                          const LoadProgress& progress) {
+    ++loads;
+    const std::string name = path.stem().string();
+    if (name == "broken") throw Error(ErrorKind::bad_input, "/secret/place/broken.gguf is damaged");
+    std::unique_lock lock(mutex);
+    while (held.count(name)) {
+      changed.wait_for(lock, 1ms);
+      progress(0, 1);
+    }
+    const std::uint64_t needed = std::stoull(name.substr(1)) + context / 100;
+    if (used() + needed > room) throw NoRoom("it needs more", "CPU", needed, room - used());
+    const auto model = fake_model(path, context, needed);
+    models.push_back(model);
+    return model;
+  }
+  void let_go() {
+    const std::lock_guard lock(mutex);
+    held.clear();
+  }
+  std::unique_ptr<ModelManager> manager(KeepAlive keep = 1h) {
+    ModelEvents events;
+    events.unloaded = [this](const std::string& name, const std::string& why) {
+      const std::lock_guard lock(mutex);
+      unloaded.push_back(name + (why.empty() ? "" : ": " + why));
+    };
+    return std::make_unique<ModelManager>(
+        [](std::string_view name) {
+          if (name == "nobody") throw Error(ErrorKind::not_found, "there is no model 'nobody'");
+          return std::filesystem::path("/secret/place") / (std::string(name) + ".gguf");
+        },
+        ModelOptions{}, std::move(events), keep,
+        [this](auto& path, auto context, auto& progress) { return load(path, context, progress); });
+  }
+};
+
+std::vector<std::string> names(const ModelManager& manager) {
+  std::vector<std::string> out;
+  for (const auto& entry : manager.loaded()) out.push_back(entry.name);
+  return out;
+}
+
+template <typename Condition>
+bool soon(Condition condition) {
+  for (int i = 0; i < 4000; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(5ms);
+  }
+  return false;
+}
+
+// What acquire() gave, later.
+struct Later {
+  std::shared_ptr<std::promise<ModelManager::Lease>> promise =
+      std::make_shared<std::promise<ModelManager::Lease>>();
+  std::future<ModelManager::Lease> future = promise->get_future();
+  ModelManager::Ticket ticket;
+  Later(ModelManager& manager, ModelWish wish) {
+    ticket = manager.acquire(std::move(wish), [promise = promise](auto lease, std::exception_ptr error) {
+      error ? promise->set_exception(error) : promise->set_value(std::move(lease));
+    });
+  }
+  bool ready() { return future.wait_for(0s) == std::future_status::ready; }
+  std::pair<ErrorKind, std::string> error() {
+    try {
+      future.get();
+    } catch (const Error& e) {
+      return {e.kind(), e.what()};
+    }
+    return {ErrorKind::internal, "no error"};
+  }
+};
+
+TEST(ModelManager, SharesALoadAndItsError) {
+  Machine machine;
+  machine.held = {"m10"};
+  const auto manager = machine.manager();
+  Later a(*manager, {"m10"}), b(*manager, {"m10"});
+  EXPECT_FALSE(a.ready());
+  machine.let_go();
+  EXPECT_EQ(a.future.get().model, b.future.get().model);
+  EXPECT_EQ(machine.loads, 1);
+  EXPECT_EQ(Later(*manager, {"nobody"}).error().first, ErrorKind::not_found);
+}
+
+TEST(ModelManager, ADamagedFileIsNotTheRequestsFaultAndNamesNoDirectory) {
+  Machine machine;
+  const auto manager = machine.manager();
+  const auto [kind, message] = Later(*manager, {"broken"}).error();
+  EXPECT_EQ(kind, ErrorKind::io);
+  EXPECT_EQ(message, "broken.gguf is damaged");
+  EXPECT_TRUE(manager->loaded().empty());
+}
+
+TEST(ModelManager, UnloadingNeverTakesAModelFromThoseWhoWaitForIt) {
+  Machine machine;
+  const auto manager = machine.manager();
+  std::atomic<bool> stop = false;
+  std::atomic<int> served = 0, without = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 6; ++i)
+    threads.emplace_back([&] {
+      while (!stop) {
+        const auto lease = manager->acquire({"m10"});
+        if (!lease.model) ++without;
+        EngineRequest request;
+        request.prompt = {1, 2, 3};
+        request.num_predict = 1;
+        lease.model->engine().submit(std::move(request)).wait();
+        ++served;
+      }
+    });
+  threads.emplace_back([&] {
+    while (!stop) manager->unload("m10");
+  });
+  EXPECT_TRUE(soon([&] { return served > 300; }));
+  stop = true;
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(without, 0);
+}
+
+TEST(ModelManager, UnloadsABusyModelWhenItIsIdle) {
+  Machine machine;
+  const auto manager = machine.manager();
+  auto lease = manager->acquire({"m10"});
+  EXPECT_TRUE(manager->unload("m10"));
+  EXPECT_THAT(names(*manager), ElementsAre("m10"));
+  lease.model.reset();
+  EXPECT_TRUE(soon([&] { return manager->loaded().empty(); }));
+  EXPECT_FALSE(manager->unload("m10"));
+}
+
+TEST(ModelManager, WhatCanNeverFitUnloadsNobody) {
+  Machine machine;
+  const auto manager = machine.manager();
+  manager->acquire({"m40"});
+  manager->acquire({"m30"});
+  EXPECT_EQ(Later(*manager, {"m101"}).error().first, ErrorKind::no_memory);
+  EXPECT_THAT(names(*manager), ElementsAre("m30", "m40"));
+}
+
+TEST(ModelManager, MakesRoomByTheLeastRecentlyUsedAndNoMoreThanNeeded) {
+  Machine machine;
+  const auto manager = machine.manager();
+  for (const char* name : {"a30", "b30", "c30"}) manager->acquire({name});
+  manager->acquire({"a30"});
+  manager->acquire({"d30"});
+  EXPECT_THAT(names(*manager), ElementsAre("a30", "c30", "d30"));
+  EXPECT_THAT(machine.unloaded, ElementsAre("b30: to make room for d30"));
+}
+
+TEST(ModelManager, ModelsKeptForEverGoLastAndWithAWord) {
+  Machine machine;
+  const auto manager = machine.manager();
+  manager->acquire({"a50", KeepAlive(-1)});
+  manager->acquire({"b40"});
+  manager->acquire({"c50"});
+  EXPECT_THAT(names(*manager), ElementsAre("a50", "c50"));
+  manager->acquire({"d80"});
+  EXPECT_THAT(names(*manager), ElementsAre("d80"));
+  EXPECT_THAT(machine.unloaded.back(), HasSubstr("for ever"));
+}
+
+TEST(ModelManager, WaitsForABusyModelWhichFinishesAndTakesNothingNew) {
+  Machine machine;
+  const auto manager = machine.manager();
+  auto busy = manager->acquire({"a60"});
+  Later b(*manager, {"b60"});
+  ASSERT_TRUE(soon([&] { return machine.loads == 2; }));
+  std::this_thread::sleep_for(50ms);
+  Later again(*manager, {"a60"});
+  EXPECT_FALSE(b.ready());
+  EXPECT_FALSE(again.ready());  // or b could wait for ever
+  busy.model.reset();
+  EXPECT_TRUE(b.future.get().model);
+  EXPECT_TRUE(again.future.get().model);  // it has made room for a60 in turn
+}
+
+TEST(ModelManager, AWaitForRoomCanBeCancelled) {
+  Machine machine;
+  const auto manager = machine.manager();
+  auto busy = manager->acquire({"a60"});
+  Later b(*manager, {"b60"});
+  ASSERT_TRUE(soon([&] { return machine.loads == 2; }));
+  std::this_thread::sleep_for(50ms);
+  Later again(*manager, {"a60"});
+  b.ticket.cancel();
+  EXPECT_EQ(b.error().first, ErrorKind::cancelled);
+  EXPECT_EQ(again.future.get().model, busy.model);
+}
+
+TEST(ModelManager, ALoadThatNobodyWaitsForEnds) {
+  Machine machine;
+  machine.held = {"m10"};
+  const auto manager = machine.manager();
+  Later a(*manager, {"m10"});
+  ASSERT_TRUE(soon([&] { return machine.loads == 1; }));
+  a.ticket.cancel();
+  EXPECT_EQ(a.error().first, ErrorKind::cancelled);
+  Later b(*manager, {"m10"});
+  EXPECT_FALSE(b.ready());
+  machine.let_go();
+  EXPECT_TRUE(b.future.get().model);
+}
+
+TEST(ModelManager, EndsWhileAModelLoads) {
+  Machine machine;
+  machine.held = {"m10"};
+  auto manager = machine.manager();
+  Later a(*manager, {"m10"});
+  ASSERT_TRUE(soon([&] { return machine.loads == 1; }));
+  manager.reset();
+  EXPECT_EQ(a.error().first, ErrorKind::cancelled);
+}
+
+TEST(ModelManager, OnlyARequestThatNamesItChangesKeepAlive) {
+  Machine machine;
+  const auto manager = machine.manager(50ms);
+  manager->acquire({"a10", KeepAlive(-1)});
+  manager->acquire({"a10"});
+  manager->acquire({"b10"});
+  EXPECT_TRUE(soon([&] { return names(*manager) == std::vector<std::string>{"a10"}; }));
+  std::this_thread::sleep_for(300ms);
+  EXPECT_THAT(names(*manager), ElementsAre("a10"));
+  manager->acquire({"a10", KeepAlive(0)});
+  EXPECT_TRUE(soon([&] { return manager->loaded().empty(); }));
+}
+
+TEST(ModelManager, AFileThatChangedIsLoadedAnew) {
+  const auto file = std::filesystem::temp_directory_path() / ("m10_" + std::to_string(getpid()) + ".gguf");
+  std::ofstream(file) << "one";
+  Machine machine;
+  ModelManager manager([&](std::string_view) { return file; }, ModelOptions{}, {}, 1h,
+                       [&](auto& path, auto context, auto&) {
+                         ++machine.loads;
+                         return fake_model(path, context, 10);
+                       });
+  auto old = manager.acquire({"m"});
+  EXPECT_EQ(manager.acquire({"m"}).model, old.model);
+  std::ofstream(file) << "another";
+  EXPECT_NE(manager.acquire({"m"}).model, old.model);
+  EXPECT_EQ(machine.loads, 2);
+  EXPECT_EQ(manager.loaded().size(), 1u);
+  std::filesystem::remove(file);
+}
+
+}  // namespace
+}  // namespace steelyard

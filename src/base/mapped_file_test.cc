@@ -5,9 +5,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <fstream>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "base/error.h"
 
@@ -59,12 +63,48 @@ TEST_F(MappedFileTest, HintsKeepTheContent) {
   std::string content(1 << 20, 'a');
   for (std::size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 7 % 251);
   const MappedFile file = MappedFile::open(write("a", content));
-  file.populate(5000, 600000);
-  EXPECT_GE(file.resident(5000, 600000), 600000u);
   file.release(0, ~0ull);
-  file.populate(~0ull, 10);
   file.release(content.size(), 1);
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(file.bytes().data()), file.size()), content);
+  EXPECT_FALSE(file.changed());
+}
+
+TEST_F(MappedFileTest, AFileThatIsCutReadsAsZerosAndSaysSo) {
+  const std::string content(1 << 20, 'a');
+  const fs::path path = write("a", content);
+  const MappedFile file = MappedFile::open(path), other = MappedFile::open(write("b", content));
+  fs::resize_file(path, 100000);
+  long sums[4] = {};  // threads of their own, as those that load weights
+  std::vector<std::thread> readers;
+  for (long& sum : sums)
+    readers.emplace_back([&] {
+      for (const std::byte b : file.bytes()) sum += static_cast<int>(b);
+    });
+  for (std::thread& reader : readers) reader.join();
+  for (const long sum : sums) EXPECT_EQ(sum, 100000L * 'a');
+  fs::remove(path);
+  EXPECT_TRUE(file.changed());  // there is no file to compare with, but bytes were missing
+  EXPECT_FALSE(other.changed());
+}
+
+TEST_F(MappedFileTest, NoticesAFileThatIsWrittenOrReplaced) {
+  const fs::path path = write("a", "first"), link = directory_ / "link";
+  fs::create_symlink(path, link);
+  const MappedFile file = MappedFile::open(link);
+  EXPECT_FALSE(file.changed());
+  fs::rename(path, directory_ / "gone");
+  EXPECT_FALSE(file.changed());  // still there, under another name
+  write("a", "other");
+  EXPECT_TRUE(file.changed());
+  const MappedFile again = MappedFile::open(link);
+  fs::last_write_time(path, fs::last_write_time(path) + std::chrono::seconds(1));
+  EXPECT_TRUE(again.changed());
+}
+
+TEST(MappingGuardDeathTest, ABusErrorElsewhereStillEnds) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const MappingGuard guard(nullptr, 0);
+  EXPECT_EXIT(raise(SIGBUS), ::testing::KilledBySignal(SIGBUS), "");
 }
 
 TEST_F(MappedFileTest, RefusesWhatIsNoFile) {

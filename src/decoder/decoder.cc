@@ -33,8 +33,7 @@ struct StepArrays {
   }
 };
 
-// Where weights go, by WeightId: the offset in the weight arena, or kMapped.
-constexpr std::uint64_t kMapped = ~std::uint64_t{0};
+// Offsets of weights in the weight arena, by WeightId.
 struct WeightMap {
   std::vector<std::uint64_t> offsets;
   std::uint64_t bytes = 0;
@@ -43,10 +42,8 @@ struct WeightMap {
 WeightMap map_weights(const Program& program, const Target& target, Mode mode) {
   WeightMap map;
   for (const auto& w : program.weights) {
-    const WeightLayout layout = target.weight_layout(w, mode);
-    const bool repacked = layout.home == WeightHome::repacked;
-    map.offsets.push_back(repacked ? map.bytes : kMapped);
-    if (repacked) map.bytes += layout.bytes;
+    map.offsets.push_back(map.bytes);
+    map.bytes += target.weight_layout(w, mode).bytes;
   }
   return map;
 }
@@ -59,7 +56,6 @@ struct Decoder::Impl {
   MemoryPlan plan;
   std::shared_ptr<Device> device;
   std::unique_ptr<Arena> weights, states, workspace;
-  std::uint64_t mapped_bytes = 0;
   std::unique_ptr<Executable> executable;
   std::vector<StepArrays> arrays;           // in turn: a step in flight keeps its own
   std::uint64_t submitted = 0, waited = 0;  // steps: the first is number 0
@@ -102,19 +98,13 @@ Bindings Decoder::Impl::place_weights(const LoadProgress& progress) {
   std::vector<WeightLoad> loads;
   for (std::size_t i = 0; i < program.weights.size(); ++i) {
     const std::span<const std::byte> raw = weight_bytes(*file, program.weights[i], forward.sources[i]);
-    const bool mapped = map.offsets[i] == kMapped;
-    bindings.weights.push_back(mapped ? raw.data() : weights->data() + map.offsets[i]);
-    if (mapped) {
-      file->populate(*forward.sources[i].tensor);
-      mapped_bytes += raw.size();
-    } else {
-      loads.push_back({&program.weights[i], raw, map.offsets[i], released_from(i)});
-    }
+    bindings.weights.push_back(weights->data() + map.offsets[i]);
+    loads.push_back({&program.weights[i], raw, map.offsets[i], released_from(i)});
   }
   device->load_weights(loads, plan.mode, *weights, progress);
   // What is left: pages that pieces share, and everything where the device told of none.
-  for (std::size_t i = 0; i < program.weights.size(); ++i)
-    if (map.offsets[i] != kMapped) file->release(*forward.sources[i].tensor);
+  for (const WeightSource& source : forward.sources) file->release(*source.tensor);
+  file->check_unchanged();
   return bindings;
 }
 
@@ -207,15 +197,13 @@ Executable& Decoder::executable() { return *impl_->executable; }
 // Of the process's resident bytes, those that other lines of the host's plan count.
 std::uint64_t Decoder::Impl::held_on_host() const {
   const std::uint64_t arenas = weights->bytes() + states->bytes() + workspace->bytes();
-  return (device->target().is_host() ? arenas : executable->staging_bytes()) + mapped_bytes;
+  return device->target().is_host() ? arenas : executable->staging_bytes();
 }
 
 std::uint64_t Decoder::Impl::actual(const PlanLine& line, std::uint64_t resident) const {
   switch (line.purpose) {
     case Purpose::weights:
       return weights->held_bytes();
-    case Purpose::mapped_weights:
-      return mapped_bytes;
     case Purpose::state:
       return states->held_bytes();
     case Purpose::workspace:

@@ -26,8 +26,9 @@ struct MemoryActual {
 class Decoder final : public StepRunner {
  public:
   // Loads as planned, and runs a step where the device isn't the host, so that everything its driver takes is
-  // there and measured. `file` stays open as long as weights are mapped. Throws Error(no_memory) before
-  // anything is read when an arena can't be had; progress is called from this thread.
+  // there and measured. The weights are copies: `file` isn't read afterwards. Throws Error(no_memory) before
+  // anything is read when an arena can't be had, Error(io) when the file changed meanwhile; progress is
+  // called from this thread.
   static std::unique_ptr<Decoder> load(std::shared_ptr<const GgufFile> file, Forward forward,
                                        const MemoryPlan& plan, std::shared_ptr<Device> device,
                                        const LoadProgress& progress = {});

@@ -70,7 +70,7 @@ struct WeightLoad {
 // Where a compiled program finds its memory; device addresses, owned by the caller and alive longer than the
 // executable.
 struct Bindings {
-  std::vector<const std::byte*> weights;  // by WeightId: in the arena, or in the mapping (WeightHome::mapped)
+  std::vector<const std::byte*> weights;  // by WeightId, in the arena
   std::vector<std::byte*>
       states;  // by StateId: page p of the state starts at states[s] + p * state_page_bytes
   std::vector<std::uint32_t> pages;  // by group: how many pages exist

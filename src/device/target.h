@@ -17,14 +17,10 @@ struct StepLimits {
   std::uint32_t context = 4096;  // tokens a sequence may reach
 };
 
-enum class WeightHome : std::uint8_t {
-  repacked,  // copied into the weight arena in the order the kernels read
-  mapped,    // read from the file's mapping, as it is
-};
-
+// Every weight is copied into the arena, in the order the kernels read or as in the file: a file that changes
+// later can't change an answer.
 struct WeightLayout {
-  WeightHome home;
-  std::uint64_t bytes;  // in the arena (a multiple of Target::alignment()), or in the mapping
+  std::uint64_t bytes;  // in the arena, a multiple of Target::alignment()
   bool fast;            // false: a correct but slow kernel multiplies this type
 };
 

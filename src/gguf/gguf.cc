@@ -134,7 +134,8 @@ void GgufArray::check_index(std::uint64_t i) const {
 std::string_view GgufArray::string_at(std::uint64_t i) const {
   if (type_ != GgufType::string) wrong_type("strings");
   check_index(i);
-  return strings_[i];
+  const std::byte* at = data_ + offsets_[i];
+  return {reinterpret_cast<const char*>(at + 8), static_cast<std::size_t>(load<std::uint64_t>(at))};
 }
 
 std::int64_t GgufArray::int_at(std::uint64_t i) const {
@@ -161,9 +162,11 @@ bool GgufArray::bool_at(std::uint64_t i) const {
   return data_[i] != std::byte{0};
 }
 
-std::span<const std::string_view> GgufArray::strings() const {
+std::vector<std::string_view> GgufArray::strings() const {
   if (type_ != GgufType::string) wrong_type("strings");
-  return {strings_, static_cast<std::size_t>(size_)};
+  std::vector<std::string_view> all(size_);
+  for (std::uint64_t i = 0; i < size_; ++i) all[i] = string_at(i);
+  return all;
 }
 
 std::vector<std::int64_t> GgufArray::ints() const {
@@ -313,8 +316,15 @@ std::span<const std::byte> GgufFile::data(const GgufTensor& tensor) const {
   return bytes_[tensor.file].subspan(tensor.offset, tensor.bytes);
 }
 
-void GgufFile::populate(const GgufTensor& tensor) const {
-  if (!files_.empty()) files_[tensor.file].populate(tensor.offset, tensor.bytes);
+bool GgufFile::changed() const {
+  return std::ranges::any_of(files_, [](const MappedFile& file) { return file.changed(); });
+}
+
+void GgufFile::check_unchanged() const {
+  for (const MappedFile& file : files_)
+    if (file.changed())
+      throw_error(ErrorKind::io, "{} changed while it was read; try again when it is complete",
+                  readable(file.path().string(), 4096));
 }
 
 void GgufFile::release(const GgufTensor& tensor, std::uint64_t begin, std::uint64_t bytes) const {

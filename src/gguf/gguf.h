@@ -1,10 +1,11 @@
-// Reading GGUF files (versions 2 and 3): validated metadata and tensor directory over mapped bytes.
-// Layout: the format's public definition, https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+// Reading GGUF files (versions 2 and 3): validated metadata and tensor directory, and the tensors' mapped
+// bytes. Layout: the format's public definition, https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 //
 // A GgufFile is immutable after open and may be read from any thread. Names, keys, strings and arrays are
-// views into the mapping: they live as long as the GgufFile (moving it keeps them). Every count, size and
-// offset was checked against the file before use; a bad file throws Error (bad_input, or unsupported for
-// valid things that Steelyard can't read, such as an unknown tensor type) with one sentence.
+// views into its copy of the header, which no change of the file reaches: they live as long as the GgufFile
+// (moving it keeps them). The tensors' bytes are the file's own (MappedFile says what that means). Every
+// count, size and offset was checked against the file before use; a bad file throws Error (bad_input, or
+// unsupported for valid things that Steelyard can't read, such as an unknown tensor type) with one sentence.
 #pragma once
 
 #include <array>
@@ -12,7 +13,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <limits>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -22,6 +22,7 @@
 
 #include "base/dtype.h"
 #include "base/mapped_file.h"
+#include "gguf/header_buffer.h"
 
 namespace steelyard {
 
@@ -57,7 +58,7 @@ class GgufArray {
   std::uint64_t uint_at(std::uint64_t i) const;  // a negative value is an error
   double float_at(std::uint64_t i) const;
   bool bool_at(std::uint64_t i) const;
-  std::span<const std::string_view> strings() const;  // all of them; Error when they aren't strings
+  std::vector<std::string_view> strings() const;  // all of them; Error when they aren't strings
   std::vector<std::int64_t> ints() const;
   std::vector<float> floats() const;
 
@@ -71,8 +72,8 @@ class GgufArray {
   std::string_view key_;
   GgufType type_ = GgufType::u8;
   std::uint64_t size_ = 0;
-  const std::byte* data_ = nullptr;            // numbers and booleans, little-endian, any alignment
-  const std::string_view* strings_ = nullptr;  // strings
+  const std::byte* data_ = nullptr;         // the elements, little-endian, any alignment
+  const std::uint32_t* offsets_ = nullptr;  // strings: where each begins in data_, its length first
 };
 
 // One key and its value.
@@ -124,7 +125,7 @@ class GgufMetadata {
   friend class GgufReader;
   std::vector<GgufEntry> entries_;
   std::unordered_map<std::string_view, std::uint32_t> index_;
-  std::vector<std::unique_ptr<std::string_view[]>> strings_;  // one allocation per string array
+  std::vector<std::vector<std::uint32_t>> strings_;  // offsets of each string array
 };
 
 // Dimensions, fastest first; those past n_dims are 1. A matrix W of [out, in] is stored {in, out}.
@@ -151,8 +152,8 @@ struct GgufTensor {
 
 class GgufFile {
  public:
-  // Maps the file, and the other parts when it is number 0 of a split model (name-00001-of-0000N.gguf).
-  // Another part throws an Error that names the first.
+  // Reads the header and maps the file, and the other parts when it is number 0 of a split model
+  // (name-00001-of-0000N.gguf). Another part throws an Error that names the first.
   static GgufFile open(const std::filesystem::path& path);
   // Over memory that the caller keeps alive; a part of a split model is refused. `name` is for messages.
   static GgufFile parse(std::span<const std::byte> bytes, std::string_view name = "the GGUF data");
@@ -173,8 +174,12 @@ class GgufFile {
   std::uint64_t tensor_bytes() const { return tensor_bytes_; }             // weights only, without padding
   std::span<const std::filesystem::path> paths() const { return paths_; }  // empty after parse()
 
-  // Page hints for one tensor's bytes, see MappedFile; nothing after parse().
-  void populate(const GgufTensor& tensor) const;
+  // Whether a part was written to, cut or replaced since it was opened (MappedFile::changed); false after
+  // parse(). The other throws Error(io) then, saying which.
+  bool changed() const;
+  void check_unchanged() const;
+
+  // Page hint for one tensor's bytes, see MappedFile; nothing after parse().
   void release(const GgufTensor& tensor) const { release(tensor, 0, tensor.bytes); }
   void release(const GgufTensor& tensor, std::uint64_t begin, std::uint64_t bytes) const;
 
@@ -187,6 +192,7 @@ class GgufFile {
   GgufMetadata metadata_;
   std::vector<GgufTensor> tensors_;
   std::unordered_map<std::string_view, std::uint32_t> index_;
+  std::vector<HeaderBuffer> headers_;
   std::vector<MappedFile> files_;
   std::vector<std::span<const std::byte>> bytes_;
   std::vector<std::filesystem::path> paths_;

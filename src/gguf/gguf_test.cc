@@ -275,8 +275,15 @@ TEST(GgufBadFile, EveryByteMadeExtreme) {
 
 TEST(GgufBadFile, NotGguf) {
   EXPECT_THAT(failure(Bytes()), HasSubstr("is empty"));
-  EXPECT_THAT(failure(Bytes().raw("PK\x03\x04 a zip")),
-              HasSubstr("is not a GGUF file: it starts with \"PK\\x03\\x04\""));
+  EXPECT_THAT(failure(Bytes().raw("PK\x03\x04 a zip")), HasSubstr("is a zip archive, not a GGUF file"));
+  EXPECT_THAT(failure(Bytes().raw("\x1b[2J")), HasSubstr("is not a GGUF file: it starts with \"\\x1b[2J\""));
+  EXPECT_THAT(failure(Bytes().raw("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n")),
+              HasSubstr("is a Git LFS pointer"));
+  EXPECT_THAT(failure(Bytes().raw("\n <!DOCTYPE html><html>")), HasSubstr("is a web page"));
+  EXPECT_THAT(failure(Bytes().raw("<HTML><head>")), HasSubstr("is a web page"));
+  EXPECT_THAT(failure(Bytes().raw(std::string("\x40\0\0\0\0\0\0\0{\"__metadata__\":{}}", 26)),
+                      ErrorKind::unsupported),
+              HasSubstr("is a safetensors file"));
   EXPECT_THAT(failure(Bytes().raw("G")), HasSubstr("cut off"));
   EXPECT_THAT(failure(Bytes().raw("X")), HasSubstr("is not a GGUF file"));
   EXPECT_THAT(failure(Bytes().raw("tjgg"), ErrorKind::unsupported), HasSubstr("from before GGUF"));

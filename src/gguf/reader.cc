@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cctype>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -20,6 +21,9 @@ constexpr std::uint64_t kMaxAlignment = 1 << 20;
 // The smallest key-value (empty u8) and tensor entry (scalar with a one-byte name).
 constexpr std::uint64_t kLeastEntryBytes = 8 + 1 + 4 + 1;
 constexpr std::uint64_t kLeastTensorBytes = 8 + 1 + 4 + 4 + 8;
+// More than any model has, and few enough that what is kept of each stays small.
+constexpr std::uint64_t kMaxEntries = 1 << 20, kMaxTensors = 1 << 20;
+constexpr std::uint64_t kMaxStrings = 1 << 26;
 
 // Types that exist in the format but that Steelyard doesn't read, for the message.
 std::string_view foreign_type_name(std::int32_t id) {
@@ -68,14 +72,24 @@ T load(const std::byte* data) {
   return value;
 }
 
+// "<!DOCTYPE html", "<html", in any case, after blanks.
+bool starts_like_html(std::string_view text) {
+  const std::size_t begin = text.find_first_not_of(" \t\r\n");
+  if (begin == std::string_view::npos) return false;
+  std::string start(text.substr(begin, 9));
+  for (char& c : start) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return start == "<!doctype" || start.starts_with("<html") || start.starts_with("<head");
+}
+
 }  // namespace
 
 const std::byte* GgufReader::take(std::uint64_t bytes, std::string_view what) {
   if (bytes > left()) {
     throw_error(ErrorKind::bad_input, "{} is damaged or cut off: it ends after {} bytes, inside {}", name_,
-                bytes_.size(), what);
+                size_, what);
   }
-  const std::byte* data = bytes_.data() + at_;
+  if (buffer_ != nullptr) buffer_->fill(at_ + bytes);
+  const std::byte* data = data_ + at_;
   at_ += bytes;
   return data;
 }
@@ -90,17 +104,33 @@ std::string_view GgufReader::string(std::string_view what) {
   return {reinterpret_cast<const char*>(take(length, what)), static_cast<std::size_t>(length)};
 }
 
-std::uint32_t GgufReader::magic_and_version() {
-  if (bytes_.empty()) throw_error(ErrorKind::bad_input, "{} is empty", name_);
-  const std::string_view start(reinterpret_cast<const char*>(bytes_.data()),
-                               std::min<std::size_t>(4, bytes_.size()));
-  if (start == "lmgg" || start == "tjgg" || start == "fmgg" || start == "algg") {
+// What people have under the name of a model and isn't one, by how it begins.
+void GgufReader::check_magic() {
+  if (size_ == 0) throw_error(ErrorKind::bad_input, "{} is empty", name_);
+  const std::uint64_t seen = std::min<std::uint64_t>(64, size_);
+  const std::string_view text(reinterpret_cast<const char*>(take(seen, "its beginning")), seen);
+  at_ = 0;
+  const std::string_view start = text.substr(0, 4);
+  if (start == "lmgg" || start == "tjgg" || start == "fmgg" || start == "algg")
     throw_error(ErrorKind::unsupported,
                 "{} is a GGML file from before GGUF; fetch or convert the model again", name_);
-  }
-  if (start != std::string_view("GGUF").substr(0, start.size())) {
-    throw_error(ErrorKind::bad_input, "{} is not a GGUF file: it starts with \"{}\"", name_, readable(start));
-  }
+  if (start == std::string_view("GGUF").substr(0, start.size())) return;
+  if (text.starts_with("version https://git-lfs"))
+    throw_error(ErrorKind::bad_input,
+                "{} is a Git LFS pointer, not the model that it points to: `git lfs pull` fetches that",
+                name_);
+  if (starts_like_html(text))
+    throw_error(ErrorKind::bad_input,
+                "{} is a web page, not a model: fetch the file itself, by its download link", name_);
+  if (start == std::string_view("PK\x03\x04", 4))
+    throw_error(ErrorKind::bad_input, "{} is a zip archive, not a GGUF file: unpack or convert it", name_);
+  if (text.size() > 8 && text.substr(8).starts_with("{\""))
+    throw_error(ErrorKind::unsupported, "{} is a safetensors file; convert the model to GGUF or fetch it so",
+                name_);
+  throw_error(ErrorKind::bad_input, "{} is not a GGUF file: it starts with \"{}\"", name_, readable(start));
+}
+
+std::uint32_t GgufReader::version() {
   take(4, "the magic number");
   const auto version = number<std::uint32_t>("the version");
   if ((version & 0xffffu) == 0) {
@@ -114,12 +144,14 @@ std::uint32_t GgufReader::magic_and_version() {
   return version;
 }
 
-std::uint64_t GgufReader::count(std::string_view what, std::uint64_t least_bytes_each) {
+std::uint64_t GgufReader::count(std::string_view what, std::uint64_t least_bytes_each, std::uint64_t most) {
   const auto n = number<std::int64_t>("the header");
-  if (n < 0 || static_cast<std::uint64_t>(n) > bytes_.size() / least_bytes_each) {
+  if (n < 0 || static_cast<std::uint64_t>(n) > size_ / least_bytes_each) {
     throw_error(ErrorKind::bad_input, "{} is damaged: it claims {} {}, more than its {} bytes can hold",
-                name_, n, what, bytes_.size());
+                name_, n, what, size_);
   }
+  if (static_cast<std::uint64_t>(n) > most)
+    throw_error(ErrorKind::bad_input, "{} claims {} {}; at most {} are allowed", name_, n, what, most);
   return static_cast<std::uint64_t>(n);
 }
 
@@ -155,11 +187,28 @@ GgufArray GgufReader::array(GgufMetadata& metadata, std::string_view key) {
     if (array.type_ == GgufType::boolean) check_booleans(key, array.data_, array.size_);
     return array;
   }
-  auto views = std::make_unique_for_overwrite<std::string_view[]>(array.size_);
-  for (std::uint64_t i = 0; i < array.size_; ++i) views[i] = string("an array of strings");
-  array.strings_ = views.get();
-  metadata.strings_.push_back(std::move(views));
+  read_strings(metadata, array);
   return array;
+}
+
+// Where each begins, in 4 bytes: a header is at most 1 GiB. An array of nothing but empty strings costs half
+// of what it takes in the file.
+void GgufReader::read_strings(GgufMetadata& metadata, GgufArray& array) {
+  if (array.size_ > kMaxStrings)
+    throw_error(ErrorKind::bad_input, "{}: the array '{}' claims {} strings; at most {} are allowed", name_,
+                readable(array.key_), array.size_, kMaxStrings);
+  std::vector<std::uint32_t> offsets;
+  array.data_ = data_ + at_;
+  const std::uint64_t first = at_;
+  for (std::uint64_t i = 0; i < array.size_; ++i) {
+    if (at_ - first > HeaderBuffer::kMaxBytes)
+      throw_error(ErrorKind::bad_input, "{}: the array '{}' takes more than {} MiB", name_,
+                  readable(array.key_), HeaderBuffer::kMaxBytes >> 20);
+    offsets.push_back(static_cast<std::uint32_t>(at_ - first));
+    string("an array of strings");
+  }
+  array.offsets_ = offsets.data();
+  metadata.strings_.push_back(std::move(offsets));
 }
 
 void GgufReader::entry(GgufMetadata& metadata) {
@@ -266,20 +315,17 @@ GgufTensor GgufReader::tensor(std::uint64_t& running_offset, std::uint64_t align
 
 GgufHeader GgufReader::read() {
   GgufHeader header;
-  header.version = magic_and_version();
-  const std::uint64_t tensors = count("tensors", kLeastTensorBytes);
-  const std::uint64_t entries = count("metadata keys", kLeastEntryBytes);
-  header.metadata.entries_.reserve(entries);
-  header.metadata.index_.reserve(entries);
+  check_magic();
+  header.version = version();
+  const std::uint64_t tensors = count("tensors", kLeastTensorBytes, kMaxTensors);
+  const std::uint64_t entries = count("metadata keys", kLeastEntryBytes, kMaxEntries);
   for (std::uint64_t i = 0; i < entries; ++i) entry(header.metadata);
   header.alignment = alignment(header.metadata);
-  header.tensors.reserve(tensors);
   std::uint64_t offset = 0;
   for (std::uint64_t i = 0; i < tensors; ++i) header.tensors.push_back(tensor(offset, header.alignment));
   const std::uint64_t data = (at_ + header.alignment - 1) & ~(header.alignment - 1);
   for (GgufTensor& tensor : header.tensors) {
-    if (data > bytes_.size() || tensor.offset > bytes_.size() - data ||
-        tensor.bytes > bytes_.size() - data - tensor.offset) {
+    if (data > size_ || tensor.offset > size_ - data || tensor.bytes > size_ - data - tensor.offset) {
       throw_error(ErrorKind::bad_input,
                   "{} is damaged or cut off: tensor '{}' ({} bytes at offset {}) lies past its end", name_,
                   readable(tensor.name), tensor.bytes, tensor.offset);
@@ -289,7 +335,7 @@ GgufHeader GgufReader::read() {
   return header;
 }
 
-void GgufReader::append(GgufFile& file, GgufHeader header, std::span<const std::byte> bytes,
+void GgufReader::append(GgufFile& file, GgufHeader& header, std::span<const std::byte> bytes,
                         std::string_view name) {
   const auto index = static_cast<std::uint32_t>(file.bytes_.size());
   if (index == 0) {
@@ -317,7 +363,8 @@ void GgufReader::append(GgufFile& file, GgufHeader header, std::span<const std::
 
 GgufFile GgufReader::parse(std::span<const std::byte> bytes, std::string_view name) {
   GgufFile file;
-  append(file, GgufReader(bytes, name).read(), bytes, name);
+  GgufHeader header = GgufReader(bytes, name).read();
+  append(file, header, bytes, name);
   if (file.metadata_.find_uint("split.count").value_or(1) > 1) {
     throw_error(ErrorKind::bad_input, "{} is one part of a split model; open it from a file", name);
   }

@@ -10,8 +10,10 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "base/input_file.h"
 #include "base/readable.h"
 #include "gguf/gguf.h"
+#include "gguf/header_buffer.h"
 
 namespace steelyard {
 
@@ -25,8 +27,12 @@ struct GgufHeader {
 
 class GgufReader {
  public:
-  // `name` says which file in messages; both must outlive the reader.
-  GgufReader(std::span<const std::byte> bytes, std::string_view name) : bytes_(bytes), name_(name) {}
+  // `name` says which file in messages; all must outlive the reader.
+  GgufReader(std::span<const std::byte> bytes, std::string_view name)
+      : data_(bytes.data()), size_(bytes.size()), name_(name) {}
+  // The first bytes of a file of `size` bytes, read as far as needed.
+  GgufReader(HeaderBuffer& buffer, std::uint64_t size, std::string_view name)
+      : buffer_(&buffer), data_(buffer.data()), size_(size), name_(name) {}
   GgufHeader read();
 
   static GgufFile open(const std::filesystem::path& path);
@@ -37,23 +43,29 @@ class GgufReader {
   T number(std::string_view what);
   std::string_view string(std::string_view what);
   const std::byte* take(std::uint64_t bytes, std::string_view what);
-  std::uint64_t left() const { return bytes_.size() - at_; }
+  std::uint64_t left() const { return size_ - at_; }
 
-  std::uint32_t magic_and_version();
-  std::uint64_t count(std::string_view what, std::uint64_t least_bytes_each);
+  void check_magic();
+  std::uint32_t version();
+  std::uint64_t count(std::string_view what, std::uint64_t least_bytes_each, std::uint64_t most);
   void entry(GgufMetadata& metadata);
   GgufArray array(GgufMetadata& metadata, std::string_view key);
+  void read_strings(GgufMetadata& metadata, GgufArray& array);
   void check_booleans(std::string_view key, const std::byte* data, std::uint64_t n) const;
   std::uint64_t alignment(const GgufMetadata& metadata) const;
   GgufTensor tensor(std::uint64_t& running_offset, std::uint64_t alignment);
   GgufShape shape(std::string_view tensor);
   DType type(std::string_view tensor, std::int32_t id) const;
 
-  static void append(GgufFile& file, GgufHeader header, std::span<const std::byte> bytes,
+  // Moves the tensors over, and the first part's metadata.
+  static void append(GgufFile& file, GgufHeader& header, std::span<const std::byte> bytes,
                      std::string_view name);
+  static GgufHeader append_file(GgufFile& file, const std::filesystem::path& path);
   static void open_other_parts(GgufFile& file, const std::filesystem::path& first, std::uint64_t count);
 
-  std::span<const std::byte> bytes_;
+  HeaderBuffer* buffer_ = nullptr;  // null: everything is there
+  const std::byte* data_;
+  std::uint64_t size_;
   std::string_view name_;
   std::uint64_t at_ = 0;
 };

@@ -10,6 +10,7 @@
 
 #include "base/dtype.h"
 #include "base/error.h"
+#include "base/input_file.h"
 #include "base/process.h"
 #include "program/uses.h"
 
@@ -79,10 +80,13 @@ std::filesystem::path ceilings_path(const DeviceInfo& device) {
 }
 
 std::optional<Ceilings> load_ceilings(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  if (!file) return std::nullopt;
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return std::nullopt;
   try {
-    return from_json(Json::parse(file));
+    const InputFile file = InputFile::open(path);  // refuses a pipe, which might never end
+    std::string text(file.size(), '\0');
+    file.read(0, std::as_writable_bytes(std::span(text)));
+    return from_json(Json::parse(text));
   } catch (const std::exception& e) {
     throw_error(ErrorKind::bad_input, "{} holds no measured ceilings ({}): run `steelyard probe` again",
                 path.string(), e.what());

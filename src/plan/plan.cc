@@ -14,7 +14,7 @@ std::string mib(std::uint64_t bytes) {
   return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1024.0 * 1024.0));
 }
 
-// Bytes by type of the weights that live in one home, the largest first: "Q4_1 56.6 MiB, Q8_0 27.7 MiB".
+// Bytes by type of the weights, the largest first: "Q4_1 56.6 MiB, Q8_0 27.7 MiB".
 std::string types_note(const std::map<std::string, std::uint64_t>& by_type) {
   std::vector<std::pair<std::string, std::uint64_t>> sorted(by_type.begin(), by_type.end());
   std::stable_sort(sorted.begin(), sorted.end(), [](auto& a, auto& b) { return a.second > b.second; });
@@ -25,8 +25,8 @@ std::string types_note(const std::map<std::string, std::uint64_t>& by_type) {
 }
 
 struct WeightSums {
-  std::uint64_t repacked = 0, mapped = 0;
-  std::map<std::string, std::uint64_t> repacked_types, mapped_types;
+  std::uint64_t bytes = 0;
+  std::map<std::string, std::uint64_t> types;
   std::map<std::string, int> slow;
 };
 
@@ -35,9 +35,8 @@ WeightSums sum_weights(const PlanInput& in) {
   for (const auto& w : in.program->weights) {
     const WeightLayout layout = in.target->weight_layout(w, in.mode);
     const std::string type(dtype_info(w.type).name);
-    const bool repacked = layout.home == WeightHome::repacked;
-    (repacked ? sums.repacked : sums.mapped) += layout.bytes;
-    (repacked ? sums.repacked_types : sums.mapped_types)[type] += layout.bytes;
+    sums.bytes += layout.bytes;
+    sums.types[type] += layout.bytes;
     if (!layout.fast) ++sums.slow[type];
   }
   return sums;
@@ -73,7 +72,7 @@ std::uint64_t state_bytes(const std::vector<GroupPlan>& groups) {
 std::string weights_note(const PlanInput& in, const WeightSums& sums) {
   const std::size_t n = in.config->layers.size();
   return fmt::format("{} repeating layers + output layer: {}/{} on {}; {}", n, n + 1, n + 1, in.device,
-                     types_note(sums.repacked_types));
+                     types_note(sums.types));
 }
 
 std::string workspace_note(const PlanInput& in) {
@@ -120,8 +119,6 @@ const char* purpose_name(Purpose purpose) {
   switch (purpose) {
     case Purpose::weights:
       return "weights";
-    case Purpose::mapped_weights:
-      return "mapped weights";
     case Purpose::state:
       return "KV state";
     case Purpose::workspace:
@@ -163,10 +160,7 @@ MemoryPlan plan_memory(const PlanInput& in) {
   for (const auto& [type, n] : weights.slow)
     plan.slow_types.push_back(fmt::format("{}: {} tensor{}", type, n, n == 1 ? "" : "s"));
   DevicePlan device{in.device, {}};
-  device.lines.push_back({Purpose::weights, weights.repacked, weights_note(in, weights)});
-  if (weights.mapped)
-    device.lines.push_back({Purpose::mapped_weights, weights.mapped,
-                            fmt::format("read from the file: {}", types_note(weights.mapped_types))});
+  device.lines.push_back({Purpose::weights, weights.bytes, weights_note(in, weights)});
   device.lines.push_back({Purpose::state, state_bytes(plan.groups), state_note(plan)});
   device.lines.push_back({Purpose::workspace,
                           in.target->workspace_bytes(*in.program, in.limits, in.mode, in.threads),

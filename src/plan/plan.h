@@ -15,7 +15,6 @@ namespace steelyard {
 
 enum class Purpose : std::uint8_t {
   weights,
-  mapped_weights,
   state,
   workspace,
   executables,  // compiled kernels and graphs on a device that isn't the host: estimated, then measured

@@ -6,16 +6,16 @@
 namespace steelyard {
 namespace {
 
-// A target whose sizes can be worked out by hand: matrices cost a byte an element and 8 more, the rest lies
-// in the file.
+// A target whose sizes can be worked out by hand: matrices cost a byte an element and 8 more, the rest what
+// it does in the file.
 class HandTarget : public Target {
  public:
   std::string_view name() const override { return "hand"; }
   std::uint64_t alignment() const override { return 8; }
   std::uint32_t page_tokens() const override { return 32; }
   WeightLayout weight_layout(const WeightSpec& w, Mode) const override {
-    if (w.role == WeightRole::embedding) return {WeightHome::mapped, w.file_bytes(), true};
-    return {WeightHome::repacked, w.elements() + 8, w.type != DType::Q2_K};
+    if (w.role == WeightRole::embedding) return {w.file_bytes(), true};
+    return {w.elements() + 8, w.type != DType::Q2_K};
   }
   std::uint64_t state_page_bytes(const StateSpec& s) const override {
     return 32 * s.n_kv_heads * (s.head_dim_k + s.head_dim_v) * (s.type == DType::F16 ? 2 : 1);
@@ -65,8 +65,7 @@ TEST(Plan, AddsUpWhatTheTargetDeclares) {
   const Fixture f;
   const MemoryPlan plan = plan_memory(f.input());
   const DevicePlan& d = plan.devices.at(0);
-  EXPECT_EQ(d.bytes(Purpose::weights), 4u * 256 + 8 + 2 * 256 + 8);
-  EXPECT_EQ(d.bytes(Purpose::mapped_weights), 10u * 256 * 2);
+  EXPECT_EQ(d.bytes(Purpose::weights), 10u * 256 * 2 + 4 * 256 + 8 + 2 * 256 + 8);
   // 1000 tokens are 32 pages and one ahead; a window of 64 and a step of 64 tokens are 2 + 2 pages and two
   // partial ones.
   ASSERT_EQ(plan.groups.size(), 2u);
@@ -75,8 +74,8 @@ TEST(Plan, AddsUpWhatTheTargetDeclares) {
   EXPECT_EQ(d.bytes(Purpose::state), (33u + 6) * 2 * 32 * 2 * 8 * 2);
   EXPECT_EQ(d.bytes(Purpose::workspace), 64u * 100 + 30);
   EXPECT_EQ(d.bytes(Purpose::process), 77u);
-  EXPECT_EQ(d.total(), d.bytes(Purpose::weights) + d.bytes(Purpose::mapped_weights) +
-                           d.bytes(Purpose::state) + d.bytes(Purpose::workspace) + 77);
+  EXPECT_EQ(d.total(),
+            d.bytes(Purpose::weights) + d.bytes(Purpose::state) + d.bytes(Purpose::workspace) + 77);
   EXPECT_THAT(plan.slow_types, ::testing::ElementsAre("Q2_K: 1 tensor"));
 }
 
@@ -111,7 +110,6 @@ TEST(Plan, AGpuIsPlannedForWithoutOne) {
   in.paper = true;
   const DevicePlan device = plan_memory(in).devices[0];
   // Everything lies on the GPU, the embeddings too.
-  EXPECT_EQ(device.bytes(Purpose::mapped_weights), 0u);
   EXPECT_GE(device.bytes(Purpose::weights), 10u * 256 * 2 + 4 * 256 * 2 + 2 * 84);
   EXPECT_GT(device.bytes(Purpose::context), 0u);
 }

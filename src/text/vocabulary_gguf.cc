@@ -12,8 +12,7 @@ namespace {
 std::vector<std::string_view> strings_of(const GgufMetadata& metadata, const char* key) {
   auto array = metadata.find_array(key);
   if (!array) return {};
-  auto all = array->strings();
-  return {all.begin(), all.end()};
+  return array->strings();
 }
 
 std::vector<std::int32_t> types_of(const GgufMetadata& metadata, const char* key) {
@@ -26,11 +25,16 @@ std::vector<std::int32_t> types_of(const GgufMetadata& metadata, const char* key
   return types;
 }
 
-// Some converters write −1 for "none" of the ids that no encoding needs.
+// Some converters write −1 for "none", signed or not.
+std::optional<std::int64_t> id_or_none(const GgufMetadata& metadata, const char* key) {
+  const auto id = metadata.find_int(key);
+  return id && *id == std::numeric_limits<std::uint32_t>::max() ? kNoToken : id;
+}
+
+// For those whose absence means the same.
 std::optional<std::int64_t> optional_id(const GgufMetadata& metadata, const char* key) {
-  auto id = metadata.find_int(key);
-  if (id && (*id == -1 || *id == std::numeric_limits<std::uint32_t>::max())) return std::nullopt;
-  return id;
+  const auto id = id_or_none(metadata, key);
+  return id == kNoToken ? std::nullopt : id;
 }
 
 }  // namespace
@@ -43,8 +47,8 @@ Vocabulary Vocabulary::from_metadata(const GgufMetadata& metadata) {
   if (auto scores = metadata.find_array("tokenizer.ggml.scores")) parts.scores = scores->floats();
   parts.types = types_of(metadata, "tokenizer.ggml.token_type");
   parts.merges = strings_of(metadata, "tokenizer.ggml.merges");
-  parts.bos = metadata.find_int("tokenizer.ggml.bos_token_id");
-  parts.eos = metadata.find_int("tokenizer.ggml.eos_token_id");
+  parts.bos = id_or_none(metadata, "tokenizer.ggml.bos_token_id");
+  parts.eos = id_or_none(metadata, "tokenizer.ggml.eos_token_id");
   parts.eot = optional_id(metadata, "tokenizer.ggml.eot_token_id");
   parts.eom = optional_id(metadata, "tokenizer.ggml.eom_token_id");
   parts.unknown = optional_id(metadata, "tokenizer.ggml.unknown_token_id");

@@ -1,4 +1,4 @@
-// The CPU as a device: what it is, its memory, weights placed or mapped, programs compiled.
+// The CPU as a device: what it is, its memory, weights placed, programs compiled.
 #include "device/device.h"
 
 #include <sys/mman.h>
@@ -176,7 +176,12 @@ void CpuDevice::place(const WeightLoad& load, Range groups, std::byte* dst) {
   const WeightSpec& w = *load.spec;
   const std::uint64_t begin = std::uint64_t{groups.begin} * kRowGroup;
   const std::uint64_t end = std::min<std::uint64_t>(std::uint64_t{groups.end} * kRowGroup, w.rows);
-  if (begin < end) pack(w.type, load.raw.data(), w.rows, w.cols, begin, end, dst);
+  if (begin >= end) return;
+  const std::uint64_t row = row_bytes(w.type, w.cols);
+  if (w.role == WeightRole::embedding)
+    std::memcpy(dst + begin * row, load.raw.data() + begin * row, (end - begin) * row);
+  else
+    pack(w.type, load.raw.data(), w.rows, w.cols, begin, end, dst);
 }
 
 // A matrix in pieces, so that the file's pages can go before all of it has been read.

@@ -18,10 +18,8 @@ class CpuTarget final : public Target {
 
   WeightLayout weight_layout(const WeightSpec& w, Mode) const override {
     // Rows of an embedding are looked up one by one: the file's order serves as well as any.
-    if (w.role == WeightRole::embedding) return {WeightHome::mapped, w.file_bytes(), true};
-    if (w.is_vector()) return {WeightHome::repacked, aligned(w.file_bytes()), true};
-    if (!is_packed(w.type)) return {WeightHome::mapped, w.file_bytes(), false};
-    return {WeightHome::repacked, aligned(packed_bytes(w.type, w.rows, w.cols)), true};
+    if (w.is_vector() || w.role == WeightRole::embedding) return {aligned(w.file_bytes()), true};
+    return {aligned(packed_bytes(w.type, w.rows, w.cols)), is_packed(w.type)};
   }
 
   std::uint64_t state_page_bytes(const StateSpec& s) const override {

@@ -42,19 +42,13 @@ Harness::Harness(Device& device, const Program& program, const RandomWeights& we
   Bindings bindings;
   std::vector<WeightLoad> loads;
   std::uint64_t weight_bytes = 0;
-  std::vector<std::int64_t> offsets;
   for (std::size_t i = 0; i < program.weights.size(); ++i) {
-    const WeightLayout layout = target.weight_layout(program.weights[i], mode);
-    const bool repacked = layout.home == WeightHome::repacked;
-    offsets.push_back(repacked ? static_cast<std::int64_t>(weight_bytes) : -1);
-    if (!repacked) continue;
     loads.push_back({&program_.weights[i], weights.raw[i], weight_bytes});
-    weight_bytes += layout.bytes;
+    weight_bytes += target.weight_layout(program.weights[i], mode).bytes;
   }
   weights_ = device.make_arena("weights", weight_bytes);
   device.load_weights(loads, mode, *weights_, {});
-  for (std::size_t i = 0; i < offsets.size(); ++i)
-    bindings.weights.push_back(offsets[i] < 0 ? weights.raw[i].data() : weights_->data() + offsets[i]);
+  for (const WeightLoad& load : loads) bindings.weights.push_back(weights_->data() + load.offset);
 
   const std::uint32_t pages = table_length_ * limits.slots;
   std::uint64_t state_bytes = 0;

@@ -15,11 +15,10 @@ class CudaTarget final : public Target {
   std::uint32_t page_tokens() const override { return cuda::kPageTokens; }
 
   WeightLayout weight_layout(const WeightSpec& w, Mode mode) const override {
-    if (cuda::is_repacked(w, mode))
-      return {WeightHome::repacked, cuda::repacked_bytes(w.type, w.rows, w.cols), true};
+    if (cuda::is_repacked(w, mode)) return {cuda::repacked_bytes(w.type, w.rows, w.cols), true};
     // Embedding rows are looked up one by one: the file's order serves as well as any.
     const bool fast = w.is_vector() || w.role == WeightRole::embedding;
-    return {WeightHome::repacked, cuda::align(w.file_bytes()), fast};
+    return {cuda::align(w.file_bytes()), fast};
   }
 
   std::uint64_t state_page_bytes(const StateSpec& s) const override { return cuda::kv_layout(s).page_bytes; }

@@ -114,6 +114,7 @@ std::uint64_t parse_size(const std::string& text) {
 }
 
 void note_device(const PreparedModel& m, bool always) {
+  for (const std::string& text : m.notes) note("note: {}", text);
   if (!m.device_note.empty() && (always || m.gpu_passed_over)) note("{}; using the CPU", m.device_note);
 }
 

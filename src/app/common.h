@@ -46,8 +46,8 @@ const char* mode_name(Mode mode);
 // said on stderr. A cache that can't be written is said, not fatal.
 Ceilings device_ceilings(Device& device, bool again = false);
 
-// Says on stderr that a model runs on the CPU and why, when nobody asked for that; `always`: also where there
-// is no GPU.
+// Says on stderr what is to be known of a prepared model: its notes, and that it runs on the CPU and why,
+// when nobody asked for that; `always`: also where there is no GPU.
 void note_device(const PreparedModel& model, bool always);
 
 // "AMD EPYC 9B45, 2 threads, avx512vnni" or "CUDA0: NVIDIA H100, sm_90"

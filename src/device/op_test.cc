@@ -137,6 +137,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(NamedShape{"llama", {.pairs = RopeSpec::Pairs::adjacent}},
                       NamedShape{"factors", {.pairs = RopeSpec::Pairs::adjacent, .rope_factors = true}},
                       NamedShape{"qwen2", {.qkv_bias = true, .out_bias = true}},
+                      NamedShape{"granite", {.qkv_bias = true, .out_bias = true, .ffn_bias = true}},
                       NamedShape{"qwen3", {.head_norms = true}},
                       NamedShape{"gemma2",
                                  {.post_norms = true,

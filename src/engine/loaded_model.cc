@@ -29,7 +29,10 @@ class TokenizerText final : public TokenText {
 void read_text_parts(PreparedModel& m) {
   Vocabulary vocabulary = Vocabulary::from_metadata(m.file->metadata());
   if (vocabulary.kind() == VocabularyKind::none) return;
-  if (static_cast<std::uint32_t>(vocabulary.size()) > m.config.vocab_size)
+  // A few more than there are rows are marks for pictures and the like (Gemma 3 as Ollama keeps it): never
+  // sampled, since logits are rows too, and refused in a prompt.
+  constexpr std::uint32_t kMostWithoutRows = 1024;
+  if (static_cast<std::uint32_t>(vocabulary.size()) > m.config.vocab_size + kMostWithoutRows)
     throw_error(ErrorKind::bad_input, "the vocabulary has {} tokens, but token_embd.weight has rows for {}",
                 vocabulary.size(), m.config.vocab_size);
   m.tokenizer = std::make_shared<const Tokenizer>(std::move(vocabulary));
@@ -40,6 +43,19 @@ void read_text_parts(PreparedModel& m) {
   } catch (const Error& e) {
     m.template_error = e.what();
   }
+}
+
+void add_notes(PreparedModel& m) {
+  if (m.options.context > m.config.context_train)
+    m.notes.push_back(fmt::format(
+        "a context of {} tokens is more than the {} that the model was trained for: beyond those its "
+        "answers get worse",
+        m.options.context, m.config.context_train));
+  if (m.tokenizer && m.tokenizer->vocabulary().pre_missing())
+    m.notes.emplace_back(
+        "the file doesn't name its pre-tokenizer (tokenizer.ggml.pre): the default one stands in, and the "
+        "tokens "
+        "may not be those that the model was trained with");
 }
 
 void fill_defaults(ModelOptions& o, const ModelConfig& config, const Target& target, const Device* device) {
@@ -131,6 +147,7 @@ PreparedModel prepare_model(const std::filesystem::path& path, const ModelOption
   }
   if (!why.empty() && !even_if_too_big)
     throw NoRoom(why, m.plan.devices[0].device, m.plan.devices[0].total(), m.room);
+  add_notes(m);
   return m;
 }
 

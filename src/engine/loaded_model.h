@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/dtype.h"
 #include "decoder/decoder.h"
@@ -64,6 +65,9 @@ struct PreparedModel {
   bool gpu_passed_over = false;
   MemoryPlan plan;
   std::uint64_t room = 0;  // bytes that there are for it on its device, when planned
+  // What who runs it should know, each a sentence: a context beyond the trained one, a tokenizer that had to
+  // be guessed.
+  std::vector<std::string> notes;
 };
 
 // Throws Error: what file, vocabulary, configuration and options have wrong; no_memory with the smallest
@@ -96,6 +100,9 @@ class LoadedModel {
   // Its device can't run steps any more: every request fails.
   bool device_lost() const { return prepared_.device && prepared_.device->lost(); }
   const Device& device() const { return *prepared_.device; }
+  // Its file was written to, cut or replaced since it was read. What is loaded is a copy, so answers stay
+  // right; who asks for the model by name now means the new file.
+  bool file_changed() const { return prepared_.file && prepared_.file->changed(); }
   // Null when its device was not probed (`steelyard probe`).
   const Ceilings* ceilings() const { return ceilings_ ? &*ceilings_ : nullptr; }
   double load_seconds() const { return load_seconds_; }

@@ -1,19 +1,17 @@
 #include "engine/model_manager.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <atomic>
 #include <exception>
 #include <future>
+#include <optional>
 #include <utility>
 
+#include "base/input_file.h"
 #include "device/device.h"
 #include "gguf/gguf.h"
 #include "model/config.h"
 #include "plan/plan.h"
-
-#include "device/device.h"
 
 namespace steelyard {
 namespace {
@@ -34,19 +32,6 @@ std::uint64_t bytes_of(const LoadedModel& model) {
 
 std::string device_of(const LoadedModel& model) {
   return model.plan().devices.empty() ? std::string() : model.plan().devices[0].device;
-}
-
-// What tells that a path leads to other bytes than before.
-struct FileState {
-  std::uint64_t device = 0, inode = 0, bytes = 0;
-  std::int64_t seconds = 0, nanoseconds = 0;
-  bool operator==(const FileState&) const = default;
-};
-
-FileState state_of(const std::filesystem::path& path) {
-  struct stat s {};
-  if (::stat(path.c_str(), &s) != 0) return {};
-  return {s.st_dev, s.st_ino, static_cast<std::uint64_t>(s.st_size), s.st_mtim.tv_sec, s.st_mtim.tv_nsec};
 }
 
 // Where files lie is nobody's business who talks to a server.
@@ -83,7 +68,7 @@ struct ModelManager::Slot {
   std::filesystem::path path;
   std::shared_ptr<const LoadedModel> model;
   std::uint32_t context = 0;  // that the model was loaded for, at least
-  FileState file;             // as it was before the model was loaded
+  std::optional<FileIdentity> file;  // as it was before the model was loaded
   bool stale = false;         // it has changed since
   bool loading = false;       // in the queue, parked or being loaded
   bool running = false;       // being loaded
@@ -188,7 +173,7 @@ ModelManager::Ticket ModelManager::acquire(ModelWish wish, Ready ready) {
     ready({}, std::current_exception());
     return {};
   }
-  const FileState file = state_of(path);
+  const std::optional<FileIdentity> file = file_identity(path);
   Ticket ticket;
   Aftermath after;
   {
@@ -214,7 +199,8 @@ ModelManager::Ticket ModelManager::acquire(ModelWish wish, Ready ready) {
         devices_.lose(slot->model->device());
         drop(*slot, "its device is lost", after);
       }
-      if (slot->model && slot->file != file) slot->stale = true;
+      // Of a split model other parts may have changed.
+      if (slot->model && (slot->file != file || slot->model->file_changed())) slot->stale = true;
       ticket.manager_ = this;
       ticket.number_ = next_number_++;
       slot->waiters.push_back({ticket.number_, std::move(wish), Clock::now(), std::move(ready)});
@@ -470,7 +456,7 @@ void ModelManager::load_slot(Lock& lock, const std::shared_ptr<Slot>& slot) {
     ++loads_;
     lock.unlock();
     after.run();
-    const FileState file = state_of(slot->path);
+    const std::optional<FileIdentity> file = file_identity(slot->path);
     Loaded loaded = try_load(*slot, context);
     lock.lock();
     if (loaded.model) slot->file = file;

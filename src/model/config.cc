@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/readable.h"
 
 namespace steelyard {
 namespace {
@@ -29,17 +30,28 @@ class Keys {
 
   std::uint32_t count(std::string_view suffix, std::uint32_t max) const {
     const std::string k = key(suffix);
-    return in_range(k, meta_.require_uint(k), max);
+    const auto v = whole(k);
+    return in_range(k, v ? *v : meta_.require_uint(k), max);
   }
   std::uint32_t count_or(std::string_view suffix, std::uint32_t max, std::uint32_t fallback) const {
     const std::string k = key(suffix);
-    const auto v = meta_.find_uint(k);
+    const auto v = whole(k);
     return v ? in_range(k, *v, max) : fallback;
   }
-  float number_or(std::string_view suffix, float fallback) const {
-    const auto v = meta_.find_float(key(suffix));
+  // 0 means none, and is written so.
+  std::uint32_t count_or_none(std::string_view suffix, std::uint32_t max, std::uint32_t fallback) const {
+    const auto v = whole(key(suffix));
+    return v && *v == 0 ? 0 : count_or(suffix, max, fallback);
+  }
+  // Within [least, most], which also keeps a double from becoming an infinite float.
+  float number_or(std::string_view suffix, float fallback, float least, float most) const {
+    const std::string k = key(suffix);
+    const auto v = meta_.find_float(k);
+    if (v && !(*v >= least && *v <= most))
+      throw_error(ErrorKind::bad_input, "{} is {}, but must be {} to {}", k, *v, least, most);
     return v ? static_cast<float>(*v) : fallback;
   }
+  bool has(std::string_view suffix) const { return meta_.contains(key(suffix)); }
   std::optional<std::string_view> text(std::string_view suffix) const {
     return meta_.find_string(key(suffix));
   }
@@ -61,6 +73,17 @@ class Keys {
   }
 
  private:
+  // An integer, or an array that says the same of every layer.
+  std::optional<std::uint64_t> whole(const std::string& k) const {
+    const GgufEntry* entry = meta_.find(k);
+    if (!entry || entry->type() != GgufType::array) return meta_.find_uint(k);
+    const GgufArray values = meta_.require_array(k);
+    for (std::uint64_t i = 0; i < values.size(); ++i)
+      if (values.uint_at(i) != values.uint_at(0))
+        throw_error(ErrorKind::unsupported, "{} differs from layer to layer, which isn't supported yet", k);
+    return values.uint_at(0);
+  }
+
   static std::uint32_t in_range(const std::string& key, std::uint64_t value, std::uint32_t max) {
     if (value == 0 || value > max)
       throw_error(ErrorKind::bad_input, "{} is {}, but must be 1 to {}", key, value, max);
@@ -82,27 +105,56 @@ std::uint32_t vocabulary_size(const Keys& keys) {
   return static_cast<std::uint32_t>(table->shape.rows());
 }
 
-// Linear scaling; YaRN and others are refused by name rather than ignored.
-float rope_freq_scale(const Keys& keys) {
+// What kind of RoPE scaling a file names must come with its numbers: without them answers go wrong only after
+// a while, and nobody knows why.
+void check_rope_scaling(const Keys& keys) {
   const auto type = keys.text("rope.scaling.type");
-  const float factor = keys.number_or("rope.scaling.factor", keys.number_or("rope.scale_linear", 1.0f));
-  if (type && *type != "none" && *type != "linear" && *type != "longrope" && *type != "llama3")
+  if (!type || *type == "none") return;
+  const auto has = [&](const char* tensor) { return keys.file().find_tensor(tensor) != nullptr; };
+  const auto lacks = [&](std::string_view what) {
+    throw_error(ErrorKind::bad_input, "{} is \"{}\", but the file lacks {}: convert or fetch it again",
+                keys.key("rope.scaling.type"), *type, what);
+  };
+  if (*type == "linear") {
+    if (!keys.has("rope.scaling.factor") && !keys.has("rope.scale_linear"))
+      lacks(keys.key("rope.scaling.factor"));
+  } else if (*type == "longrope" || *type == "su") {
+    if (!has("rope_factors_long.weight") || !has("rope_factors_short.weight"))
+      lacks("rope_factors_long.weight or rope_factors_short.weight");
+  } else if (*type == "llama3") {
+    if (!has("rope_freqs.weight")) lacks("rope_freqs.weight");
+  } else {
     throw_error(ErrorKind::unsupported, "{} is \"{}\": this kind of RoPE scaling isn't supported yet",
-                keys.key("rope.scaling.type"), *type);
-  if (!(factor > 0)) throw_error(ErrorKind::bad_input, "{} must be above 0", keys.key("rope.scaling.factor"));
+                keys.key("rope.scaling.type"), readable(*type));
+  }
+}
+
+float rope_freq_scale(const Keys& keys) {
+  check_rope_scaling(keys);
+  constexpr float kLeast = 1e-3f, kMost = 1e4f;
+  const auto type = keys.text("rope.scaling.type");
+  const float factor = keys.number_or(
+      "rope.scaling.factor", keys.number_or("rope.scale_linear", 1.0f, kLeast, kMost), kLeast, kMost);
   return (!type || *type == "linear") ? 1.0f / factor : 1.0f;
 }
+
+constexpr float kLeastBase = 1.0f, kMostBase = 1e12f;
 
 RopeSpec read_rope(const Keys& keys, const ModelConfig& c, RopeSpec::Pairs pairs) {
   RopeSpec rope{.pairs = pairs,
                 .n_rot = keys.count_or("rope.dimension_count", c.head_dim_k, c.head_dim_k),
-                .base = keys.number_or("rope.freq_base", 10000.0f),
+                .base = keys.number_or("rope.freq_base", 10000.0f, kLeastBase, kMostBase),
                 .freq_scale = rope_freq_scale(keys)};
   if (rope.n_rot % 2 != 0)
     throw_error(ErrorKind::bad_input, "{} is {}, but must be even", keys.key("rope.dimension_count"),
                 rope.n_rot);
-  if (!(rope.base > 0)) throw_error(ErrorKind::bad_input, "{} must be above 0", keys.key("rope.freq_base"));
   return rope;
+}
+
+constexpr float kMostEpsilon = 0.1f, kMostSoftcap = 1e6f;
+
+float norm_epsilon(const Keys& keys, float fallback) {
+  return keys.number_or("attention.layer_norm_rms_epsilon", fallback, 0, kMostEpsilon);
 }
 
 // What every family shares. The family's function adds what differs.
@@ -126,7 +178,7 @@ ModelConfig read_common(const Keys& keys, RopeSpec::Pairs pairs) {
   }
   c.head_dim_k = keys.count_or("attention.key_length", 4096, std::max(1u, c.n_embd / heads[0]));
   c.head_dim_v = keys.count_or("attention.value_length", 4096, std::max(1u, c.n_embd / heads[0]));
-  c.norm_eps = keys.number_or("attention.layer_norm_rms_epsilon", 1e-5f);
+  c.norm_eps = norm_epsilon(keys, 1e-5f);
   c.attention_scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim_k));
   c.tied_embedding = keys.file().find_tensor("output.weight") == nullptr;
   c.ropes.push_back(read_rope(keys, c, pairs));
@@ -170,10 +222,18 @@ ModelConfig read_phi3(const Keys& keys) {
   c.fused_gate_up = true;
   c.rope_original_context = keys.count_or("rope.scaling.original_context_length", 1u << 30, c.context_train);
   const bool scaled = keys.file().find_tensor("rope_factors_long.weight") != nullptr;
-  c.ropes[0].magnitude =
-      keys.number_or("rope.scaling.attn_factor",
-                     scaled ? longrope_magnitude(c.context_train, c.rope_original_context) : 1.0f);
-  const std::uint32_t window = keys.count_or("attention.sliding_window", 1u << 30, 0);
+  if (!scaled && c.rope_original_context < c.context_train)
+    throw_error(
+        ErrorKind::bad_input,
+        "{} is {} of {} tokens, but the file lacks rope_factors_long.weight: convert or fetch it again",
+        keys.key("rope.scaling.original_context_length"), c.rope_original_context, c.context_train);
+  c.ropes[0].magnitude = keys.number_or(
+      "rope.scaling.attn_factor",
+      scaled ? longrope_magnitude(c.context_train, c.rope_original_context) : 1.0f, 0.01f, 100);
+  // Phi-3-mini-4k's first files say nothing of its window, which the published configuration has; a window of
+  // 0 is Phi-4's way to say none.
+  const std::uint32_t unsaid = c.context_train == 4096 ? 2047 : 0;
+  const std::uint32_t window = keys.count_or_none("attention.sliding_window", 1u << 30, unsaid);
   // A window as long as the training context cuts nothing off.
   if (window < c.context_train)
     for (auto& layer : c.layers) layer.window = window;
@@ -184,7 +244,7 @@ ModelConfig read_phi3(const Keys& keys) {
 // width.
 ModelConfig read_gemma(const Keys& keys, std::uint32_t layers_of_27b) {
   ModelConfig c = read_common(keys, RopeSpec::Pairs::halves);
-  c.norm_eps = keys.number_or("attention.layer_norm_rms_epsilon", 1e-6f);
+  c.norm_eps = norm_epsilon(keys, 1e-6f);
   c.embedding_scale = std::sqrt(static_cast<float>(c.n_embd));
   c.activation = Activation::gelu_tanh;
   c.post_norms = true;
@@ -196,25 +256,48 @@ ModelConfig read_gemma(const Keys& keys, std::uint32_t layers_of_27b) {
 
 ModelConfig read_gemma2(const Keys& keys) {
   ModelConfig c = read_gemma(keys, 46);
-  c.attention_softcap = keys.number_or("attn_logit_softcapping", 50.0f);
-  c.final_softcap = keys.number_or("final_logit_softcapping", 30.0f);
-  const std::uint32_t window = keys.count_or("attention.sliding_window", 1u << 30, 4096);
+  c.attention_softcap = keys.number_or("attn_logit_softcapping", 50.0f, 0, kMostSoftcap);
+  c.final_softcap = keys.number_or("final_logit_softcapping", 30.0f, 0, kMostSoftcap);
+  const std::uint32_t window = keys.count_or_none("attention.sliding_window", 1u << 30, 4096);
   for (std::size_t i = 0; i < c.layers.size(); i += 2) c.layers[i].window = window;
   return c;
+}
+
+// Which layers see a window: every one but each sixth (or as the file says), or an array with one word a
+// layer, as Ollama's own files have it.
+std::vector<bool> gemma3_local_layers(const Keys& keys, std::size_t n_layers) {
+  constexpr std::string_view kKey = "attention.sliding_window_pattern";
+  std::vector<bool> local(n_layers);
+  const GgufMetadata& meta = keys.file().metadata();
+  const GgufEntry* entry = meta.find(keys.key(kKey));
+  if (!entry || entry->type() != GgufType::array) {
+    const std::uint32_t pattern = keys.count_or(kKey, kMaxLayers, 6);
+    for (std::size_t i = 0; i < n_layers; ++i) local[i] = i % pattern != pattern - 1;
+    return local;
+  }
+  const GgufArray words = meta.require_array(keys.key(kKey));
+  if (words.size() < n_layers)
+    throw_error(ErrorKind::bad_input, "{} has {} values for {} layers", keys.key(kKey), words.size(),
+                n_layers);
+  for (std::size_t i = 0; i < n_layers; ++i)
+    local[i] = words.is_integer() ? words.int_at(i) != 0 : words.bool_at(i);
+  return local;
 }
 
 ModelConfig read_gemma3(const Keys& keys) {
   ModelConfig c = read_gemma(keys, 62);
   c.qk_norm = true;
-  c.final_softcap = keys.number_or("final_logit_softcapping", 0.0f);
-  const std::uint32_t window = keys.count_or("attention.sliding_window", 1u << 30, 0);
-  const std::uint32_t pattern = keys.count_or("attention.sliding_window_pattern", kMaxLayers, 6);
-  RopeSpec local = c.ropes[0];  // the file says nothing of it
-  local.base = keys.number_or("rope.local.freq_base", 10000.0f);
+  c.final_softcap = keys.number_or("final_logit_softcapping", 0.0f, 0, kMostSoftcap);
+  const std::uint32_t window = keys.count_or_none("attention.sliding_window", 1u << 30, 0);
+  // Files of Ollama's leave both bases out and mean the published ones.
+  c.ropes[0].base = keys.number_or("rope.freq_base", 1e6f, kLeastBase, kMostBase);
+  RopeSpec local = c.ropes[0];
+  local.base = keys.number_or("rope.local.freq_base", 10000.0f, kLeastBase, kMostBase);
   local.freq_scale = 1.0f;
   c.ropes.push_back(local);
+  const std::vector<bool> is_local = gemma3_local_layers(keys, c.layers.size());
   for (std::size_t i = 0; i < c.layers.size(); ++i) {
-    if (i % pattern == pattern - 1) continue;
+    if (!is_local[i]) continue;
     c.layers[i].rope = 1;
     c.layers[i].window = window;
   }
@@ -234,11 +317,6 @@ void check_config(const ModelConfig& c) {
   if (c.head_dim_k % 2 != 0 || c.head_dim_v % 2 != 0)
     throw_error(ErrorKind::unsupported, "heads of {} and {} elements aren't supported; widths must be even",
                 c.head_dim_k, c.head_dim_v);
-  if (!(c.norm_eps >= 0 && c.norm_eps < 1))
-    throw_error(ErrorKind::bad_input, "{}.attention.layer_norm_rms_epsilon is {}, which is no epsilon",
-                c.architecture, c.norm_eps);
-  if (!(c.attention_softcap >= 0) || !(c.final_softcap >= 0))
-    throw_error(ErrorKind::bad_input, "the soft-caps of the {} file are negative", c.architecture);
 }
 
 }  // namespace
@@ -254,7 +332,7 @@ ModelConfig read_config(const GgufFile& file) {
   const auto reader = readers().find(architecture);
   if (reader == readers().end())
     throw_error(ErrorKind::unsupported, "the architecture \"{}\" isn't supported; Steelyard runs {}",
-                architecture, fmt::join(known_architectures(), ", "));
+                readable(architecture), fmt::join(known_architectures(), ", "));
   ModelConfig config = reader->second(Keys(file, architecture));
   check_config(config);
   return config;

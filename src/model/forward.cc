@@ -1,9 +1,12 @@
 #include "model/forward.h"
 
 #include <map>
+#include <set>
 #include <string>
+#include <string_view>
 
 #include "base/error.h"
+#include "base/readable.h"
 
 namespace steelyard {
 namespace {
@@ -14,6 +17,14 @@ struct Slice {
   std::uint32_t begin = 0;
   std::uint32_t total = 0;  // rows of the whole tensor; 0: the weight is the tensor
 };
+
+// What files hold beside the text model: RoPE factors for other contexts, the parts of models that see and
+// hear, and drafts of further tokens.
+bool is_known_leftover(std::string_view tensor) {
+  for (const std::string_view start : {"rope_freqs.", "rope_factors_", "v.", "mm.", "a.", "resampler."})
+    if (tensor.starts_with(start)) return true;
+  return tensor.find(".nextn.") != std::string_view::npos || tensor.ends_with(".rotary_emb.inv_freq");
+}
 
 class Builder {
  public:
@@ -77,10 +88,25 @@ class Builder {
 
   Forward finish() {
     check(out_.program);
+    check_leftovers();
     return std::move(out_);
   }
 
  private:
+  // A tensor that no op reads means another model than the architecture's name says: its answers would be
+  // fluent and wrong.
+  void check_leftovers() const {
+    std::set<const GgufTensor*> used;
+    for (const WeightSource& source : out_.sources) used.insert(source.tensor);
+    for (const GgufTensor& t : file_.tensors())
+      if (!used.contains(&t) && !is_known_leftover(t.name))
+        throw_error(
+            ErrorKind::unsupported,
+            "the {} model has the tensor {}, which isn't part of that architecture as Steelyard runs it: "
+            "without it the answers would be wrong",
+            readable(config_.architecture), readable(t.name));
+  }
+
   const GgufTensor& find(const std::string& name, std::uint32_t rows, std::uint32_t cols, Slice slice) const {
     const GgufTensor* t = file_.find_tensor(name);
     if (!t) throw_error(ErrorKind::bad_input, "the {} model lacks the tensor {}", config_.architecture, name);
@@ -220,9 +246,13 @@ void feed_forward_block(Builder& b, const ModelConfig& c, int i, const Buffers& 
     up.gate = b.matrix(p + "ffn_gate.weight", WeightRole::gate_up, i, n_ff, c.n_embd);
     up.up = b.matrix(p + "ffn_up.weight", WeightRole::gate_up, i, n_ff, c.n_embd);
   }
+  // Granite Code and Bielik have these under the architecture llama.
+  up.gate_bias = b.vector_if(p + "ffn_gate.bias", WeightRole::bias, i, n_ff);
+  up.up_bias = b.vector_if(p + "ffn_up.bias", WeightRole::bias, i, n_ff);
   b.op(i, up);
   ResidualLinearOp down{.in = bufs.inner, .residual = bufs.hidden, .out = bufs.hidden};
   down.weight = b.matrix(p + "ffn_down.weight", WeightRole::down, i, c.n_embd, n_ff);
+  down.bias = b.vector_if(p + "ffn_down.bias", WeightRole::bias, i, c.n_embd);
   if (c.post_norms) down.post_norm = b.norm(p + "post_ffw_norm.weight", i, c.n_embd);
   b.op(i, down);
 }

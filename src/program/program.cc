@@ -66,8 +66,8 @@ class OpChecker {
   void operator()(const GateUpOp& op) {
     const std::uint32_t width = buffer(op.in);
     norm(op.norm, width);
-    matrix(op.gate, buffer(op.out), width);
-    matrix(op.up, buffer(op.out), width);
+    projection(op.gate, op.gate_bias, op.out, width);
+    projection(op.up, op.up_bias, op.out, width);
   }
   void operator()(const HeadOp& op) {
     const std::uint32_t width = buffer(op.in);

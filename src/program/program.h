@@ -141,10 +141,11 @@ struct ResidualLinearOp {  // out = residual + post_norm(W · in + bias); out ma
 
 enum class Activation : std::uint8_t { silu, gelu_tanh };
 
-struct GateUpOp {  // out = activation(W_gate · norm(in)) * (W_up · norm(in))
+struct GateUpOp {  // out = activation(W_gate · norm(in) + gate_bias) * (W_up · norm(in) + up_bias)
   BufferId in;
   NormRef norm;
   WeightId gate, up;
+  WeightId gate_bias = kNoWeight, up_bias = kNoWeight;
   Activation activation;
   BufferId out;
 };

@@ -17,8 +17,8 @@ struct Shape {
   std::uint32_t layers = 1;
   std::uint32_t n_rot = 32;
   RopeSpec::Pairs pairs = RopeSpec::Pairs::halves;
-  bool qkv_bias = false, out_bias = false, head_norms = false, post_norms = false, sinks = false,
-       tied = false, rope_factors = false;
+  bool qkv_bias = false, out_bias = false, ffn_bias = false, head_norms = false, post_norms = false,
+       sinks = false, tied = false, rope_factors = false;
   std::uint32_t window = 0;
   float softcap = 0, final_softcap = 0;
   Activation activation = Activation::silu;
@@ -101,16 +101,22 @@ class TinyProgram {
   }
 
   void feed_forward() {
-    op(GateUpOp{.in = hidden_,
+    GateUpOp up{.in = hidden_,
                 .norm = norm("ffn_norm", s_.width),
                 .gate = matrix("gate", WeightRole::gate_up, s_.n_ff, s_.width),
                 .up = matrix("up", WeightRole::gate_up, s_.n_ff, s_.width),
                 .activation = s_.activation,
-                .out = inner_});
+                .out = inner_};
+    if (s_.ffn_bias) {
+      up.gate_bias = vector("gate_bias", WeightRole::bias, s_.n_ff);
+      up.up_bias = vector("up_bias", WeightRole::bias, s_.n_ff);
+    }
+    op(up);
     ResidualLinearOp down{.in = inner_,
                           .weight = matrix("down", WeightRole::down, s_.width, s_.n_ff),
                           .residual = hidden_,
                           .out = hidden_};
+    if (s_.ffn_bias) down.bias = vector("down_bias", WeightRole::bias, s_.width);
     if (s_.post_norms) down.post_norm = norm("post_ffw", s_.width);
     op(down);
   }

@@ -29,7 +29,9 @@ Weights other_weights(const Op& op) {
                         [](const ResidualLinearOp& o) {
                           return vectors({o.bias, o.post_norm.weight});
                         },
-                        [](const GateUpOp& o) { return vectors({o.norm.weight}); },
+                        [](const GateUpOp& o) {
+                          return vectors({o.norm.weight, o.gate_bias, o.up_bias});
+                        },
                         [](const HeadOp& o) { return vectors({o.norm.weight}); },
                         [](const SampleOp&) { return Weights{}; },
                     },

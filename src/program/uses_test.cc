@@ -35,9 +35,14 @@ const Op kAttention{
 const Op kResidual{
     0, ResidualLinearOp{
            .in = 24, .weight = 25, .bias = 26, .post_norm = {27, 1e-5f}, .residual = 28, .out = 29}};
-const Op kGateUp{
-    0,
-    GateUpOp{.in = 30, .norm = {31, 1e-5f}, .gate = 32, .up = 33, .activation = Activation::silu, .out = 34}};
+const Op kGateUp{0, GateUpOp{.in = 30,
+                             .norm = {31, 1e-5f},
+                             .gate = 32,
+                             .up = 33,
+                             .gate_bias = 40,
+                             .up_bias = 41,
+                             .activation = Activation::silu,
+                             .out = 34}};
 const Op kHead{-1, HeadOp{.in = 35, .norm = {36, 1e-5f}, .weight = 37, .logits = 38}};
 const Op kSample{-1, SampleOp{.logits = 39}};
 
@@ -51,7 +56,7 @@ TEST(Uses, WeightsOfEveryOp) {
   EXPECT_THAT(weights_of(kRope), ElementsAre(vector(17), vector(18)));
   EXPECT_THAT(weights_of(kAttention), ElementsAre(vector(23)));
   EXPECT_THAT(weights_of(kResidual), ElementsAre(product(25), vector(26), vector(27)));
-  EXPECT_THAT(weights_of(kGateUp), ElementsAre(product(32), product(33), vector(31)));
+  EXPECT_THAT(weights_of(kGateUp), ElementsAre(product(32), product(33), vector(31), vector(40), vector(41)));
   EXPECT_THAT(weights_of(kHead), ElementsAre(product(37), vector(36)));
   EXPECT_THAT(weights_of(kSample), IsEmpty());
 }
@@ -65,6 +70,9 @@ TEST(Uses, WeightsThatAnOpHasNotAreLeftOut) {
               IsEmpty());
   EXPECT_THAT(weights_of({0, ResidualLinearOp{.in = 0, .weight = 1, .residual = 2, .out = 2}}),
               ElementsAre(product(1)));
+  EXPECT_THAT(
+      weights_of({0, GateUpOp{.in = 0, .gate = 1, .up = 2, .activation = Activation::silu, .out = 1}}),
+      ElementsAre(product(1), product(2)));
 }
 
 TEST(Uses, ProductsOfEveryOp) {

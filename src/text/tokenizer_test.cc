@@ -391,8 +391,10 @@ TEST(Vocabulary, RefusesWhatDoesNotFitTogether) {
   auto parts = spm.parts;
   parts.bos = 271;
   EXPECT_EQ(refused(parts), "tokenizer.ggml.bos_token_id is 271, but the vocabulary has 271 tokens");
-  parts = spm.parts, parts.eos = -5;
+  parts = spm.parts, parts.eos = -5, parts.types[2] = 1;  // no other token ends an answer
   EXPECT_THAT(refused(parts), HasSubstr("eos_token_id is -5"));
+  parts = spm.parts, parts.eos = 5000, parts.add_eos = true;  // an encoding needs it
+  EXPECT_THAT(refused(parts), HasSubstr("eos_token_id is 5000"));
   parts = spm.parts, parts.scores.pop_back();
   EXPECT_THAT(refused(parts), HasSubstr("271 tokens but 270 scores"));
   parts = spm.parts, parts.types.pop_back();
@@ -410,6 +412,23 @@ TEST(Vocabulary, RefusesWhatDoesNotFitTogether) {
   auto bpe = small_bpe();
   bpe.parts.merges[1] = "nospace";
   EXPECT_THAT(refused(bpe.parts), HasSubstr("merge 1 (\"nospace\")"));
+}
+
+TEST(Vocabulary, IdsOutOfRangeThatNoEncodingNeedsCountAsNone) {
+  auto parts = small_spm().parts;
+  parts.padding = 271, parts.separator = 4000000000, parts.eot = 300;
+  const Vocabulary padded(parts);
+  EXPECT_EQ(padded.padding(), kNoToken);
+  ASSERT_EQ(padded.notes().size(), 3u);
+  EXPECT_EQ(padded.notes()[0],
+            "tokenizer.ggml.padding_token_id is 271, but the vocabulary has 271 tokens: it counts as none");
+  parts = small_spm().parts, parts.eos = 5000;  // </s> is known to end answers
+  EXPECT_THAT(Vocabulary(parts).end_tokens(), ElementsAre(2));
+  parts = small_spm().parts, parts.bos = 5000, parts.add_bos = false;
+  EXPECT_EQ(Vocabulary(parts).bos(), kNoToken);
+  parts = small_spm().parts, parts.bos = kNoToken;  // "none" is none, also where the model's kind wants one
+  EXPECT_THAT(Tokenizer{Vocabulary(parts)}.encode("b"), ElementsAre(259, 261));
+  EXPECT_THAT(Vocabulary(parts).notes(), ElementsAre());
 }
 
 TEST(Vocabulary, EndTokensByText) {

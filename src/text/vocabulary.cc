@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "base/utf8.h"
+#include "base/readable.h"
 #include "text/pretokenizer.h"
 
 namespace steelyard {
@@ -55,7 +55,7 @@ VocabularyKind kind_of(std::string_view model) {
   if (model == "gemma4") return VocabularyKind::character_bpe;
   throw_error(ErrorKind::unsupported,
               "tokenizer model \"{}\" is not supported (supported: llama, gpt2, gemma4, none)",
-              valid_utf8(model));
+              readable(model));
 }
 
 }  // namespace
@@ -114,7 +114,7 @@ void Vocabulary::store_byte_tokens() {
     if (value < 0)
       throw_error(ErrorKind::bad_input,
                   "token {} is marked as a byte, but its text \"{}\" is not of the form <0xAB>", id,
-                  valid_utf8(text(id)));
+                  readable(text(id)));
     byte_tokens_[value] = id;
   }
 }
@@ -150,7 +150,7 @@ void Vocabulary::store_merges(const VocabularyParts& parts) {
     std::size_t space = rule.find(' ', 1);  // a piece is never empty, so a space at 0 belongs to the left one
     if (space == std::string_view::npos || space + 1 == rule.size())
       throw_error(ErrorKind::bad_input, "merge {} (\"{}\") is not two pieces with a space between", i,
-                  valid_utf8(rule));
+                  readable(rule));
     std::string_view left = rule.substr(0, space), right = rule.substr(space + 1);
     std::string joined(left);
     joined += right;
@@ -162,21 +162,33 @@ void Vocabulary::store_merges(const VocabularyParts& parts) {
   }
 }
 
+bool Vocabulary::is_out_of_range(const std::optional<std::int64_t>& id) const {
+  return id && *id != kNoToken && (*id < 0 || *id >= size());
+}
+
 TokenId Vocabulary::checked_id(const std::optional<std::int64_t>& id, TokenId fallback,
                                const char* key) const {
   if (!id) return fallback < size() ? fallback : kNoToken;
-  if (*id < 0 || *id >= size())
+  if (is_out_of_range(id))
     throw_error(ErrorKind::bad_input, "{} is {}, but the vocabulary has {} tokens", key, *id, size());
   return static_cast<TokenId>(*id);
 }
 
+TokenId Vocabulary::id_or_note(const std::optional<std::int64_t>& id, TokenId fallback, const char* key) {
+  if (!is_out_of_range(id)) return checked_id(id, fallback, key);
+  notes_.push_back(
+      fmt::format("{} is {}, but the vocabulary has {} tokens: it counts as none", key, *id, size()));
+  return kNoToken;
+}
+
 void Vocabulary::store_special(const VocabularyParts& parts) {
   bool spm = kind_ != VocabularyKind::bpe, forced_bos = kind_ == VocabularyKind::character_bpe;
-  bos_ = checked_id(parts.bos, spm ? 1 : 11, "tokenizer.ggml.bos_token_id");
-  eos_ = checked_id(parts.eos, spm ? 2 : 11, "tokenizer.ggml.eos_token_id");
+  constexpr const char *kBos = "tokenizer.ggml.bos_token_id", *kEos = "tokenizer.ggml.eos_token_id";
+  bos_ = id_or_note(parts.bos, spm ? 1 : 11, kBos);
+  eos_ = id_or_note(parts.eos, spm ? 2 : 11, kEos);
   unknown_ = checked_id(parts.unknown, spm ? 0 : kNoToken, "tokenizer.ggml.unknown_token_id");
-  padding_ = checked_id(parts.padding, kNoToken, "tokenizer.ggml.padding_token_id");
-  checked_id(parts.separator, kNoToken, "tokenizer.ggml.seperator_token_id");
+  padding_ = id_or_note(parts.padding, kNoToken, "tokenizer.ggml.padding_token_id");
+  id_or_note(parts.separator, kNoToken, "tokenizer.ggml.seperator_token_id");
   const PretokenizerSpec* spec = nullptr;
   if (!spm) {
     pre_missing_ = parts.pre.empty();
@@ -187,9 +199,12 @@ void Vocabulary::store_special(const VocabularyParts& parts) {
                   "pre-tokenizer \"{}\" (tokenizer.ggml.pre) is not known; guessing another would silently "
                   "change the "
                   "tokens",
-                  valid_utf8(pre_));
+                  readable(pre_));
   }
-  add_bos_ = (forced_bos || parts.add_bos.value_or(spm || spec->add_bos)) && bos_ != kNoToken;
+  const bool wants_bos = forced_bos || parts.add_bos.value_or(spm || spec->add_bos);
+  if (wants_bos) checked_id(parts.bos, kNoToken, kBos);  // needed: then it has to be right
+  if (parts.add_eos.value_or(false)) checked_id(parts.eos, kNoToken, kEos);
+  add_bos_ = wants_bos && bos_ != kNoToken;
   add_eos_ = parts.add_eos.value_or(false) && eos_ != kNoToken;
   add_space_prefix_ = kind_ == VocabularyKind::spm && parts.add_space_prefix.value_or(true);
   ignore_merges_ = !spm && parts.ignore_merges.value_or(spec->ignore_merges);
@@ -231,8 +246,10 @@ void Vocabulary::find_end_tokens(const VocabularyParts& parts) {
     if (id != kNoToken && type(id) == TokenType::control) add(id);
   }
   add(eos_);
-  add(checked_id(parts.eot, kNoToken, "tokenizer.ggml.eot_token_id"));
-  add(checked_id(parts.eom, kNoToken, "tokenizer.ggml.eom_token_id"));
+  add(id_or_note(parts.eot, kNoToken, "tokenizer.ggml.eot_token_id"));
+  add(id_or_note(parts.eom, kNoToken, "tokenizer.ggml.eom_token_id"));
+  // Without any end an answer would go on for ever.
+  if (end_tokens_.empty()) checked_id(parts.eos, kNoToken, "tokenizer.ggml.eos_token_id");
   std::sort(end_tokens_.begin(), end_tokens_.end());
   end_tokens_.erase(std::unique(end_tokens_.begin(), end_tokens_.end()), end_tokens_.end());
 }

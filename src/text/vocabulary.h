@@ -36,8 +36,8 @@ struct VocabularyParts {
   std::vector<std::string_view> tokens;
   std::vector<float> scores;
   std::vector<std::int32_t> types;
-  std::vector<std::string_view> merges;  // "left right", best first
-  std::optional<std::int64_t> bos, eos, eot, eom, unknown, padding, separator;
+  std::vector<std::string_view> merges;                                         // "left right", best first
+  std::optional<std::int64_t> bos, eos, eot, eom, unknown, padding, separator;  // −1: the file says "none"
   std::optional<bool> add_bos, add_eos, add_space_prefix, ignore_merges;
   bool strip_after_special = false;  // Phi-3 files: white space after a parsed control token belongs to it
   std::string chat_template;
@@ -87,6 +87,9 @@ class Vocabulary {
   bool is_end(TokenId id) const;
   const std::vector<TokenId>& end_tokens() const { return end_tokens_; }  // ascending
 
+  // What is odd in the file and does no harm, each in a sentence: ids beyond the end that no encoding needs.
+  const std::vector<std::string>& notes() const { return notes_; }
+
   // tokenizer.chat_template, empty when the file has none.
   const std::string& chat_template() const { return chat_template_; }
 
@@ -98,7 +101,10 @@ class Vocabulary {
   void store_merges(const VocabularyParts& parts);
   void store_special(const VocabularyParts& parts);
   void find_end_tokens(const VocabularyParts& parts);
+  bool is_out_of_range(const std::optional<std::int64_t>& id) const;
   TokenId checked_id(const std::optional<std::int64_t>& id, TokenId fallback, const char* key) const;
+  // For ids that no encoding needs: a note and kNoToken instead of an error.
+  TokenId id_or_note(const std::optional<std::int64_t>& id, TokenId fallback, const char* key);
 
   VocabularyKind kind_ = VocabularyKind::none;
   std::string arena_;                // all texts, one after the other
@@ -109,6 +115,7 @@ class Vocabulary {
   std::vector<TokenId> slots_;  // text → id, open addressing, a power of two of them
   std::array<TokenId, 256> byte_tokens_{};
   std::vector<TokenId> end_tokens_;
+  std::vector<std::string> notes_;
   std::string pre_, chat_template_;
   bool pre_missing_ = false;
   TokenId bos_ = kNoToken, eos_ = kNoToken, unknown_ = kNoToken, padding_ = kNoToken;

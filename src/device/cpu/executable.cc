@@ -278,7 +278,9 @@ struct CpuExecutable::Worker {
                  .act = op.activation == Activation::silu ? Gate::silu : Gate::gelu_tanh,
                  .out = x.act_buffer(op.out),
                  .out_begin = out.begin,
-                 .out_end = out.end});
+                 .out_end = out.end,
+                 .gate_bias = x.vector(op.gate_bias),
+                 .up_bias = x.vector(op.up_bias)});
   }
 
   void operator()(const HeadOp& op) {

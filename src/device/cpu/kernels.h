@@ -81,8 +81,8 @@ struct MatmulArgs {
 bool fast_type(DType type);
 
 enum class Gate : std::uint8_t { silu, gelu_tanh };
-// out[r][o] = act(gate[o]·x[r]) * (up[o]·x[r]) for out_begin <= o < out_end, written as the next product's
-// activations. out_begin is a multiple of 32, out_end too or == rows.
+// out[r][o] = act(gate[o]·x[r] + gate_bias[o]) * (up[o]·x[r] + up_bias[o]) for out_begin <= o < out_end,
+// written as the next product's activations. out_begin is a multiple of 32, out_end too or == rows.
 struct GateUpArgs {
   PackedMatrix gate, up;
   ActView x;
@@ -90,6 +90,7 @@ struct GateUpArgs {
   Gate act = Gate::silu;
   ActView out;  // out.cols == gate.rows
   std::uint32_t out_begin = 0, out_end = 0;
+  const float *gate_bias = nullptr, *up_bias = nullptr;  // [gate.rows], or none
 };
 
 // ---- KV pages and attention ----

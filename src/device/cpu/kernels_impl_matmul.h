@@ -292,13 +292,24 @@ static void matmul_kernel(const MatmulArgs& a) {
   }
 }
 
+// Plus the biases of outputs o .. o + 15, of which `left` exist.
+STEELYARD_INLINE VF with_bias(VF x, const float* bias, std::uint32_t o, int left) {
+  if (bias == nullptr || left <= 0) return x;
+  if (left >= 16) return vf_add(x, vf_load(bias + o));
+  alignas(64) float padded[16] = {};
+  for (int i = 0; i < left; ++i) padded[i] = bias[o + static_cast<std::uint32_t>(i)];
+  return vf_add(x, vf_load(padded));
+}
+
 // Gate and up values of 32 outputs -> one record of the next product's activations.
 STEELYARD_INLINE void finish_gate_up(const GateUpArgs& a, std::uint32_t row, std::uint32_t o, const float* g0,
                                      const float* g1, const float* u0, const float* u1) {
-  VF x0 = vf_load(g0), x1 = vf_load(g1);
-  x0 = vf_mul(a.act == Gate::silu ? vf_silu(x0) : vf_gelu_tanh(x0), vf_load(u0));
-  x1 = vf_mul(a.act == Gate::silu ? vf_silu(x1) : vf_gelu_tanh(x1), vf_load(u1));
   const int left = static_cast<int>(a.gate.rows - o);  // lanes beyond the last output are padding
+  VF x0 = with_bias(vf_load(g0), a.gate_bias, o, left), y0 = with_bias(vf_load(u0), a.up_bias, o, left);
+  VF x1 = with_bias(vf_load(g1), a.gate_bias, o + 16, left - 16);
+  VF y1 = with_bias(vf_load(u1), a.up_bias, o + 16, left - 16);
+  x0 = vf_mul(a.act == Gate::silu ? vf_silu(x0) : vf_gelu_tanh(x0), y0);
+  x1 = vf_mul(a.act == Gate::silu ? vf_silu(x1) : vf_gelu_tanh(x1), y1);
   if (left < 32) {
     x0 = vf_keep_range(x0, 0, left, vf_zero());
     x1 = vf_keep_range(x1, 0, left - 16, vf_zero());

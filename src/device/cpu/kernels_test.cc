@@ -205,14 +205,18 @@ TEST(GateUp, MatchesTheReference) {
     const Kernels& k = kernels(isa);
     for (const ActFormat format : {ActFormat::f32, ActFormat::q8}) {
       for (const Gate act : {Gate::silu, Gate::gelu_tanh}) {
-        const std::uint32_t rows = 80, cols = 256, n = 19;
+        const std::uint32_t rows = act == Gate::silu ? 80 : 86, cols = 256, n = 19;
+        const auto biases = random_floats(2 * rows, 4, 1.0f);
+        const bool biased = act == Gate::gelu_tanh;
+        const float *gate_bias = biased ? biases.data() : nullptr,
+                    *up_bias = biased ? gate_bias + rows : nullptr;
         const Weights gate(DType::Q4_K, rows, cols, 1), up(DType::Q6_K, rows, cols, 2);
         auto values = random_floats(n * cols, 3, 0.1f);
         const Acts x(k, format, n, cols, values);
         Buffer data(act_bytes(ActFormat::f32, n, rows));
         const ActView out{ActFormat::f32, rows, data.get()};
-        k.gate_up({gate.view, up.view, x.view, n, act, out, 0, 64});
-        k.gate_up({gate.view, up.view, x.view, n, act, out, 64, rows});
+        k.gate_up({gate.view, up.view, x.view, n, act, out, 0, 64, gate_bias, up_bias});
+        k.gate_up({gate.view, up.view, x.view, n, act, out, 64, rows, gate_bias, up_bias});
         std::vector<float> row(rows);
         for (std::uint32_t r = 0; r < n; ++r) {
           k.dequantize_act(out, r, row.data());
@@ -220,6 +224,7 @@ TEST(GateUp, MatchesTheReference) {
             double g, u, size;
             reference(up, x.exact, r, o, &u, &size);
             reference(gate, x.exact, r, o, &g, &size);
+            if (biased) g += gate_bias[o], u += up_bias[o];
             const double t =
                 act == Gate::silu
                     ? g / (1.0 + std::exp(-g))

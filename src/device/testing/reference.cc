@@ -143,8 +143,8 @@ struct Reference::Step {
   }
   void operator()(const GateUpOp& op) {
     const Matrix x = normed(op.in, op.norm);
-    Matrix gate = times(op.gate, kNoWeight, x);
-    const Matrix up = times(op.up, kNoWeight, x);
+    Matrix gate = times(op.gate, op.gate_bias, x);
+    const Matrix up = times(op.up, op.up_bias, x);
     for (std::size_t i = 0; i < gate.size(); ++i)
       for (std::size_t c = 0; c < gate[i].size(); ++c)
         gate[i][c] =

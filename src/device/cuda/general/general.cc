@@ -137,8 +137,8 @@ struct GeneralPath::Call {
   void operator()(const GateUpOp& op) const {
     const float* x = norm(buffer(op.in), op.norm, width(op.in));
     float *gate = at(space.branch), *up = buffer(op.out);
-    product(path.matrices_[op.gate], x, nullptr, gate, rows, all());
-    product(path.matrices_[op.up], x, nullptr, up, rows, all());
+    product(path.matrices_[op.gate], x, vector(op.gate_bias), gate, rows, all());
+    product(path.matrices_[op.up], x, vector(op.up_bias), up, rows, all());
     launcher(grid("general_activation", 256, ceil_div(width(op.out), 256), rows),
              static_cast<const float*>(gate), static_cast<const float*>(up), width(op.out),
              static_cast<std::int32_t>(op.activation == Activation::gelu_tanh), up, all());

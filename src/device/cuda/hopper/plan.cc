@@ -108,7 +108,9 @@ class Plan final : public HopperPlan {
   std::optional<hopper::StepKernel> step_;
 };
 
+// Biases are rare here: the general kernels add them.
 bool Plan::runs(const GateUpOp& op) const {
+  if (op.gate_bias != kNoWeight || op.up_bias != kNoWeight) return false;
   return covered(op.gate) && covered(op.up) &&
          in_.program->weights[op.gate].type == in_.program->weights[op.up].type;
 }

@@ -169,7 +169,8 @@ class StepWriter {
     wrote(o.out, StepOut::words);
   }
   void add(const GateUpOp& o) {
-    ok_ = ok_ && p_.weights[o.gate].type == p_.weights[o.up].type;
+    ok_ = ok_ && p_.weights[o.gate].type == p_.weights[o.up].type && o.gate_bias == kNoWeight &&
+          o.up_bias == kNoWeight;
     StepLinear& s = product({segment(o.gate, kNoWeight, words(o.out)), segment(o.up, kNoWeight, nullptr)},
                             o.in, o.norm, Epilogue::gate_up, StepOut::half_words);
     s.linear.gelu = o.activation == Activation::gelu_tanh;

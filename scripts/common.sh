@@ -2,6 +2,7 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/steelyard
 models_dir=$cache_dir/models
+old_models_dir=${XDG_CACHE_HOME:-$HOME/.cache}/strata/models
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }

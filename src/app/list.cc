@@ -5,10 +5,13 @@
 #include "app/commands.h"
 #include "app/common.h"
 #include "app/output.h"
+#include "base/readable.h"
 #include "store/store.h"
 
 namespace steelyard {
 namespace {
+
+constexpr std::size_t kWidth = 200;  // of a name; the file's own text isn't trusted on a terminal
 
 std::string date_text(std::chrono::system_clock::time_point when) {
   const std::time_t seconds = std::chrono::system_clock::to_time_t(when);
@@ -37,14 +40,15 @@ void print_models_json(const std::vector<StoredModel>& models) {
 
 void print_models(const std::vector<StoredModel>& models) {
   std::size_t width = 4;
-  for (const auto& m : models) width = std::max(width, m.name.size());
+  for (const auto& m : models) width = std::max(width, readable(m.name, kWidth).size());
   print("{:<{}}  {:<10}  {:>10}  {:<8}  {:>10}  MODIFIED\n", "NAME", width, "ARCH", "PARAMETERS", "TYPE",
         "SIZE");
   for (const auto& m : models) {
+    const std::string name = readable(m.name, kWidth);
     if (!m.error.empty())
-      print("{:<{}}  can't be read: {}\n", m.name, width, m.error);
+      print("{:<{}}  can't be read: {}\n", name, width, readable(m.error, 1000));
     else
-      print("{:<{}}  {:<10}  {:>10}  {:<8}  {:>10}  {}\n", m.name, width, m.architecture,
+      print("{:<{}}  {:<10}  {:>10}  {:<8}  {:>10}  {}\n", name, width, readable(m.architecture),
             count_text(m.parameters), m.quantization, size_text(m.bytes), date_text(m.modified));
   }
 }

@@ -2,9 +2,11 @@
 // 0 done, 1 it failed, 2 wrong usage or input, 130 interrupted.
 #include <CLI/CLI.hpp>
 #include <csignal>
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <string>
+#include <string_view>
 #include <system_error>
 
 #include "app/commands.h"
@@ -69,8 +71,20 @@ int run(int argc, char** argv) {
   return action();
 }
 
+// The program was called otherwise before. Its variables have no effect any more, which must not go
+// unnoticed.
+void warn_of_old_variables() {
+  constexpr std::string_view kOld = "STRATA_", kNew = "STEELYARD_";
+  constexpr std::string_view kKnown[] = {"MODELS",    "HOST",       "CPU_ISA", "CUDA_POISON", "TEST_DEVICE",
+                                         "TEST_DATA", "MODELS_DIR", "BINARY",  "PYTHON"};
+  for (const std::string_view name : kKnown)
+    if (const char* value = std::getenv(fmt::format("{}{}", kOld, name).c_str()); value && *value)
+      note("note: {}{} has no effect; its name is {}{} now", kOld, name, kNew, name);
+}
+
 int guarded(int argc, char** argv) {
   try {
+    warn_of_old_variables();
     return run(argc, argv);
   } catch (const BrokenPipe&) {
     return 0;

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/readable.h"
 
 namespace steelyard {
 namespace {
@@ -41,6 +42,18 @@ void print_json(const nlohmann::ordered_json& value) {
 }
 
 void write_stderr(std::string_view text) { write_all(STDERR_FILENO, text); }
+
+void write_note(std::string_view text) {
+  constexpr std::size_t kMostOfALine = 4096;
+  std::string out;
+  for (bool more = true; more;) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    out += readable(text.substr(0, end), kMostOfALine) + '\n';
+    more = end < text.size();
+    text.remove_prefix(more ? end + 1 : end);
+  }
+  write_stderr(out);
+}
 
 bool stdin_is_terminal() { return ::isatty(STDIN_FILENO); }
 bool stdout_is_terminal() { return ::isatty(STDOUT_FILENO); }

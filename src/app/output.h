@@ -27,9 +27,12 @@ void print_json(const nlohmann::ordered_json& value);
 
 // To stderr, as it is; failures are ignored.
 void write_stderr(std::string_view text);
+// Lines for stderr. Names and texts of foreign files may be in them, so control characters are escaped and
+// very long lines cut.
+void write_note(std::string_view text);
 template <typename... Args>
 void note(fmt::format_string<Args...> format, Args&&... args) {
-  write_stderr(fmt::format(format, std::forward<Args>(args)...) + "\n");
+  write_note(fmt::format(format, std::forward<Args>(args)...));
 }
 
 bool stdin_is_terminal();

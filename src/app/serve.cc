@@ -88,6 +88,7 @@ ServerOptions server_options(const Flags& flags, LogQueue& log) {
 ModelEvents model_events(LogQueue& log) {
   ModelEvents events;
   events.planned = [&log](const PreparedModel& m) {
+    for (const std::string& text : m.notes) log.write("note: " + text);
     if (!m.device_note.empty()) log.write(m.device_note + "; using the CPU");
     log.write(device_text(m.device->info()));
   };
@@ -153,7 +154,7 @@ int serve(const Flags& flags) {
   options.max_queue = flags.max_queue;
   options.reuse_prefixes = !flags.forget_prompts;
   LogQueue log(STDERR_FILENO);
-  ModelManager models([&store](std::string_view name) { return store.find(name).path; }, options,
+  ModelManager models([&store](std::string_view name) { return store.find_path(name); }, options,
                       model_events(log), api::parse_keep_alive(flags.keep_alive));
   models.check_device();
   Server server(server_options(flags, log), models, store);

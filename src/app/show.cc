@@ -1,4 +1,6 @@
 // steelyard show
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <map>
 
@@ -7,6 +9,7 @@
 #include "app/output.h"
 #include "base/dtype.h"
 #include "base/error.h"
+#include "base/readable.h"
 #include "gguf/gguf.h"
 #include "model/config.h"
 #include "text/vocabulary.h"
@@ -104,6 +107,9 @@ Fields describe(const GgufFile& file, std::string& problem) {
     std::string kind(kKinds[static_cast<int>(v.kind())]);
     if (v.kind() == VocabularyKind::bpe) kind += ", pre-tokenizer " + v.pre();
     fields.emplace_back("tokenizer", fmt::format("{}, {} tokens", kind, v.size()));
+    std::vector<std::string> notes = v.notes();
+    if (v.pre_missing()) notes.emplace_back("tokenizer.ggml.pre is missing: the default one stands in");
+    if (!notes.empty()) fields.emplace_back("notes", fmt::format("{}", fmt::join(notes, "; ")));
     fields.emplace_back("chat template", v.chat_template().empty() ? "none" : "yes (--template prints it)");
   } catch (const Error& e) {
     if (problem.empty()) problem = e.what();
@@ -114,15 +120,15 @@ Fields describe(const GgufFile& file, std::string& problem) {
 
 void print_tensors(const GgufFile& file) {
   std::size_t width = 4;
-  for (const GgufTensor& t : file.tensors()) width = std::max(width, t.name.size());
+  for (const GgufTensor& t : file.tensors()) width = std::max(width, readable(t.name).size());
   for (const GgufTensor& t : file.tensors())
-    print("{:<{}}  {:<7} {:>10}  {}\n", t.name, width, dtype_info(t.type).name, size_text(t.bytes),
+    print("{:<{}}  {:<7} {:>10}  {}\n", readable(t.name), width, dtype_info(t.type).name, size_text(t.bytes),
           to_string(t.shape));
 }
 
 void print_overview(const GgufFile& file) {
   std::string problem;
-  for (const auto& [name, value] : describe(file, problem)) print("{:<18} {}\n", name, value);
+  for (const auto& [name, value] : describe(file, problem)) print("{:<18} {}\n", name, readable(value, 500));
   print("\n{:<8} {:>8} {:>12} {:>12}\n", "TYPE", "TENSORS", "PARAMETERS", "BYTES");
   for (const auto& [type, sum] : sum_by_type(file))
     print("{:<8} {:>8} {:>12} {:>12}\n", type, sum.tensors, count_text(sum.elements), size_text(sum.bytes));
@@ -166,7 +172,7 @@ int show(const Flags& flags) {
   } else if (flags.metadata || flags.tensors) {
     if (flags.metadata)
       for (const GgufEntry& e : file.metadata().entries())
-        print("{:<44} {:<8} {}\n", e.key(), gguf_type_name(e.type()), e.printable(80));
+        print("{:<44} {:<8} {}\n", readable(e.key()), gguf_type_name(e.type()), e.printable(80));
     if (flags.tensors) print_tensors(file);
   } else {
     print_overview(file);

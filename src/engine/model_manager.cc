@@ -67,12 +67,12 @@ struct ModelManager::Slot {
   std::string name;
   std::filesystem::path path;
   std::shared_ptr<const LoadedModel> model;
-  std::uint32_t context = 0;  // that the model was loaded for, at least
+  std::uint32_t context = 0;         // that the model was loaded for, at least
   std::optional<FileIdentity> file;  // as it was before the model was loaded
-  bool stale = false;         // it has changed since
-  bool loading = false;       // in the queue, parked or being loaded
-  bool running = false;       // being loaded
-  bool draining = false;      // serves nobody new: it makes room when it is idle
+  bool stale = false;                // it has changed since
+  bool loading = false;              // in the queue, parked or being loaded
+  bool running = false;              // being loaded
+  bool draining = false;             // serves nobody new: it makes room when it is idle
   bool unload_when_idle = false;
   bool turn = false;                    // it waited for room, as the first
   std::string why;                      // it drains

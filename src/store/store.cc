@@ -5,73 +5,46 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
-#include <optional>
-#include <set>
 #include <system_error>
 #include <utility>
 
 #include "base/error.h"
 #include "base/readable.h"
 #include "base/sha256.h"
+#include "base/utf8.h"
 #include "gguf/gguf.h"
-#include "gguf/split.h"
 #include "gguf/summary.h"
+#include "store/model_files.h"
 
 namespace steelyard {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kMaxNameBytes = 200;
+constexpr std::size_t kMaxNameBytes = 255;  // as file systems have it
 
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return out;
-}
+// What the program was called before: nobody should have to fetch their models again.
+constexpr const char* kOldName = "strata";
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
   return value == nullptr ? "" : value;
 }
 
-// Model files of a directory, sorted; other parts of split models left out. Unreadable directories count as
-// empty.
-std::vector<fs::path> model_files(const fs::path& directory) {
-  std::vector<fs::path> files;
-  std::error_code error;
-  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
-    const fs::path& path = it->path();
-    std::error_code ignored;
-    if (lower(path.extension().string()) != ".gguf" || !fs::is_regular_file(path, ignored)) continue;
-    const auto part = parse_split_name(path.filename().string());
-    if (!part || part->number == 1) files.push_back(path);
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+// "a:b" → {"a", "b"}
+std::vector<std::string> split_folders(const std::string& text) {
+  std::vector<std::string> folders;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find(':', at), text.size());
+    if (end > at) folders.push_back(text.substr(at, end - at));
+    at = end + 1;
   }
-  std::ranges::sort(files);
-  return files;
-}
-
-std::string model_name(const fs::path& path) {
-  const auto part = parse_split_name(path.filename().string());
-  return part ? part->prefix : path.stem().string();
-}
-
-// A file of the store, not opened yet.
-struct Candidate {
-  std::string name;
-  fs::path path;
-};
-
-// By name, the first directory's file where two have the same.
-std::vector<Candidate> candidates(std::span<const fs::path> directories) {
-  std::vector<Candidate> found;
-  std::set<std::string> seen;
-  for (const fs::path& directory : directories)
-    for (fs::path& path : model_files(directory))
-      if (std::string name = model_name(path); seen.insert(lower(name)).second)
-        found.push_back({std::move(name), std::move(path)});
-  std::ranges::sort(found, {}, [](const Candidate& c) { return lower(c.name); });
-  return found;
+  return folders;
 }
 
 StoredModel describe(const Candidate& candidate) {
@@ -90,7 +63,7 @@ StoredModel describe(const Candidate& candidate) {
     model.architecture = file.metadata().require_string("general.architecture");
     model.parameters = parameter_count(file);
     model.quantization = quantization_name(file);
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {  // whatever is wrong with one file, the others are still listed
     model.error = error.what();
   }
   model.digest = sha256_hex(
@@ -157,6 +130,9 @@ bool matches(std::string_view name, const Wanted& wanted) {
 
 // The models that the text may mean: one when it is a whole name or an unambiguous beginning.
 std::vector<Candidate> matching(std::span<const Candidate> all, std::string_view asked) {
+  const std::string whole = lower(asked);
+  for (const Candidate& c : all)
+    if (lower(c.name) == whole) return {c};
   const Wanted wanted = parse_wanted(asked);
   std::vector<Candidate> found;
   for (const Candidate& c : all) {
@@ -174,19 +150,28 @@ Candidate pick(std::span<const Candidate> all, std::string_view asked,
   std::vector<std::string> names;
   for (const Candidate& c : found) names.push_back(c.name);
   if (found.size() > 1) {
-    throw_error(ErrorKind::bad_input, "'{}' may mean {}; give more of the name", asked,
+    throw_error(ErrorKind::bad_input, "'{}' may mean {}; give more of the name", readable(asked),
                 fmt::join(names, " or "));
   }
   names = near_names(all, parse_wanted(asked).name);
   if (!names.empty()) {
-    throw_error(ErrorKind::not_found, "there is no model '{}'; did you mean {}?", asked,
+    throw_error(ErrorKind::not_found, "there is no model '{}'; did you mean {}?", readable(asked),
                 fmt::join(names, " or "));
   }
   if (directories.empty()) throw_error(ErrorKind::not_found, "there is no model '{}'", readable(asked));
   std::vector<std::string> places;
-  for (const fs::path& directory : directories) places.push_back(directory.string());
-  throw_error(ErrorKind::not_found, "there is no model '{}': it is neither a file nor a model in {}", asked,
-              fmt::join(places, " or "));
+  for (const fs::path& directory : directories)
+    if (is_there(directory)) places.push_back(readable(directory.string(), 4096));
+  if (places.empty()) places.push_back(readable(directories[0].string(), 4096));
+  throw_error(ErrorKind::not_found, "there is no model '{}': it is neither a file nor a model in {}",
+              readable(asked), fmt::join(places, " or "));
+}
+
+Candidate pick_valid(std::string_view name, std::span<const fs::path> directories) {
+  if (!ModelStore::valid_name(name))
+    throw_error(ErrorKind::bad_input, "'{}' is not a model's name", readable(name));
+  // Who asks over the network isn't told where models lie.
+  return pick(find_models(directories), name, {});
 }
 
 // Text that can't be a name in the store, or that says it is a file.
@@ -200,29 +185,43 @@ ModelStore::ModelStore(std::vector<fs::path> directories) : directories_(std::mo
 
 ModelStore ModelStore::from_environment() {
   const fs::path home = environment("HOME");
-  const auto or_home = [&](const char* variable, const char* fallback) {
+  std::vector<fs::path> folders;
+  // `below` the folder that a variable names, or that lies in the home; nowhere when neither is known.
+  const auto add = [&](const char* variable, const char* in_home, const fs::path& below) {
     const std::string value = environment(variable);
-    return value.empty() ? home / fallback : fs::path(value);
+    if (!value.empty())
+      folders.push_back(value / below);
+    else if (!home.empty())
+      folders.push_back(home / in_home / below);
   };
-  const std::string own = environment("STEELYARD_MODELS");
-  return ModelStore(
-      {own.empty() ? or_home("XDG_DATA_HOME", ".local/share") / "steelyard" / "models" : fs::path(own),
-       or_home("XDG_CACHE_HOME", ".cache") / "steelyard" / "models"});
+  const auto add_xdg = [&](const char* variable, const char* in_home, const char* program) {
+    add(variable, in_home, fs::path(program) / "models");
+  };
+  const std::vector<std::string> own = split_folders(environment("STEELYARD_MODELS"));
+  folders.insert(folders.end(), own.begin(), own.end());
+  if (own.empty()) add_xdg("XDG_DATA_HOME", ".local/share", "steelyard");
+  add_xdg("XDG_CACHE_HOME", ".cache", "steelyard");
+  if (own.empty()) add_xdg("XDG_DATA_HOME", ".local/share", kOldName);
+  add_xdg("XDG_CACHE_HOME", ".cache", kOldName);
+  if (own.empty()) add("OLLAMA_MODELS", ".ollama/models", {});
+  return ModelStore(std::move(folders));
 }
 
 std::vector<StoredModel> ModelStore::list() const {
   std::vector<StoredModel> models;
-  for (const Candidate& candidate : candidates(directories_)) models.push_back(describe(candidate));
+  for (const Candidate& candidate : find_models(directories_)) models.push_back(describe(candidate));
   return models;
 }
 
 bool ModelStore::valid_name(std::string_view name) {
-  if (name.empty() || name.size() > kMaxNameBytes || name.find("..") != std::string_view::npos) return false;
+  if (name.empty() || name.size() > kMaxNameBytes || valid_prefix(name) != name.size()) return false;
+  // Parts may not be empty or hidden.
   std::size_t slashes = 0;
-  bool part_starts = true;  // parts may not be empty or hidden
+  bool part_starts = true;
   for (const char c : name) {
-    const bool letter = std::isalnum(static_cast<unsigned char>(c)) != 0;
-    if (!letter && (part_starts || (c != '.' && c != '_' && c != '-' && c != ':' && c != '/'))) return false;
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f || c == '\\') return false;
+    if (part_starts && (c == '.' || c == '/' || c == ':' || c == '~')) return false;
     if (c == '/' && ++slashes > 1) return false;
     part_starts = c == '/' || c == ':';
   }
@@ -234,7 +233,7 @@ fs::path ModelStore::resolve(std::string_view model) const {
   const fs::path path(model);
   std::error_code ignored;
   if (fs::is_regular_file(path, ignored)) return path;
-  const std::vector<Candidate> all = candidates(directories_);
+  const std::vector<Candidate> all = find_models(directories_);
   if (!looks_like_path(model) && (!fs::exists(path, ignored) || !matching(all, model).empty()))
     return pick(all, model, directories_).path;
   for (const Candidate& c : all)
@@ -246,10 +245,8 @@ fs::path ModelStore::resolve(std::string_view model) const {
   throw_error(ErrorKind::not_found, "there is no file {}", readable(model));
 }
 
-StoredModel ModelStore::find(std::string_view name) const {
-  if (!valid_name(name)) throw_error(ErrorKind::bad_input, "'{}' is not a model's name", readable(name));
-  // Who asks over the network isn't told where models lie.
-  return describe(pick(candidates(directories_), name, {}));
-}
+StoredModel ModelStore::find(std::string_view name) const { return describe(pick_valid(name, directories_)); }
+
+fs::path ModelStore::find_path(std::string_view name) const { return pick_valid(name, directories_).path; }
 
 }  // namespace steelyard

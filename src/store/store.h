@@ -1,5 +1,6 @@
-// The local model store: directories of GGUF files, named by their stems. Reads only; nothing is cached, so
-// every call sees the directories as they are now. Thread-safe.
+// The local model store: directories of GGUF files, also nested as LM Studio and Hugging Face nest them,
+// named by their stems. Reads only; nothing is cached, so every call sees the directories as they are now.
+// Thread-safe.
 #pragma once
 
 #include <chrono>
@@ -29,8 +30,10 @@ class ModelStore {
  public:
   // Earlier directories win; missing ones count as empty.
   explicit ModelStore(std::vector<std::filesystem::path> directories);
-  // $STEELYARD_MODELS, or ${XDG_DATA_HOME:-~/.local/share}/steelyard/models; then
-  // ${XDG_CACHE_HOME:-~/.cache}/steelyard/models, where demo.sh keeps what it fetched.
+  // $STEELYARD_MODELS, several with ':' between, or ${XDG_DATA_HOME:-~/.local/share}/steelyard/models; then
+  // ${XDG_CACHE_HOME:-~/.cache}/steelyard/models, where demo.sh keeps what it fetched; then the same two
+  // under the program's old name, and, without $STEELYARD_MODELS, Ollama's folder
+  // (${OLLAMA_MODELS:-~/.ollama/models}). Those in an unknown home are left out.
   static ModelStore from_environment();
 
   std::span<const std::filesystem::path> directories() const { return directories_; }
@@ -45,9 +48,11 @@ class ModelStore {
   std::filesystem::path resolve(std::string_view model) const;
   // As resolve, but names only: what a server accepts from the network.
   StoredModel find(std::string_view name) const;
+  std::filesystem::path find_path(std::string_view name) const;  // without opening the file
 
-  // Letters, digits, '.', '_', '-' and ':' with an optional single '/' part before it (namespace), no "..",
-  // at most 200 bytes.
+  // UTF-8 without control characters and '\', no part hidden or empty, with an optional single '/' part
+  // before it (namespace), at most 255 bytes. Any listed name is valid; it is only ever compared, never
+  // opened.
   static bool valid_name(std::string_view name);
 
  private:

@@ -119,6 +119,69 @@ TEST_F(StoreTest, AWholeNameWinsAndEarlierDirectoriesToo) {
   EXPECT_EQ(store().list().size(), 2u);
 }
 
+TEST_F(StoreTest, SearchesNestedFoldersAndLinks) {
+  fs::create_directories(root_ / "own/publisher/repository");
+  write("own/publisher/repository/studio.gguf");
+  write("own/publisher/repository/mmproj-studio.gguf");
+  const fs::path hub = root_ / "cache/models--someone--hub";
+  fs::create_directories(hub / "blobs");
+  fs::create_directories(hub / "snapshots/0123");
+  fs::rename(write("outside.gguf"), hub / "blobs/abc");
+  fs::create_symlink("../../blobs/abc", hub / "snapshots/0123/hub.gguf");
+  fs::create_directory_symlink("..", hub / "snapshots/ring");
+  fs::create_directories(root_ / "own/.hidden");
+  write("own/.hidden/secret.gguf");
+  fs::create_directories(root_ / "own/1/2/3/4/5/6");
+  write("own/1/2/3/4/5/6/deep.gguf");
+  std::vector<std::string> names;
+  for (const StoredModel& m : store().list()) names.push_back(m.name + m.error);
+  EXPECT_THAT(names, ::testing::ElementsAre("hub", "studio"));
+  EXPECT_EQ(store().resolve("hub"), hub / "snapshots/0123/hub.gguf");
+}
+
+TEST_F(StoreTest, FindsEveryNameThatItLists) {
+  for (const char* name : {"my model (1)", "a [b] {c}", "\xc3\xbc\xc3\xb1\xc3\xad \xe6\xa8\xa1\xe5\x9e\x8b",
+                           "x:y", "100%", "q?", "it's", "\"quoted\"", "-dash", "(p)", "a\xff"})
+    write(fs::path("own") / (std::string(name) + ".gguf"));
+  write("own/part-00001-of-00002 (1).gguf", 0, 2);
+  write("own/part-00002-of-00002.gguf", 1, 2);
+  const std::vector<StoredModel> models = store().list();
+  ASSERT_EQ(models.size(), 12u);
+  for (const StoredModel& m : models) {
+    EXPECT_EQ(m.error, "");
+    EXPECT_EQ(store().resolve(m.name), m.path) << m.name;
+    EXPECT_EQ(store().find(m.name).path, m.path) << m.name;
+  }
+}
+
+TEST_F(StoreTest, ReadsOllamasFolder) {
+  const std::string hex(64, 'a');
+  const fs::path ollama = root_ / "own", blob = ollama / "blobs" / ("sha256-" + hex);
+  fs::create_directories(ollama / "blobs");
+  fs::rename(write("outside.gguf"), blob);
+  const auto manifest = [&](const fs::path& place, const std::string& digest) {
+    const fs::path path = ollama / "manifests" / place;
+    fs::create_directories(path.parent_path());
+    std::ofstream(path)
+        << R"({"layers": [{"mediaType": "application/vnd.ollama.image.license", "digest": "x"},)"
+        << R"({"mediaType": "application/vnd.ollama.image.model", "digest": ")" << digest << R"("}]})";
+    return path;
+  };
+  manifest("registry.ollama.ai/library/llama3.2/latest", "sha256:" + hex);
+  manifest("registry.ollama.ai/library/llama3.2/1b", "sha256:" + hex);
+  manifest("registry.ollama.ai/someone/tuned/8b", "sha256:" + hex);
+  manifest("registry.ollama.ai/library/gone/1b", "sha256:" + std::string(64, 'b'));
+  manifest("registry.ollama.ai/library/evil/1b", "sha256:../../outside");
+  std::ofstream(manifest("registry.ollama.ai/library/broken/1b", "")) << "no JSON";
+  std::vector<std::string> names;
+  for (const StoredModel& m : store().list()) {
+    names.push_back(m.name);
+    EXPECT_EQ(m.error, "");
+    EXPECT_EQ(store().find(m.name).path, blob);
+  }
+  EXPECT_THAT(names, ::testing::ElementsAre("llama3.2", "llama3.2:1b", "someone/tuned:8b"));
+}
+
 TEST_F(StoreTest, ExplainsWhatItCannotFind) {
   write("own/qwen-7b.gguf");
   write("own/qwen-32b.gguf");
@@ -142,12 +205,13 @@ TEST_F(StoreTest, NamesFromTheNetworkStayInside) {
   EXPECT_THROW(store().find(outside.string()), Error);
   EXPECT_THROW(store().find("own/../../outside"), Error);
   EXPECT_EQ(store().find("model").path, root_ / "own/model.gguf");
-  for (const char* name : {"a", "smollm2:135m", "library/qwen2.5:7b-q4_K_M", "A_b-c.d"})
+  for (const char* name : {"a", "smollm2:135m", "library/qwen2.5:7b-q4_K_M", "A_b-c.d", "a b", "caf\xc3\xa9",
+                           "my model (1) [new]", "\xe6\xa8\xa1\xe5\x9e\x8b", "a..b"})
     EXPECT_TRUE(ModelStore::valid_name(name)) << name;
-  for (const char* name : {"", "..", "a/../b", "/a", "a/", "a//b", "a/b/c", ".hidden", "a:", ":a", "a b",
-                           "a\nb", "a\\b", "caf\xc3\xa9", "~/x", "a/.b"})
+  for (const char* name : {"", "..", "a/../b", "/a", "a/", "a//b", "a/b/c", ".hidden", "a:", ":a", "a\nb",
+                           "a\\b", "~/x", "a/.b", "a\xff"})
     EXPECT_FALSE(ModelStore::valid_name(name)) << name;
-  EXPECT_FALSE(ModelStore::valid_name(std::string(201, 'a')));
+  EXPECT_FALSE(ModelStore::valid_name(std::string(256, 'a')));
   EXPECT_FALSE(ModelStore::valid_name(std::string_view("a\0b", 3)));
 }
 
@@ -160,22 +224,31 @@ TEST(StoreEnvironment, FollowsTheVariables) {
     }
   };
   std::vector<std::pair<std::string, std::string>> saved;
-  for (const char* name : {"HOME", "STEELYARD_MODELS", "XDG_DATA_HOME", "XDG_CACHE_HOME"}) {
+  for (const char* name : {"HOME", "STEELYARD_MODELS", "XDG_DATA_HOME", "XDG_CACHE_HOME", "OLLAMA_MODELS"}) {
     if (const char* value = std::getenv(name)) saved.emplace_back(name, value);
     unsetenv(name);
   }
+  EXPECT_THAT(ModelStore::from_environment().directories(), ::testing::ElementsAre());
   set("HOME", "/home/someone");
   EXPECT_THAT(ModelStore::from_environment().directories(),
               ::testing::ElementsAre("/home/someone/.local/share/steelyard/models",
-                                     "/home/someone/.cache/steelyard/models"));
+                                     "/home/someone/.cache/steelyard/models",
+                                     "/home/someone/.local/share/strata/models",
+                                     "/home/someone/.cache/strata/models", "/home/someone/.ollama/models/"));
   set("XDG_DATA_HOME", "/data");
   set("XDG_CACHE_HOME", "/cache");
+  set("OLLAMA_MODELS", "/ollama");
   EXPECT_THAT(ModelStore::from_environment().directories(),
-              ::testing::ElementsAre("/data/steelyard/models", "/cache/steelyard/models"));
+              ::testing::ElementsAre("/data/steelyard/models", "/cache/steelyard/models",
+                                     "/data/strata/models", "/cache/strata/models", "/ollama/"));
   set("STEELYARD_MODELS", "/models");
   EXPECT_THAT(ModelStore::from_environment().directories(),
-              ::testing::ElementsAre("/models", "/cache/steelyard/models"));
-  for (const char* name : {"HOME", "STEELYARD_MODELS", "XDG_DATA_HOME", "XDG_CACHE_HOME"}) unsetenv(name);
+              ::testing::ElementsAre("/models", "/cache/steelyard/models", "/cache/strata/models"));
+  set("STEELYARD_MODELS", "/a::/b c:");
+  EXPECT_THAT(ModelStore::from_environment().directories(),
+              ::testing::ElementsAre("/a", "/b c", "/cache/steelyard/models", "/cache/strata/models"));
+  for (const char* name : {"HOME", "STEELYARD_MODELS", "XDG_DATA_HOME", "XDG_CACHE_HOME", "OLLAMA_MODELS"})
+    unsetenv(name);
   for (const auto& [name, value] : saved) setenv(name.c_str(), value.c_str(), 1);
 }
 

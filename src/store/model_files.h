@@ -1,0 +1,26 @@
+// Finds model files below the store's folders, without opening them. Internal to store/.
+#pragma once
+
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace steelyard {
+
+// A file of the store, not opened yet.
+struct Candidate {
+  std::string name;
+  std::filesystem::path path;
+};
+
+// Every model of the folders and of those in them (LM Studio's publisher/repository/file.gguf, Hugging Face's
+// models--X--Y/snapshots/revision/file.gguf; links are followed), and of Ollama's folder (ollama.h), by name;
+// of two with the same name the first folder's. Of split models the first part. Hidden folders and picture
+// parts (mmproj…) are left out; what can't be read counts as empty.
+std::vector<Candidate> find_models(std::span<const std::filesystem::path> folders);
+
+// Without case, where that is ASCII.
+std::string lower(std::string_view text);
+
+}  // namespace steelyard

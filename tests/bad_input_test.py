@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Wrong input of every kind: one sentence and an exit code, never a crash."""
+import json
 import os
 import re
 import resource
@@ -197,18 +198,46 @@ class Surroundings(SteelyardTest):
         size = r"\d+\.\d+ [MG]iB"
         sizes = rf"needs {size} of memory on CPU, where {size} is available"
         hopeless = self.fails("run", self.synth(), "hello", "--memory-limit", "1M", code=1, says=sizes)
-        self.assertRegex(hopeless, rf"where 1\.0 MiB is available; even --context 256 needs {size}.* a smaller model")
+        self.assertRegex(hopeless, rf"where 1\.0 MiB is available; even --context 256 --kv-type q8_0 needs {size}.* a smaller model")
         limited = [self.synth(), "hello", "--num-predict", "3", "--memory-limit", "40M"]
         advice = self.fails("run", *limited, "--context", "65536", code=1, says=sizes)
         context = re.search(r"would fit with --context (\d+)", advice).group(1)
         self.ok("run", *limited, "--context", context)
-        self.fails("run", *limited, "--context", int(context) + 512, code=1, says=sizes)
+        self.fails("run", *limited, "--context", 2 * int(context), code=1, says=sizes)
 
     def test_plan_shows_what_does_not_fit(self):
         done = run("plan", self.synth(), "--memory-limit", "1M")
         self.assertEqual(done.returncode, 1)
         self.assertIn("weights", done.stdout)
-        self.assertIn("error: ", done.stderr)
+        total = re.search(r"  total +(\S+ \S+)", done.stdout).group(1)
+        self.assertRegex(done.stdout, rf"\ndoesn't fit: the model needs {total} of memory on CPU, where 1\.0 MiB is available; .*\n\Z")
+        told = json.loads(run("plan", self.synth(), "--memory-limit", "1M", "--json").stdout)
+        self.assertEqual((told["fits"], told["available_bytes"], told["changes"]), (False, 1 << 20, ""))
+
+    def test_plan_says_that_it_fits_and_how_far_that_goes(self):
+        self.assertRegex(self.ok("plan", self.synth(), "--memory-limit", "4G").stdout, r"\nfits: \d\.\d+ GiB left; longest context that fits: \d+.*\n\Z")
+        told = self.ok_json("plan", self.synth(), "--memory-limit", "40M", "--json")
+        self.assertTrue(told["fits"])
+        self.assertEqual(told["needed_bytes"], told["devices"][0]["total_bytes"])
+        self.assertLessEqual(told["needed_bytes"], told["available_bytes"])
+
+    def test_a_size_says_its_unit(self):
+        self.fails("plan", self.synth(), "--devices", "12", code=2, says="'12' has no unit: write 12G for GiB")
+        self.fails("run", self.synth(), "hello", "--memory-limit", "900", code=2, says="write 900G for GiB")
+        self.fails("plan", self.synth(), "--devices", "12GiB,12GiB", code=1, says="a plan over several devices isn't built yet")
+        plan = self.ok_json("plan", self.synth(), "--devices", "22GB", "--json")
+        self.assertEqual(plan["available_bytes"], 22 * 10**9)
+
+    def test_two_changes_together(self):
+        """Each alone is too little; what is advised together fits, and no sentence contradicts itself."""
+        asked = ["plan", self.synth(), "--parallel", "64", "--context", "65536"]
+        least = self.ok_json("plan", self.synth(), "--parallel", "1", "--context", "256", "--kv-type", "q8_0", "--json")["needed_bytes"]
+        limit = f"{(least >> 20) + 3}M"
+        done = run(*asked, "--memory-limit", limit)
+        self.assertEqual(done.returncode, 1)
+        advice = re.search(r"it would fit with (--context \d+ .*--parallel \d+) together", done.stdout)
+        self.assertTrue(advice, done.stdout)
+        self.ok("plan", self.synth(), *advice.group(1).split(), "--memory-limit", limit)
 
     def test_too_little_address_space(self):
         model = self.synth()

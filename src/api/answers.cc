@@ -1,9 +1,11 @@
 #include "api/answers.h"
 
-#include <fmt/chrono.h>
+#include <fmt/format.h>
 
 #include <atomic>
 #include <nlohmann/json.hpp>
+
+#include "base/units.h"
 
 namespace steelyard::api {
 namespace {
@@ -211,12 +213,6 @@ Reply loaded_reply(const std::string& model, bool chat, const char* reason, std:
   j["total_duration"] = load_ns;
   j["load_duration"] = load_ns;
   return {.body = dump(j)};
-}
-
-std::string rfc3339(Clock::time_point time) {
-  const auto whole = std::chrono::floor<std::chrono::seconds>(time);
-  const auto fraction = std::chrono::duration_cast<std::chrono::nanoseconds>(time - whole).count();
-  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:09}Z", fmt::gmtime(Clock::to_time_t(whole)), fraction);
 }
 
 }  // namespace steelyard::api

@@ -59,7 +59,4 @@ std::unique_ptr<AnswerFormat> openai_format(AnswerFacts facts, bool include_usag
 // The answer of an empty prompt or conversation: the model was loaded or unloaded.
 Reply loaded_reply(const std::string& model, bool chat, const char* reason, std::int64_t load_ns);
 
-// "2026-01-31T12:34:56.123456789Z"
-std::string rfc3339(std::chrono::system_clock::time_point time);
-
 }  // namespace steelyard::api

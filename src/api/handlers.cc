@@ -10,17 +10,11 @@
 
 #include "base/error.h"
 #include "base/readable.h"
+#include "base/units.h"
+#include "engine/chat.h"
 #include "engine/errors.h"
 #include "engine/fit_chat.h"
 #include "engine/loaded_model.h"
-
-#include "base/error.h"
-#include "engine/chat.h"
-#include "engine/sampling_options.h"
-#include "text/vocabulary.h"
-
-#include "base/error.h"
-#include "engine/chat.h"
 #include "engine/sampling_options.h"
 #include "text/vocabulary.h"
 
@@ -29,11 +23,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string short_count(std::uint64_t n) {
-  if (n >= 1'000'000'000) return fmt::format("{:.1f}B", static_cast<double>(n) / 1e9);
-  if (n >= 1'000'000) return fmt::format("{:.2f}M", static_cast<double>(n) / 1e6);
-  return fmt::format("{}K", n / 1000);
-}
 
 Reply json_reply(const Json& json) {
   return {.body = json.dump(-1, ' ', false, Json::error_handler_t::replace)};
@@ -330,7 +319,7 @@ Handled Handlers::tags(const Call&) const {
                      {{"format", "gguf"},
                       {"family", m.architecture},
                       {"families", {m.architecture}},
-                      {"parameter_size", short_count(m.parameters)},
+                      {"parameter_size", count_text(m.parameters)},
                       {"quantization_level", m.quantization}}}});
   }
   return reply_only(json_reply({{"models", list}}));

@@ -1,7 +1,6 @@
 #include "app/common.h"
 
 #include <cerrno>
-#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -11,6 +10,7 @@
 #include "base/dtype.h"
 #include "base/error.h"
 #include "base/process.h"
+#include "base/units.h"
 #include "device/devices.h"
 #include "store/store.h"
 
@@ -35,7 +35,7 @@ void LoadFlags::add(CLI::App& command) {
                   "fast (default), invariant (the same bits whatever else runs) or exact (float, slow)")
       ->check(CLI::IsMember({"fast", "invariant", "exact"}, CLI::ignore_case));
   command.add_option("--memory-limit", memory_limit,
-                     "memory the model may take, such as 900M or 2G (default: what is free)");
+                     "memory that the whole program may take, such as 900M or 2G (default: what is free)");
 }
 
 ModelOptions LoadFlags::options() const {
@@ -89,28 +89,6 @@ std::string read_input(const std::string& file) {
     throw_error(ErrorKind::io, "can't read {}: {}", file == "-" ? "standard input" : file,
                 std::strerror(errno));
   return text;
-}
-
-std::uint64_t parse_size(const std::string& text) {
-  std::size_t used = 0;
-  double number = -1;
-  try {
-    number = std::stod(text, &used);
-  } catch (const std::exception&) {
-    used = 0;
-  }
-  std::string unit = CLI::detail::to_lower(text.substr(used));
-  for (const char* ending : {"ib", "b"})
-    if (unit.ends_with(ending)) {
-      unit.resize(unit.size() - std::strlen(ending));
-      break;
-    }
-  static const std::string kUnits = "kmgt";
-  const auto power = unit.empty() ? 0 : unit.size() == 1 ? kUnits.find(unit) + 1 : std::string::npos;
-  const double bytes = power > 4 ? -1 : std::ldexp(number, static_cast<int>(10 * power));
-  if (used == 0 || !(bytes >= 1) || bytes > 1e18)
-    throw_error(ErrorKind::bad_input, "'{}' is no size: write it as 900M or 2G", text);
-  return static_cast<std::uint64_t>(bytes);
 }
 
 void note_device(const PreparedModel& m, bool always) {

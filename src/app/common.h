@@ -37,9 +37,6 @@ std::filesystem::path resolve_model(const std::string& model);
 // A whole file, or stdin for "-". Throws Error(not_found, bad_input, io).
 std::string read_input(const std::string& file);
 
-// "8G", "512M", "1000000" → bytes. Throws Error(bad_input).
-std::uint64_t parse_size(const std::string& text);
-
 const char* mode_name(Mode mode);
 
 // The device's ceilings: those kept in the user's cache, else measured now, which takes a few seconds and is

@@ -6,6 +6,7 @@
 #include "app/common.h"
 #include "app/output.h"
 #include "base/readable.h"
+#include "base/units.h"
 #include "store/store.h"
 
 namespace steelyard {

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/readable.h"
+#include "base/units.h"
 
 namespace steelyard {
 namespace {
@@ -58,22 +59,6 @@ void write_note(std::string_view text) {
 bool stdin_is_terminal() { return ::isatty(STDIN_FILENO); }
 bool stdout_is_terminal() { return ::isatty(STDOUT_FILENO); }
 bool stderr_is_terminal() { return ::isatty(STDERR_FILENO); }
-
-std::string size_text(std::uint64_t bytes) {
-  const double mib = static_cast<double>(bytes) / (1 << 20);
-  if (bytes < 10'000) return fmt::format("{} B", bytes);
-  if (mib < 1) return fmt::format("{:.1f} KiB", mib * 1024);
-  if (mib < 1024) return fmt::format("{:.1f} MiB", mib);
-  return fmt::format("{:.2f} GiB", mib / 1024);
-}
-
-std::string count_text(std::uint64_t count) {
-  const auto n = static_cast<double>(count);
-  if (n < 1e3) return fmt::format("{}", count);
-  if (n < 1e6) return fmt::format("{:.3g} K", n / 1e3);
-  if (n < 999.5e6) return fmt::format("{:.3g} M", n / 1e6);
-  return fmt::format("{:.3g} B", n / 1e9);
-}
 
 Progress::Progress(std::string what, bool quiet)
     : what_(std::move(what)), quiet_(quiet), terminal_(stderr_is_terminal()) {}

@@ -39,11 +39,6 @@ bool stdin_is_terminal();
 bool stdout_is_terminal();
 bool stderr_is_terminal();
 
-// "94.1 MiB", "1.85 GiB"
-std::string size_text(std::uint64_t bytes);
-// "135 M", "8.03 B"
-std::string count_text(std::uint64_t count);
-
 // Progress of something counted in bytes, on stderr: on a terminal one bar with rate and time left, elsewhere
 // a line at the start, every few seconds, and at the end.
 class Progress {

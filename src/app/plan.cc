@@ -6,6 +6,7 @@
 #include "app/output.h"
 #include "base/dtype.h"
 #include "base/error.h"
+#include "base/units.h"
 #include "device/device.h"
 #include "device/devices.h"
 #include "engine/loaded_model.h"
@@ -21,6 +22,15 @@ struct Flags {
   bool json = false;
   LoadFlags load;
 };
+
+// Members of the plan's object that say whether it fits.
+void add_verdict(const Verdict& v, nlohmann::ordered_json& value) {
+  value["fits"] = v.fits();
+  value["needed_bytes"] = v.needed;
+  value["available_bytes"] = v.available;
+  value["longest_context"] = v.longest_context;
+  if (!v.fits()) value["changes"] = v.changes;
+}
 
 nlohmann::ordered_json to_json(const MemoryPlan& plan) {
   nlohmann::ordered_json value = {
@@ -46,6 +56,10 @@ ModelOptions options_for(const Flags& flags) {
   if (!flags.devices.empty()) {
     if (device.kind == DeviceName::Kind::cpu)
       throw_error(ErrorKind::bad_input, "--devices describes a GPU, so --device cpu can't go with it");
+    if (flags.devices.find_first_of(",xX") != std::string::npos)
+      throw_error(
+          ErrorKind::unsupported,
+          "a plan over several devices isn't built yet: give --devices the size of one, such as 24GiB");
     options.paper_bytes = parse_size(flags.devices);
   } else if (device.kind == DeviceName::Kind::cuda) {
     const CudaDevices found = find_cuda_devices();
@@ -64,19 +78,22 @@ int plan(const Flags& flags) {
   Devices devices;
   const PreparedModel prepared = prepare_model(path, options, devices, true);
   note_device(prepared, true);
-  if (flags.json)
-    print_json(to_json(prepared.plan));
-  else
-    write_stdout(to_text(prepared.plan));
-  prepare_model(path, options, devices);  // says what would make it fit when it doesn't
-  return 0;
+  if (flags.json) {
+    auto value = to_json(prepared.plan);
+    add_verdict(prepared.verdict, value);
+    print_json(value);
+  } else {
+    write_stdout(to_text(prepared.plan) + to_text(prepared.verdict) + "\n");
+  }
+  return prepared.verdict.fits() ? 0 : 1;
 }
 
 }  // namespace
 
 void add_plan(CLI::App& app, Action& action) {
   auto* command =
-      add_command(app, "plan", "show what memory a model would take, to the byte, without loading it",
+      add_command(app, "plan",
+                  "show what memory a model would take, to the byte, and whether it fits, without loading it",
                   "  steelyard plan smollm2\n"
                   "  steelyard plan llama-8b.gguf --context 32768 --kv-type q8_0 --parallel 4\n"
                   "  steelyard plan llama-8b.gguf --memory-limit 4G      says what would make it fit\n"

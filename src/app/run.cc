@@ -10,6 +10,7 @@
 #include "app/output.h"
 #include "app/repl.h"
 #include "base/error.h"
+#include "base/units.h"
 #include "decoder/decoder.h"
 #include "engine/engine.h"
 #include "engine/loaded_model.h"

@@ -10,6 +10,7 @@
 #include "base/dtype.h"
 #include "base/error.h"
 #include "base/readable.h"
+#include "base/units.h"
 #include "gguf/gguf.h"
 #include "model/config.h"
 #include "text/vocabulary.h"

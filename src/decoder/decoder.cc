@@ -214,8 +214,11 @@ std::uint64_t Decoder::Impl::actual(const PlanLine& line, std::uint64_t resident
       return device->info().context_bytes;
     case Purpose::staging:
       return executable->staging_bytes();
-    case Purpose::process:
-      return resident > held_on_host() ? resident - held_on_host() : 0;
+    case Purpose::process: {
+      const std::uint64_t models = held_on_host() + plan.devices.back().bytes(Purpose::other_models);
+      return resident > models ? resident - models : 0;
+    }
+    case Purpose::other_models:
     case Purpose::reserve:
       return line.bytes;
   }

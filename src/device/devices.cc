@@ -1,10 +1,29 @@
 #include "device/devices.h"
 
 #include <charconv>
+#include <utility>
 
 #include "base/error.h"
 
 namespace steelyard {
+
+std::uint64_t HeldMemory::on(const std::string& device) const {
+  const std::lock_guard lock(mutex_);
+  const auto it = bytes_.find(device);
+  return it == bytes_.end() ? 0 : it->second;
+}
+
+MemoryHold::MemoryHold(std::shared_ptr<HeldMemory> held, std::string device, std::uint64_t bytes)
+    : held_(std::move(held)), device_(std::move(device)), bytes_(bytes) {
+  const std::lock_guard lock(held_->mutex_);
+  held_->bytes_[device_] += bytes_;
+}
+
+MemoryHold::~MemoryHold() {
+  if (!held_) return;
+  const std::lock_guard lock(held_->mutex_);
+  held_->bytes_[device_] -= bytes_;
+}
 
 DeviceName parse_device(std::string_view name) {
   std::string lower(name);

@@ -22,6 +22,30 @@ struct DeviceName {
 // "auto", "cpu", "cuda0", "cuda1" …, in any case; "cuda" is the first. Throws Error(bad_input).
 DeviceName parse_device(std::string_view name);
 
+// What this program's models hold of each device: planning the next one counts it. Thread-safe.
+class HeldMemory {
+ public:
+  std::uint64_t on(const std::string& device) const;  // bytes, by DeviceInfo::id
+
+ private:
+  friend class MemoryHold;
+  mutable std::mutex mutex_;
+  std::map<std::string, std::uint64_t> bytes_;
+};
+
+// One model's part of it, as long as this lives.
+class MemoryHold {
+ public:
+  MemoryHold(std::shared_ptr<HeldMemory> held, std::string device, std::uint64_t bytes);
+  MemoryHold(MemoryHold&&) = default;
+  ~MemoryHold();
+
+ private:
+  std::shared_ptr<HeldMemory> held_;  // null once moved from
+  std::string device_;
+  std::uint64_t bytes_;
+};
+
 // Thread-safe.
 class Devices {
  public:
@@ -30,11 +54,13 @@ class Devices {
   std::shared_ptr<Device> cuda(std::uint32_t index);
   // It was found to be lost: it isn't opened again, even when nobody holds it any more.
   void lose(const Device& device);
+  const std::shared_ptr<HeldMemory>& held() const { return held_; }
 
  private:
   std::mutex mutex_;
   std::map<std::uint32_t, std::weak_ptr<Device>> open_;
   std::set<std::string> lost_;  // ids
+  std::shared_ptr<HeldMemory> held_ = std::make_shared<HeldMemory>();
 };
 
 }  // namespace steelyard

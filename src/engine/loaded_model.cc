@@ -78,28 +78,31 @@ std::string plan_for(PreparedModel& m, const ModelOptions& options, std::shared_
   fill_defaults(m.options, m.config, target, device.get());
   const ModelOptions& o = m.options;
   m.forward = write_forward(*m.file, m.config, {.kv_type = o.kv_type, .context = o.context});
-  const std::uint64_t process = resident_bytes();
+  const std::string id = device ? device->info().id : "CUDA0";
+  const std::uint64_t others_on_host = m.held->on("CPU"), resident = resident_bytes();
+  const std::uint64_t process = resident > others_on_host ? resident - others_on_host : 0;
   const std::uint64_t context = device ? device->info().context_bytes : 0;
   const PlanInput input{
       .config = &m.config,
       .program = &m.forward.program,
       .target = &target,
-      .device = device ? device->info().id : "CUDA0",
+      .device = id,
       .limits = {.rows = o.batch, .outputs = o.outputs, .slots = o.slots, .context = o.context},
       .mode = o.mode,
       .kv_type = o.kv_type,
       .threads = o.threads,
       .process_bytes = process,
+      .other_models_bytes = device ? m.held->on(id) : 0,
+      .other_models_host_bytes = others_on_host,
       .context_bytes = context,
       .paper = !device};
   m.plan = plan_memory(input);
-  // What is planned but there already is no longer free. A limit counts what is loaded.
-  std::uint64_t room = o.paper_bytes;
-  if (device) room = device->memory().free + (target.is_host() ? process : context);
-  if (!target.is_host() && o.memory_limit) room = std::min(room, o.memory_limit);
+  // What is planned but there already is no longer free.
+  const std::uint64_t taken = target.is_host() ? resident : context + input.other_models_bytes;
+  const std::uint64_t room = device ? room_for(device->memory().free, taken, o.memory_limit) : o.paper_bytes;
   m.device = std::move(device);
-  m.room = room;
-  return why_not(input, room);
+  m.verdict = judge(input, room);
+  return m.verdict.why_not;
 }
 
 std::shared_ptr<Device> cpu_device(const ModelOptions& o) {
@@ -134,6 +137,7 @@ PreparedModel prepare_model(const std::filesystem::path& path, const ModelOption
   const DeviceName wanted = parse_device(options.device);
   PreparedModel m;
   m.path = path;
+  m.held = devices.held();
   m.file = std::make_shared<const GgufFile>(GgufFile::open(path));
   m.config = read_config(*m.file);
   read_text_parts(m);
@@ -146,7 +150,7 @@ PreparedModel prepare_model(const std::filesystem::path& path, const ModelOption
     why = plan_for(m, options, cpu_device(options));
   }
   if (!why.empty() && !even_if_too_big)
-    throw NoRoom(why, m.plan.devices[0].device, m.plan.devices[0].total(), m.room);
+    throw NoRoom(why, m.plan.devices[0].device, m.verdict.needed, m.verdict.available);
   add_notes(m);
   return m;
 }
@@ -159,6 +163,8 @@ PreparedModel prepare_model(const std::filesystem::path& path, const ModelOption
 
 LoadedModel::LoadedModel(PreparedModel prepared, const LoadProgress& progress)
     : prepared_(std::move(prepared)) {
+  for (const DevicePlan& d : prepared_.plan.devices)
+    holds_.emplace_back(prepared_.held, d.device, d.model_bytes());
   // The program is kept here too: for shapes and costs, while the decoder runs its own.
   decoder_ = Decoder::load(prepared_.file, prepared_.forward, prepared_.plan, prepared_.device, progress);
   load_seconds_ = decoder_->load_seconds();

@@ -44,7 +44,9 @@ struct ModelOptions {
   std::uint32_t outputs = 0;      // rows with results a step; 0: as many as slots
   DType kv_type = DType::F16;     // exact mode: F32
   Mode mode = Mode::fast;
-  std::uint64_t memory_limit = 0;  // bytes; 0: what the machine has free
+  // Bytes of the model's device that the whole program may take, all its models and, on the CPU, the process
+  // included; 0: what is free.
+  std::uint64_t memory_limit = 0;
   std::uint32_t max_queue = 512;
   bool reuse_prefixes = true;
 };
@@ -64,7 +66,8 @@ struct PreparedModel {
   std::string device_note;
   bool gpu_passed_over = false;
   MemoryPlan plan;
-  std::uint64_t room = 0;  // bytes that there are for it on its device, when planned
+  Verdict verdict;                   // whether the plan fits
+  std::shared_ptr<HeldMemory> held;  // where it will count, once loaded
   // What who runs it should know, each a sentence: a context beyond the trained one, a tokenizer that had to
   // be guessed.
   std::vector<std::string> notes;
@@ -130,6 +133,7 @@ class LoadedModel {
   void check_length(std::size_t bytes) const;
 
   PreparedModel prepared_;
+  std::vector<MemoryHold> holds_;  // longer than what they count
   std::unique_ptr<Decoder> decoder_;
   std::optional<Ceilings> ceilings_;
   double load_seconds_ = 0;

@@ -5,6 +5,7 @@
 #include <exception>
 #include <future>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "base/input_file.h"
@@ -24,10 +25,7 @@ constexpr std::uint32_t kMostContext = 1 << 24;       // as --context
 
 // What unloading the model gives back.
 std::uint64_t bytes_of(const LoadedModel& model) {
-  if (model.plan().devices.empty()) return 0;
-  const DevicePlan& d = model.plan().devices[0];
-  return d.bytes(Purpose::weights) + d.bytes(Purpose::state) + d.bytes(Purpose::workspace) +
-         d.bytes(Purpose::executables);
+  return model.plan().devices.empty() ? 0 : model.plan().devices[0].model_bytes();
 }
 
 std::string device_of(const LoadedModel& model) {
@@ -110,11 +108,19 @@ ModelManager::ModelManager(Resolve resolve, ModelOptions options, ModelEvents ev
     load_ = [this](const std::filesystem::path& path, std::uint32_t context, const LoadProgress& progress) {
       return load_from(path, context, progress);
     };
-  threads_.emplace_back([this] { janitor(); });
-  for (unsigned i = 0; i < kLoaders; ++i) threads_.emplace_back([this] { loader(); });
+  try {
+    threads_.emplace_back([this] { janitor(); });
+    for (unsigned i = 0; i < kLoaders; ++i) threads_.emplace_back([this] { loader(); });
+  } catch (const std::system_error& e) {
+    end_threads();
+    throw_error(ErrorKind::no_memory, "the system refused a thread ({}); allow more memory and processes",
+                e.code().message());
+  }
 }
 
-ModelManager::~ModelManager() {
+ModelManager::~ModelManager() { end_threads(); }
+
+void ModelManager::end_threads() {
   Aftermath after;
   {
     const std::lock_guard lock(mutex_);

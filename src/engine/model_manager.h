@@ -124,6 +124,7 @@ class ModelManager {
   };
   using Lock = std::unique_lock<std::mutex>;
 
+  void end_threads();
   void janitor();
   void loader();
   void load_slot(Lock& lock, const std::shared_ptr<Slot>& slot);

@@ -27,16 +27,6 @@ std::uint64_t parameter_count(const GgufFile& file) {
   return sum;
 }
 
-std::string short_count(std::uint64_t n) {
-  const std::array<std::pair<double, char>, 4> units = {{{1e12, 'T'}, {1e9, 'B'}, {1e6, 'M'}, {1e3, 'K'}}};
-  for (const auto& [unit, letter] : units) {
-    const double value = static_cast<double>(n) / unit;
-    if (value >= 0.9995)
-      return value < 9.95 ? fmt::format("{:.1f}{}", value, letter) : fmt::format("{:.0f}{}", value, letter);
-  }
-  return fmt::format("{}", n);
-}
-
 std::string quantization_name(const GgufFile& file) {
   if (file.tensors().empty()) return "";
   const GgufEntry* entry = file.metadata().find("general.file_type");

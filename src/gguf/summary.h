@@ -10,8 +10,6 @@ namespace steelyard {
 
 // Weights in all tensors.
 std::uint64_t parameter_count(const GgufFile& file);
-// "1.2B", "135M", "7K".
-std::string short_count(std::uint64_t n);
 // "Q4_K_M": general.file_type by its published name; without it the type that holds most weights; empty for a
 // file without tensors.
 std::string quantization_name(const GgufFile& file);

@@ -1,114 +1,187 @@
-// What to change when a plan doesn't fit: the longest context, the smaller KV type, fewer sequences.
+// Whether a plan fits, the longest context that does, and what to change when it doesn't: fewer tokens of
+// context, the smaller KV type, fewer sequences, each alone or together.
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <cmath>
+#include <bit>
+#include <vector>
 
 #include "base/dtype.h"
-#include "base/error.h"
+#include "base/units.h"
+#include "device/target.h"
 #include "plan/plan.h"
 #include "program/program.h"
 
 namespace steelyard {
 namespace {
 
-constexpr std::uint32_t kLeastContext = 256;
+constexpr std::uint32_t kContextStep = 256;  // the least context, and what contexts are multiples of
 
-std::uint64_t total_of(const PlanInput& in) { return plan_memory(in).devices[0].total(); }
+std::string needed_text(std::uint64_t bytes) { return size_text(bytes, Rounding::up); }
+std::string available_text(std::uint64_t bytes) { return size_text(bytes, Rounding::down); }
 
-// What is needed is rounded up and what is there down, so that the two never look alike.
-std::string size_text(std::uint64_t bytes, double (*round)(double)) {
-  const double mib = static_cast<double>(bytes) / (1024.0 * 1024.0);
-  if (mib < 1024) return fmt::format("{:.1f} MiB", round(mib * 10) / 10);
-  return fmt::format("{:.2f} GiB", round(mib / 1024 * 100) / 100);
-}
-std::string needed_text(std::uint64_t bytes) { return size_text(bytes, std::ceil); }
-std::string available_text(std::uint64_t bytes) { return size_text(bytes, std::floor); }
-
-// The longest context, in whole pages' hundreds, that fits; 0 when none does.
-std::uint32_t fitting_context(PlanInput in, std::uint64_t free_bytes) {
-  std::uint32_t low = 0, high = in.limits.context / kLeastContext;
-  while (low < high) {
-    const std::uint32_t middle = (low + high + 1) / 2;
-    in.limits.context = middle * kLeastContext;
-    if (total_of(in) <= free_bytes)
-      low = middle;
-    else
-      high = middle - 1;
+// Plans of one model, varied.
+class Trial {
+ public:
+  Trial(const PlanInput& in, std::uint64_t room)
+      : in_(in),
+        room_(room),
+        outputs_follow_slots_(in.limits.outputs == in.limits.slots),
+        small_(*in.program) {
+    for (auto& state : small_.states) state.type = DType::Q8_0;
   }
-  return low * kLeastContext;
-}
 
-// A program with its states in another type: what write_forward would give for it.
-Program with_kv_type(const Program& program, DType type) {
-  Program copy = program;
-  for (auto& s : copy.states) s.type = type;
-  return copy;
-}
+  // As loading would plan it: no more rows a step than there can be tokens, results for every sequence.
+  std::uint64_t total() const {
+    PlanInput in = in_;
+    StepLimits& l = in.limits;
+    l.rows = static_cast<std::uint32_t>(std::min<std::uint64_t>(l.rows, std::uint64_t{l.context} * l.slots));
+    l.rows = std::max({l.rows, l.slots, 1u});
+    if (outputs_follow_slots_) l.outputs = l.slots;
+    return plan_memory(in).devices[0].total();
+  }
+  bool fits() const { return total() <= room_; }
+  bool q8_0_is_smaller() const { return in_.kv_type != DType::Q8_0 && in_.mode != Mode::exact; }
+  const StepLimits& limits() const { return in_.limits; }
 
-std::string changes(const PlanInput& in, std::uint64_t free_bytes) {
-  std::vector<std::string> ways;
-  if (const std::uint32_t context = fitting_context(in, free_bytes); context > 0)
-    ways.push_back(fmt::format("--context {}", context));
-  if (in.limits.slots > 1) {
-    PlanInput fewer = in;
-    while (fewer.limits.slots > 1 && total_of(fewer) > free_bytes) --fewer.limits.slots;
-    if (total_of(fewer) <= free_bytes)
-      ways.push_back(fmt::format("{} parallel sequence(s)", fewer.limits.slots));
+  // What write_forward would give for the type.
+  void take_q8_0() {
+    in_.program = &small_;
+    in_.kv_type = DType::Q8_0;
   }
-  if (in.kv_type != DType::Q8_0 && in.mode != Mode::exact) {
-    const Program smaller = with_kv_type(*in.program, DType::Q8_0);
-    PlanInput q8 = in;
-    q8.program = &smaller;
-    q8.kv_type = DType::Q8_0;
-    if (total_of(q8) <= free_bytes) ways.push_back("--kv-type q8_0");
+  void set_slots(std::uint32_t slots) { in_.limits.slots = slots; }
+  void set_context(std::uint32_t context) { in_.limits.context = context; }
+
+  // The longest that fits, at most `most`, in steps; 0 when none does. Larger contexts never need less.
+  std::uint32_t longest_context(std::uint32_t most) {
+    std::uint32_t low = 0, high = most / kContextStep;
+    while (low < high) {
+      const std::uint32_t middle = (low + high + 1) / 2;
+      set_context(middle * kContextStep);
+      if (fits())
+        low = middle;
+      else
+        high = middle - 1;
+    }
+    set_context(low * kContextStep);
+    return low * kContextStep;
   }
+  // The most sequences, fewer than now, that fit; 0 when not even one does.
+  std::uint32_t most_slots() {
+    std::uint32_t low = 0, high = in_.limits.slots - 1;
+    while (low < high) {
+      const std::uint32_t middle = (low + high + 1) / 2;
+      set_slots(middle);
+      if (fits())
+        low = middle;
+      else
+        high = middle - 1;
+    }
+    set_slots(low);
+    return low;
+  }
+
+ private:
+  PlanInput in_;
+  std::uint64_t room_;
+  bool outputs_follow_slots_;
+  Program small_;  // with the smaller KV type
+};
+
+enum Change : unsigned { kContext = 1, kKvType = 2, kSlots = 4 };
+
+// The flags of a set of changes that makes it fit; empty when it doesn't or when one of them isn't possible.
+std::string try_changes(const PlanInput& in, std::uint64_t room, unsigned set) {
+  Trial trial(in, room);
   std::string text;
-  for (std::size_t i = 0; i < ways.size(); ++i) text += (i ? " or " : "") + ways[i];
-  return text;
+  if (set & kKvType) {
+    if (!trial.q8_0_is_smaller()) return {};
+    trial.take_q8_0();
+  }
+  if (set & kSlots) {
+    if (in.limits.slots < 2) return {};
+    if (set & kContext)
+      trial.set_slots(1);
+    else if (trial.most_slots() == 0)
+      return {};
+  }
+  if (set & kContext) {
+    const std::uint32_t context = trial.longest_context(in.limits.context - 1);
+    if (context == 0) return {};
+    text += fmt::format(" --context {}", context);
+  }
+  if (!trial.fits()) return {};
+  if (set & kKvType) text += " --kv-type q8_0";
+  if (set & kSlots) text += fmt::format(" --parallel {}", trial.limits().slots);
+  return text.substr(1);
+}
+
+// All sets of as few changes as are enough, or nothing.
+std::string fewest_changes(const PlanInput& in, std::uint64_t room) {
+  for (int size = 1; size <= 3; ++size) {
+    std::string text;
+    for (unsigned set = 1; set < 8; ++set) {
+      if (std::popcount(set) != size) continue;
+      const std::string way = try_changes(in, room, set);
+      if (!way.empty()) text += (text.empty() ? "" : ", or ") + way + (size > 1 ? " together" : "");
+    }
+    if (!text.empty()) return text;
+  }
+  return {};
+}
+
+// The process isn't of quite the same size in every run: what is advised leaves a little for that, where it can.
+std::string changes(const PlanInput& in, std::uint64_t room) {
+  const std::uint64_t little = std::min(room, in.process_bytes / 16);
+  const std::string text = fewest_changes(in, room - little);
+  return text.empty() ? fewest_changes(in, room) : text;
+}
+
+// What the smallest of all variants takes, and its flags.
+std::string smallest(const PlanInput& in, std::uint64_t room) {
+  Trial trial(in, room);
+  trial.set_context(std::min(in.limits.context, kContextStep));
+  trial.set_slots(1);
+  std::string flags = fmt::format("--context {}", trial.limits().context);
+  if (trial.q8_0_is_smaller()) trial.take_q8_0(), flags += " --kv-type q8_0";
+  if (in.limits.slots > 1) flags += " --parallel 1";
+  return fmt::format("even {} needs {}", flags, needed_text(trial.total()));
 }
 
 }  // namespace
 
-std::string why_not(const PlanInput& in, std::uint64_t free_bytes) {
-  const MemoryPlan plan = plan_memory(in);
-  const std::uint64_t total = plan.devices[0].total();
-  if (total <= free_bytes) return {};
-  // Both sides count the process, which is there already; people are told what is still to be taken.
-  const std::uint64_t process = plan.devices[0].bytes(Purpose::process);
-  const std::uint64_t available = free_bytes > process ? free_bytes - process : 0;
-  const std::string ways = changes(in, free_bytes);
-  if (!ways.empty())
-    return fmt::format("the model needs {} of memory on {}, where {} is available; it would fit with {}",
-                       needed_text(total - process), in.device, available_text(available), ways);
-  PlanInput least = in;
-  least.limits.slots = 1;
-  least.limits.context = std::min(in.limits.context, kLeastContext);
-  return fmt::format(
-      "the model needs {} of memory on {}, where {} is available; even --context {} needs {}, so it takes a "
-      "smaller model or quantisation",
-      needed_text(total - process), in.device, available_text(available), least.limits.context,
-      needed_text(total_of(least) - process));
+std::uint64_t room_for(std::uint64_t free_bytes, std::uint64_t taken_bytes, std::uint64_t limit) {
+  const std::uint64_t all = free_bytes > UINT64_MAX - taken_bytes ? UINT64_MAX : free_bytes + taken_bytes;
+  return limit ? std::min(limit, all) : all;
 }
 
-std::string to_text(const MemoryPlan& plan, const std::vector<std::vector<std::uint64_t>>* actual) {
-  const auto mib = [](std::uint64_t bytes) { return fmt::format("{:.2f} MiB", bytes / (1024.0 * 1024.0)); };
-  std::string text;
-  for (std::size_t d = 0; d < plan.devices.size(); ++d) {
-    const DevicePlan& device = plan.devices[d];
-    text +=
-        fmt::format("{:<16}{:>15}{}\n", device.device, "plan", actual ? fmt::format("{:>15}", "actual") : "");
-    std::uint64_t sum = 0;
-    for (std::size_t i = 0; i < device.lines.size(); ++i) {
-      const PlanLine& line = device.lines[i];
-      text += fmt::format("  {:<14}{:>15}", purpose_name(line.purpose), mib(line.bytes));
-      if (actual) text += fmt::format("{:>15}", mib((*actual)[d][i])), sum += (*actual)[d][i];
-      text += "  " + line.note + "\n";
-    }
-    text += fmt::format("  {:<14}{:>15}{}\n", "total", mib(device.total()),
-                        actual ? fmt::format("{:>15}", mib(sum)) : "");
+Verdict judge(const PlanInput& in, std::uint64_t room) {
+  Verdict v{.needed = plan_memory(in).devices[0].total(), .available = room};
+  const std::uint32_t trained = in.config->context_train;
+  Trial trial(in, room);
+  trial.set_context(trained);
+  v.whole_context = trained > 0 && trial.fits();
+  v.longest_context = v.whole_context ? trained : trial.longest_context(std::max(trained, in.limits.context));
+  if (v.fits()) {
+    v.longest_context = std::max(v.longest_context, in.limits.context);
+    return v;
   }
-  for (const auto& slow : plan.slow_types)
-    text += fmt::format("  slow type     {}: right, but without a fast kernel\n", slow);
-  return text;
+  v.changes = changes(in, room);
+  v.why_not = fmt::format("the model needs {} of memory on {}, where {} is available; ",
+                          needed_text(v.needed), in.device, available_text(room));
+  v.why_not += v.changes.empty() ? smallest(in, room) + ", so it takes a smaller model or quantisation"
+                                 : "it would fit with " + v.changes;
+  return v;
+}
+
+std::string why_not(const PlanInput& in, std::uint64_t room) {
+  return plan_memory(in).devices[0].total() <= room ? std::string() : judge(in, room).why_not;
+}
+
+std::string to_text(const Verdict& v) {
+  if (!v.fits()) return "doesn't fit: " + v.why_not;
+  return fmt::format("fits: {} left; longest context that fits: {}{}", available_text(v.available - v.needed),
+                     v.longest_context, v.whole_context ? ", all that it was trained for" : "");
 }
 
 }  // namespace steelyard

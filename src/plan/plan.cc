@@ -1,18 +1,16 @@
 #include "plan/plan.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 
-#include "base/error.h"
+#include "base/units.h"
 
 namespace steelyard {
 namespace {
 
 std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) { return (a + b - 1) / b; }
-
-std::string mib(std::uint64_t bytes) {
-  return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1024.0 * 1024.0));
-}
 
 // Bytes by type of the weights, the largest first: "Q4_1 56.6 MiB, Q8_0 27.7 MiB".
 std::string types_note(const std::map<std::string, std::uint64_t>& by_type) {
@@ -20,7 +18,7 @@ std::string types_note(const std::map<std::string, std::uint64_t>& by_type) {
   std::stable_sort(sorted.begin(), sorted.end(), [](auto& a, auto& b) { return a.second > b.second; });
   std::string text;
   for (const auto& [type, bytes] : sorted)
-    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", type, mib(bytes));
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", type, size_text(bytes));
   return text;
 }
 
@@ -87,6 +85,10 @@ void add_process(const PlanInput& in, DevicePlan& device) {
     device.lines.push_back({Purpose::process, in.process_bytes, "program, libraries, vocabulary (measured)"});
 }
 
+void add_other_models(std::uint64_t bytes, DevicePlan& device) {
+  if (bytes) device.lines.push_back({Purpose::other_models, bytes, "loaded already"});
+}
+
 void add_driver_lines(const PlanInput& in, DevicePlan& device) {
   device.lines.push_back({Purpose::executables, in.target->executable_bytes(*in.program, in.limits),
                           "kernels and graphs (estimated, measured once loaded)"});
@@ -102,6 +104,7 @@ DevicePlan plan_host(const PlanInput& in) {
   host.lines.push_back({Purpose::staging, in.target->staging_bytes(*in.program, in.limits),
                         "page-locked: step blocks, sampled tokens"});
   add_process(in, host);
+  add_other_models(in.other_models_host_bytes, host);
   return host;
 }
 
@@ -131,6 +134,8 @@ const char* purpose_name(Purpose purpose) {
       return "staging";
     case Purpose::process:
       return "process";
+    case Purpose::other_models:
+      return "other models";
     case Purpose::reserve:
       return "reserve";
   }
@@ -147,6 +152,11 @@ std::uint64_t DevicePlan::bytes(Purpose purpose) const {
   std::uint64_t sum = 0;
   for (const auto& line : lines) sum += line.purpose == purpose ? line.bytes : 0;
   return sum;
+}
+
+std::uint64_t DevicePlan::model_bytes() const {
+  return total() - bytes(Purpose::process) - bytes(Purpose::other_models) - bytes(Purpose::context) -
+         bytes(Purpose::reserve);
 }
 
 MemoryPlan plan_memory(const PlanInput& in) {
@@ -169,6 +179,7 @@ MemoryPlan plan_memory(const PlanInput& in) {
     add_process(in, device);
   else
     add_driver_lines(in, device);
+  add_other_models(in.other_models_bytes, device);
   plan.devices.push_back(std::move(device));
   if (!in.target->is_host()) plan.devices.push_back(plan_host(in));
   return plan;

@@ -21,6 +21,7 @@ enum class Purpose : std::uint8_t {
   context,      // what the driver takes when the device is opened
   staging,      // page-locked host memory
   process,
+  other_models,  // of this program, loaded already
   reserve
 };
 const char* purpose_name(Purpose purpose);
@@ -43,6 +44,7 @@ struct DevicePlan {
   std::vector<PlanLine> lines;
   std::uint64_t total() const;
   std::uint64_t bytes(Purpose purpose) const;
+  std::uint64_t model_bytes() const;  // what unloading the model gives back
 };
 
 struct MemoryPlan {
@@ -65,7 +67,9 @@ struct PlanInput {
   Mode mode = Mode::fast;
   DType kv_type = DType::F16;
   std::uint32_t threads = 1;
-  std::uint64_t process_bytes = 0;  // measured by the caller: program, libraries, vocabulary
+  std::uint64_t process_bytes = 0;  // measured by the caller: program, libraries, vocabulary; no models
+  // What this program's other models hold on the model's device; and, where that isn't the host, on the host.
+  std::uint64_t other_models_bytes = 0, other_models_host_bytes = 0;
   // Where the device isn't the host: what its driver context takes, measured or (paper) assumed.
   std::uint64_t context_bytes = 0;
   bool paper = false;  // nobody has opened the device
@@ -73,9 +77,32 @@ struct PlanInput {
 
 MemoryPlan plan_memory(const PlanInput& input);
 
-// Whether it fits `free_bytes`; when not, one sentence with the smallest changes that would make it fit
-// (context, KV type, fewer sequences), else empty. Pure: tries plans.
-std::string why_not(const PlanInput& input, std::uint64_t free_bytes);
+// What the whole program may take of a device: what is free there and what it has taken already, its process
+// and its other models, or `limit` where that is less (0: no limit). The plan's total() counts the same
+// things.
+std::uint64_t room_for(std::uint64_t free_bytes, std::uint64_t taken_bytes, std::uint64_t limit);
+
+// Whether a plan fits, and what to say about it. All figures are of the model's device.
+struct Verdict {
+  std::uint64_t needed = 0;     // bytes, as total() says
+  std::uint64_t available = 0;  // the room
+  // The longest context, of each sequence, that fits with everything else as it is: a multiple of 256, or the
+  // trained one. 0: none does.
+  std::uint32_t longest_context = 0;
+  bool whole_context = false;  // it is all that the model was trained for
+  // When it doesn't fit: the flags that make it fit, one change alone where one is enough ("--context 768 or
+  // --kv-type q8_0"), else several together; empty: even the smallest doesn't fit.
+  std::string changes;
+  std::string why_not;  // one sentence with all of it; empty when it fits
+  bool fits() const { return needed <= available; }
+};
+
+// Pure: tries plans.
+Verdict judge(const PlanInput& input, std::uint64_t room);
+// judge().why_not alone.
+std::string why_not(const PlanInput& input, std::uint64_t room);
+// "fits: 2.40 GiB left; longest context that fits: 24576", or "doesn't fit: …".
+std::string to_text(const Verdict& verdict);
 
 // A table for people, plan beside actual bytes when `actual` is given (by line, parallel to devices[].lines).
 std::string to_text(const MemoryPlan& plan, const std::vector<std::vector<std::uint64_t>>* actual = nullptr);

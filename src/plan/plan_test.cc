@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/units.h"
+
 namespace steelyard {
 namespace {
 
@@ -120,9 +122,78 @@ TEST(Plan, NamesTheSmallestChangesThatFit) {
   EXPECT_EQ(why_not(f.input(), total), "");
   const std::string why = why_not(f.input(), total - 1);
   EXPECT_THAT(why, ::testing::HasSubstr("--context 768"));
-  EXPECT_THAT(why, ::testing::HasSubstr("1 parallel sequence"));
+  EXPECT_THAT(why, ::testing::HasSubstr("--parallel 1"));
   EXPECT_THAT(why, ::testing::HasSubstr("--kv-type q8_0"));
+  EXPECT_THAT(why, ::testing::Not(::testing::HasSubstr("together")));
   EXPECT_THAT(why_not(f.input(), 100), ::testing::HasSubstr("a smaller model"));
+}
+
+// Every room from nothing to enough: what is advised fits, and what is said to be too small is.
+TEST(Plan, AdviceNeverContradictsItself) {
+  const Fixture f;
+  PlanInput in = f.input();
+  in.process_bytes = 3200;  // the allowance for it mustn't lead to a contradiction either
+  PlanInput least = f.input(256, 1);
+  least.process_bytes = 3200;
+  Program small = f.program;
+  for (auto& state : small.states) state.type = DType::Q8_0;
+  least.program = &small;
+  const std::uint64_t smallest = plan_memory(least).devices[0].total();
+  const std::uint64_t total = plan_memory(in).devices[0].total();
+  int together = 0;
+  for (std::uint64_t room = smallest - 2000; room < total; room += 500) {
+    const Verdict v = judge(in, room);
+    EXPECT_FALSE(v.fits());
+    EXPECT_EQ(v.changes.empty(), room < smallest) << room;
+    EXPECT_EQ(v.why_not.find("smaller model") != std::string::npos, v.changes.empty()) << v.why_not;
+    together += v.changes.find("together") != std::string::npos;
+  }
+  EXPECT_GT(together, 0);
+  EXPECT_THAT(judge(in, smallest).changes, ::testing::HasSubstr("--kv-type q8_0 --parallel 1 together"));
+}
+
+TEST(Plan, AVerdictSaysWhatIsLeftAndTheLongestContext) {
+  Fixture f;
+  f.config.context_train = 8192;
+  const std::uint64_t total = plan_memory(f.input()).devices[0].total();
+  Verdict v = judge(f.input(), total);
+  EXPECT_EQ(v.longest_context, 1024u);  // the same pages
+  EXPECT_EQ(to_text(v), "fits: 0 B left; longest context that fits: 1024");
+  const std::uint64_t more = plan_memory(f.input(2048)).devices[0].total();
+  v = judge(f.input(), more);
+  EXPECT_EQ(v.longest_context, 2048u);
+  EXPECT_GT(plan_memory(f.input(2048 + 256)).devices[0].total(), more);
+  v = judge(f.input(), std::uint64_t{1} << 40);
+  EXPECT_EQ(v.longest_context, 8192u);
+  EXPECT_THAT(to_text(v),
+              ::testing::HasSubstr("longest context that fits: 8192, all that it was trained for"));
+  EXPECT_THAT(to_text(judge(f.input(), total - 1)), ::testing::StartsWith("doesn't fit: the model needs "));
+}
+
+TEST(Plan, OtherModelsAndTheProcessCountAsTaken) {
+  const Fixture f;
+  PlanInput in = f.input();
+  const std::uint64_t alone = plan_memory(in).devices[0].total();
+  in.other_models_bytes = 5000;
+  const DevicePlan d = plan_memory(in).devices[0];
+  EXPECT_EQ(d.bytes(Purpose::other_models), 5000u);
+  EXPECT_EQ(d.total(), alone + 5000);
+  EXPECT_EQ(d.model_bytes(), alone - 77);
+  // A limit is for everything together; without one there is what is free and what is taken.
+  EXPECT_EQ(room_for(1000, 5077, 0), 6077u);
+  EXPECT_EQ(room_for(1000, 5077, 4000), 4000u);
+  EXPECT_EQ(room_for(1000, 5077, 9000), 6077u);
+  EXPECT_EQ(room_for(UINT64_MAX, 5077, 0), UINT64_MAX);
+}
+
+TEST(Plan, TableAndVerdictNameTheSameFigure) {
+  const Fixture f;
+  PlanInput in = f.input();
+  in.process_bytes = std::uint64_t{850} << 20;
+  const MemoryPlan plan = plan_memory(in);
+  const std::string total = size_text(plan.devices[0].total(), Rounding::up);
+  EXPECT_THAT(to_text(plan), ::testing::ContainsRegex("total +" + total));
+  EXPECT_THAT(judge(in, 1000).why_not, ::testing::HasSubstr("needs " + total + " of memory"));
 }
 
 TEST(Plan, TextShowsPlanBesideReality) {

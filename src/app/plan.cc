@@ -1,4 +1,6 @@
 // steelyard plan
+#include <algorithm>
+#include <filesystem>
 #include <memory>
 
 #include "app/commands.h"
@@ -11,12 +13,14 @@
 #include "device/devices.h"
 #include "engine/loaded_model.h"
 #include "plan/plan.h"
+#include "store/remote_header.h"
+#include "store/synth.h"
 
 namespace steelyard {
 namespace {
 
 struct Flags {
-  std::string model;
+  std::string model, type;
   std::uint32_t parallel = 1;
   std::string devices;
   bool json = false;
@@ -72,9 +76,37 @@ ModelOptions options_for(const Flags& flags) {
   return options;
 }
 
+bool is_shape(const std::string& name) {
+  return std::ranges::any_of(synth_shapes(), [&](const SynthShape& s) { return s.name == name; });
+}
+
+// The file to plan: of the store, or a header of a model that isn't here, in `scratch`.
+std::filesystem::path find_model(const Flags& flags, const ScratchDirectory& scratch) {
+  if (is_url(flags.model)) return fetch_header(flags.model, scratch.path());
+  const bool shape = is_shape(flags.model);
+  if (!flags.type.empty() && !shape)
+    throw_error(ErrorKind::bad_input,
+                "--type goes with a shape of `steelyard synth --list`, and '{}' is none", flags.model);
+  if (shape && flags.type.empty()) {
+    try {
+      return resolve_model(flags.model);
+    } catch (const Error& e) {
+      if (e.kind() != ErrorKind::not_found) throw;
+    }
+  }
+  if (!shape) return resolve_model(flags.model);
+  const auto path = scratch.path() / (flags.model + ".gguf");
+  SynthOptions options{.shape = flags.model};
+  if (!flags.type.empty()) options.type = flags.type;
+  write_synthetic_header(options, path);
+  note("no file: planned by the shape of {}, weights as {}", flags.model, options.type);
+  return path;
+}
+
 int plan(const Flags& flags) {
   const ModelOptions options = options_for(flags);
-  const auto path = resolve_model(flags.model);
+  const ScratchDirectory scratch;
+  const auto path = find_model(flags, scratch);
   Devices devices;
   const PreparedModel prepared = prepare_model(path, options, devices, true);
   note_device(prepared, true);
@@ -97,9 +129,16 @@ void add_plan(CLI::App& app, Action& action) {
                   "  steelyard plan smollm2\n"
                   "  steelyard plan llama-8b.gguf --context 32768 --kv-type q8_0 --parallel 4\n"
                   "  steelyard plan llama-8b.gguf --memory-limit 4G      says what would make it fit\n"
-                  "  steelyard plan llama-8b.gguf --devices 24GiB        for a GPU that isn't here");
+                  "  steelyard plan llama-8b.gguf --devices 24GiB        for a GPU that isn't here\n"
+                  "  steelyard plan qwen2.5-32b --type q4_k_m --devices 24GiB    by a shape, without a file\n"
+                  "  steelyard plan https://example.org/model.gguf       reads the header alone");
   auto flags = std::make_shared<Flags>();
-  add_model_argument(*command, flags->model);
+  command
+      ->add_option("MODEL", flags->model,
+                   "a GGUF file, its address on a web server, a name from `steelyard list`, or a shape from "
+                   "`steelyard synth --list`")
+      ->required();
+  command->add_option("--type", flags->type, "of a shape's weights: q4_k_m (default) or a type such as q8_0");
   command->add_option("--parallel", flags->parallel, "conversations running at once")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();

@@ -99,7 +99,8 @@ std::optional<std::chrono::system_clock::time_point> parse_rfc3339(const std::st
   }
   if (std::string_view(rest) != "Z") return std::nullopt;
   return std::chrono::system_clock::from_time_t(timegm(&utc)) +
-         std::chrono::duration_cast<std::chrono::system_clock::duration>(std::chrono::nanoseconds(nanoseconds));
+         std::chrono::duration_cast<std::chrono::system_clock::duration>(
+             std::chrono::nanoseconds(nanoseconds));
 }
 
 std::string span_text(std::chrono::seconds span) {

@@ -11,8 +11,8 @@ namespace steelyard {
 
 enum class Rounding : std::uint8_t { nearest, up, down };
 
-// "9999 B", "12.3 KiB", "94.1 MiB", "1.85 GiB": bytes in powers of 1024. What is needed is rounded up and what there
-// is down, so that a difference never disappears between the two.
+// "9999 B", "12.3 KiB", "94.1 MiB", "1.85 GiB": bytes in powers of 1024. What is needed is rounded up and
+// what there is down, so that a difference never disappears between the two.
 std::string size_text(std::uint64_t bytes, Rounding rounding = Rounding::nearest);
 
 // "12G", "900M", "24GiB": powers of 1024; "22GB": powers of 1000, as its name says; "4096B": bytes. Throws

@@ -203,6 +203,17 @@ void GgufWriter::write(std::span<const std::byte> data) {
   }
 }
 
+void GgufWriter::finish_with_hole() {
+  start_data();
+  const std::uint64_t total = written_ + data_offset_;
+  file_.finish();
+  std::error_code failed;
+  std::filesystem::resize_file(file_.path(), total, failed);
+  if (failed)
+    throw_error(ErrorKind::io, "{} can't stand in for {} bytes: {}", file_.path().string(), total,
+                failed.message());
+}
+
 void GgufWriter::finish() {
   start_data();
   if (tensor_ != sizes_.size()) {

@@ -62,6 +62,9 @@ class GgufWriter {
   void write(std::span<const std::byte> data);
   // Completes the file and renames it into place; internal Error when data is missing.
   void finish();
+  // Instead of the data: the file ends in a hole of its size, which takes no space on a disk. For what reads
+  // headers.
+  void finish_with_hole();
 
   std::uint64_t tensor_bytes() const { return tensor_bytes_; }  // declared so far, without padding
 

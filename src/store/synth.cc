@@ -91,4 +91,14 @@ void write_synthetic_model(const SynthOptions& options, const std::filesystem::p
   writer.finish();
 }
 
+void write_synthetic_header(const SynthOptions& options, const std::filesystem::path& path) {
+  const SynthShape& shape = find_synth_shape(options.shape);
+  const Mixture mixture = parse_mixture(options.type);
+  GgufWriter writer(path);
+  add_synth_metadata(writer, shape, mixture, options);
+  for (const SynthTensor& tensor : synth_tensors(shape, mixture))
+    writer.add_tensor(tensor.name, tensor.dims, tensor.type);
+  writer.finish_with_hole();
+}
+
 }  // namespace steelyard

@@ -37,5 +37,7 @@ struct SynthOptions {
 // Throws Error: bad_input for an unknown shape or type (naming the known ones), io when the file can't be
 // written; nothing is left behind then.
 void write_synthetic_model(const SynthOptions& options, const std::filesystem::path& path);
+// Only its header, and a hole instead of the tensors' data: for plans.
+void write_synthetic_header(const SynthOptions& options, const std::filesystem::path& path);
 
 }  // namespace steelyard

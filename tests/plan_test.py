@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""`steelyard plan` without the model's file: by a shape, and by the header of a file on a web server."""
+import http.server
+import pathlib
+import re
+import socket
+import threading
+import unittest
+
+from support import SteelyardTest, run
+
+
+class Shapes(SteelyardTest):
+    def test_a_shape_is_planned_as_its_file(self):
+        by_shape = self.ok_json("plan", "tiny-llama", "--type", "q8_0", "--devices", "24GiB", "--json")
+        by_file = self.ok_json("plan", self.synth(), "--devices", "24GiB", "--json")
+        self.assertEqual(by_shape["devices"][0], by_file["devices"][0])
+
+    def test_a_large_shape_takes_no_space(self):
+        scratch = self.dir / "scratch"
+        scratch.mkdir()
+        done = self.ok("plan", "qwen2.5-32b", "--type", "q4_k_m", "--devices", "24GiB", env={"TMPDIR": str(scratch)})
+        self.assertIn("planned by the shape of qwen2.5-32b", done.stderr)
+        self.assertRegex(done.stdout, r"\nfits: \d\.\d+ GiB left; longest context that fits: \d+\n\Z")
+        self.assertEqual(list(scratch.iterdir()), [])
+
+    def test_a_large_shape_that_does_not_fit(self):
+        done = run("plan", "qwen2.5-32b", "--devices", "12GiB")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stdout, r"\ndoesn't fit: the model needs .* where 12\.00 GiB is available; even --context 256 .*\n\Z")
+
+    def test_a_type_goes_with_a_shape(self):
+        self.fails("plan", "no-such-shape", "--type", "q8_0", code=2, says="--type goes with a shape")
+        self.fails("plan", "tiny-llama", "--type", "q9", code=2, says="q9")
+
+
+class Web(http.server.BaseHTTPRequestHandler):
+    """Serves server.files, with ranges or without; /moved/X leads to /X; counts what it sends."""
+
+    def do_GET(self):
+        if self.path.startswith("/moved/"):
+            self.send_response(302)
+            self.send_header("Location", self.path[len("/moved"):])
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        name = self.path.split("?")[0].lstrip("/").removeprefix("plain/")
+        if name not in self.server.files:
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        data, first, last = self.server.files[name], 0, None
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked and "plain" not in self.path:
+            first, last = int(asked[1]), min(int(asked[2]), len(data) - 1)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        else:
+            last = len(data) - 1
+            self.send_response(200)
+        self.send_header("Content-Length", str(last + 1 - first))
+        self.end_headers()
+        try:
+            for at in range(first, last + 1, 1 << 16):
+                self.wfile.write(data[at:min(at + (1 << 16), last + 1)])
+                self.server.sent += min(1 << 16, last + 1 - at)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+
+    def log_message(self, *_):
+        pass
+
+
+class Urls(SteelyardTest):
+    def setUp(self):
+        super().setUp()
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
+        self.server.files, self.server.sent = {}, 0
+        thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        thread.start()
+        self.addCleanup(self.server.server_close)
+        self.addCleanup(self.server.shutdown)
+        self.base = f"http://127.0.0.1:{self.server.server_port}"
+
+    def plan(self, url, *flags):
+        return self.ok_json("plan", url, "--devices", "24GiB", "--json", *flags)
+
+    def test_only_the_header_is_read(self):
+        model = pathlib.Path(self.synth())
+        data = model.read_bytes() + bytes(64 << 20)  # what follows the tensors isn't looked at
+        self.server.files["model.gguf"] = data
+        local = self.plan(model)
+        for path in ("model.gguf", "moved/model.gguf", "plain/model.gguf", "model.gguf?download=true"):
+            with self.subTest(path=path):
+                self.server.sent = 0
+                self.assertEqual(self.plan(f"{self.base}/{path}")["devices"][0], local["devices"][0])
+                self.assertLess(self.server.sent, 16 << 20)
+
+    def test_a_long_header_is_read_in_pieces(self):
+        model = pathlib.Path(self.synth())
+        data = model.read_bytes()
+        # A megabyte and more of metadata before the rest: one more entry, of text.
+        key, text = b"test.long", b"x" * (3 << 20)
+        entry = len(key).to_bytes(8, "little") + key + (8).to_bytes(4, "little") + len(text).to_bytes(8, "little") + text
+        entries = int.from_bytes(data[16:24], "little") + 1
+        pad = -len(entry) % 32
+        entry = entry.replace(text, text + b"x" * pad).replace(len(text).to_bytes(8, "little"), (len(text) + pad).to_bytes(8, "little"), 1)
+        self.server.files["long.gguf"] = data[:16] + entries.to_bytes(8, "little") + entry + data[24:]
+        self.assertEqual(self.plan(f"{self.base}/long.gguf")["devices"][0], self.plan(model)["devices"][0])
+
+    def test_what_is_wrong_is_said(self):
+        model = pathlib.Path(self.synth()).read_bytes()
+        self.server.files.update({"page.gguf": b"<!doctype html><html>", "cut.gguf": model[:200]})
+        self.fails("plan", f"{self.base}/none.gguf", code=1, says=r"there is nothing at http://.*/none\.gguf \(HTTP 404\)")
+        self.fails("plan", f"{self.base}/page.gguf", code=2, says="is not a GGUF file: it doesn't begin with GGUF")
+        self.fails("plan", f"{self.base}/cut.gguf", code=2, says="ends within its header")
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            port = closed.getsockname()[1]
+        self.fails("plan", f"http://127.0.0.1:{port}/model.gguf", code=1, says="can't be read: .*connect")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -277,9 +277,16 @@ class Measure(SteelyardTest):
         env = {"XDG_CACHE_HOME": str(self.dir / "cache")}
         first = self.ok("probe", "--threads", "1", "--json", env=env)
         self.assertIn("measuring", first.stderr)
+        (path,) = (self.dir / "cache").rglob("ceilings-*.json")
+        kept = {**json.loads(path.read_text()), "load": 0.0, "spread": 0.0}  # a busy machine would be measured again
+        path.write_text(json.dumps(kept))
         second = self.ok("probe", "--threads", "1", "--json", env=env)
-        self.assertEqual((second.stdout, second.stderr), (first.stdout, ""))
+        self.assertEqual(second.stderr, "")
         (ceiling,) = json.loads(second.stdout)["ceilings"]
+        before = {**json.loads(first.stdout)["ceilings"][0], "load": 0.0, "spread": 0.0}
+        self.assertEqual(ceiling, before)
+        path.write_text(json.dumps({**kept, "load": 1e6}))
+        self.assertIn("measuring", self.ok("probe", "--threads", "1", "--json", env=env).stderr)
         self.assertGreater(ceiling["read_bytes_per_second"], 1e8)
         self.assertGreater(ceiling["multiply_per_second"]["Q4_K"], 1e8)
 

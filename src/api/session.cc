@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/units.h"
 #include "engine/engine.h"
 #include "engine/model_manager.h"
 

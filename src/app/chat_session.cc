@@ -53,11 +53,16 @@ class TextQueue {
 
 double seconds(std::int64_t nanoseconds) { return static_cast<double>(nanoseconds) * 1e-9; }
 
-std::string rate_text(double rate, double achieved) {
+std::string rate_text(double rate, double achieved, double beat) {
+  if (!(rate > 0)) return fmt::format("{:>9} tokens/s", "–");
   std::string text = fmt::format("{:9.1f} tokens/s", rate);
   if (achieved > 0) text += fmt::format(", {:.0f} % of the measured limit", 100 * achieved);
+  if (beat > 1) text += fmt::format(", which was {:.0f} % too low and is raised", 100 * (beat - 1));
   return text;
 }
+
+// Null for what wasn't measured.
+Json known(double value) { return value > 0 ? Json(value) : Json(); }
 
 }  // namespace
 
@@ -142,14 +147,25 @@ ChatSession::Reply ChatSession::ask(const std::string& prompt, const OnText& on_
   return reply;
 }
 
+namespace {
+// What of the prompt wasn't read: it was there already, or the answer was cancelled before.
+std::string prompt_note(const Answer& a) {
+  std::string text;
+  if (a.cached_tokens) text = fmt::format(" ({} reused)", a.cached_tokens);
+  if (a.prompt_read + a.cached_tokens < a.prompt_tokens) text += fmt::format(" ({} read)", a.prompt_read);
+  return text;
+}
+}  // namespace
+
 std::string timings_text(const Answer& a, double load_seconds) {
   std::string text;
   if (load_seconds >= 0) text += fmt::format("load        {:8.2f} s\n", load_seconds);
-  text += fmt::format("prompt      {:8.2f} s  {:5} tokens{}  {}\n", seconds(a.prompt_ns), a.prompt_tokens,
-                      a.cached_tokens ? fmt::format(" ({} reused)", a.cached_tokens) : std::string(),
-                      rate_text(a.prompt_tokens_per_second(), a.prompt_achieved));
-  text += fmt::format("generation  {:8.2f} s  {:5} tokens  {}\n", seconds(a.generation_ns),
-                      a.generated_tokens, rate_text(a.generated_tokens_per_second(), a.generation_achieved));
+  text +=
+      fmt::format("prompt      {:8.2f} s  {:5} tokens{}  {}\n", seconds(a.prompt_ns), a.prompt_tokens,
+                  prompt_note(a), rate_text(a.prompt_tokens_per_second(), a.prompt_achieved, a.prompt_beat));
+  text +=
+      fmt::format("generation  {:8.2f} s  {:5} tokens  {}\n", seconds(a.generation_ns), a.generated_tokens,
+                  rate_text(a.generated_tokens_per_second(), a.generation_achieved, a.generation_beat));
   text += fmt::format("total       {:8.2f} s  ended by {}, seed {}\n", seconds(a.total_ns),
                       a.stop_string.empty() ? done_reason_name(a.reason) : "a stop string", a.seed);
   return text;
@@ -163,10 +179,11 @@ Json timings_json(const Answer& a, double load_seconds) {
                 {"prompt_seconds", seconds(a.prompt_ns)},
                 {"generation_seconds", seconds(a.generation_ns)},
                 {"total_seconds", seconds(a.total_ns)},
-                {"prompt_tokens_per_second", a.prompt_tokens_per_second()},
-                {"generated_tokens_per_second", a.generated_tokens_per_second()},
-                {"prompt_achieved_over_limit", a.prompt_achieved},
-                {"generation_achieved_over_limit", a.generation_achieved},
+                {"prompt_tokens_read", a.prompt_read},
+                {"prompt_tokens_per_second", known(a.prompt_tokens_per_second())},
+                {"generated_tokens_per_second", known(a.generated_tokens_per_second())},
+                {"prompt_achieved_over_limit", known(a.prompt_achieved)},
+                {"generation_achieved_over_limit", known(a.generation_achieved)},
                 {"seed", a.seed}};
   if (load_seconds >= 0) value["load_seconds"] = load_seconds;
   return value;

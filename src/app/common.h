@@ -39,9 +39,11 @@ std::string read_input(const std::string& file);
 
 const char* mode_name(Mode mode);
 
-// The device's ceilings: those kept in the user's cache, else measured now, which takes a few seconds and is
-// said on stderr. A cache that can't be written is said, not fatal.
+// The device's ceilings: the best ever measured, as kept in the user's cache. Measured now when none are kept
+// or those were measured while the machine was busy, which takes a few seconds and is said on stderr.
 Ceilings device_ceilings(Device& device, bool again = false);
+// A cache that can't be written is said, not fatal.
+void keep_ceilings(const Ceilings& ceilings, const DeviceInfo& device);
 
 // Says on stderr what is to be known of a prepared model: its notes, and that it runs on the CPU and why,
 // when nobody asked for that; `always`: also where there is no GPU.

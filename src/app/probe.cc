@@ -8,9 +8,11 @@
 #include "base/dtype.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
+#include "base/units.h"
 #include "device/ceilings.h"
 #include "device/device.h"
 #include "device/devices.h"
+#include "observe/ceilings.h"
 
 namespace steelyard {
 namespace {
@@ -44,12 +46,17 @@ nlohmann::ordered_json to_json(const Ceilings& c) {
   nlohmann::ordered_json value = {{"device", c.device}};
   if (c.threads) value["threads"] = c.threads;
   value["read_bytes_per_second"] = c.read_bytes_per_second;
+  for (const auto& [bytes, rate] : c.cached_reads) value["cached_reads"][std::to_string(bytes)] = rate;
   if (c.launch_seconds > 0) {
     value["to_device_bytes_per_second"] = c.to_device_bytes_per_second;
     value["from_device_bytes_per_second"] = c.from_device_bytes_per_second;
     value["launch_seconds"] = c.launch_seconds;
   }
+  value["conditions"] = c.conditions;
   value["measured_at"] = c.measured_at;
+  value["load"] = c.load;
+  value["spread"] = c.spread;
+  value["raised_at"] = c.raised_at.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(c.raised_at);
   for (const auto& [type, rate] : c.multiply_per_second)
     value["multiply_per_second"][std::string(dtype_info(type).name)] = rate;
   return value;
@@ -59,15 +66,15 @@ void print_gpu(const Ceilings& c) {
   const auto found = c.multiply_per_second.find(DType::F16);
   print("{}\n\n", c.device);
   print("{:<26}{:>10.1f}\n", "memory read, GB/s", c.read_bytes_per_second / 1e9);
-  print("{:<26}{:>10.1f}\n", "f16 tensor cores, Top/s",
-        found == c.multiply_per_second.end() ? 0.0 : found->second / 1e12);
+  print("{:<26}{:>10}\n", "f16 tensor cores, Top/s",
+        found == c.multiply_per_second.end() ? "–" : fmt::format("{:.1f}", found->second / 1e12));
   print("{:<26}{:>10.1f}\n", "host to GPU, GB/s", c.to_device_bytes_per_second / 1e9);
   print("{:<26}{:>10.1f}\n", "GPU to host, GB/s", c.from_device_bytes_per_second / 1e9);
   print("{:<26}{:>10.2f}\n\n", "kernel in a graph, µs", c.launch_seconds * 1e6);
   print(
       "Every weight type's products run on the tensor cores in f16 or bf16. A multiply-add counts as two\n"
-      "operations. Measured {}.\n",
-      c.measured_at);
+      "operations. Limits {}.\n",
+      measured_text(c, machine_cores()));
 }
 
 void print_table(const std::vector<Ceilings>& all) {
@@ -75,14 +82,28 @@ void print_table(const std::vector<Ceilings>& all) {
   for (const auto& c : all) print(" {:>10}", c.threads);
   print("\n{:<18}", "read GB/s");
   for (const auto& c : all) print(" {:>10.1f}", c.read_bytes_per_second / 1e9);
+  for (const auto& [bytes, rate] : all.front().cached_reads) {
+    print("\n{:<18}", fmt::format("  of {}", size_text(bytes)));
+    for (const auto& c : all) {
+      const auto found = c.cached_reads.find(bytes);
+      print(" {:>10}", found == c.cached_reads.end() ? "–" : fmt::format("{:.1f}", found->second / 1e9));
+    }
+  }
   for (const auto& [type, rate] : all.front().multiply_per_second) {
     print("\n{:<18}", fmt::format("{} Gop/s", dtype_info(type).name));
     for (const auto& c : all) {
       const auto found = c.multiply_per_second.find(type);
-      print(" {:>10.1f}", found == c.multiply_per_second.end() ? 0.0 : found->second / 1e9);
+      print(" {:>10}",
+            found == c.multiply_per_second.end() ? "–" : fmt::format("{:.1f}", found->second / 1e9));
     }
   }
-  print("\n\nA multiply-add counts as two operations. Measured {}.\n", all.front().measured_at);
+  print(
+      "\n\nBuffers of up to {} are read again and again, as a small model's weights are: caches may hold "
+      "them. A\n"
+      "multiply-add counts as two operations.\n",
+      all.front().cached_reads.empty() ? "no size" : size_text(all.front().cached_reads.rbegin()->first));
+  for (const auto& c : all)
+    print("{} thread{}: {}.\n", c.threads, c.threads == 1 ? "" : "s", measured_text(c, machine_cores()));
 }
 
 std::vector<Ceilings> probe_gpus(const Flags& flags, const DeviceName& wanted) {

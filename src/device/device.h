@@ -33,6 +33,9 @@ struct DeviceInfo {
 // What a device was measured to do at best; 0: not measured.
 struct DeviceRates {
   double read_bytes_per_second = 0;  // of its own memory
+  double read_spread = 0;            // of the repeats: (slowest - fastest) / fastest
+  // Of buffers of so many bytes, read again and again: what caches hold is faster. May be empty.
+  std::vector<std::pair<std::uint64_t, double>> cached_reads;
   // Operations a second (a multiply-add is two) on weights of a type, in many rows.
   std::vector<std::pair<DType, double>> multiply_per_second;
   double to_device_bytes_per_second = 0;  // from page-locked host memory

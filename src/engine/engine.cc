@@ -322,11 +322,14 @@ void Engine::Impl::record(const StepPlan& plan) {
   record.waiting = scheduler_.waiting();
   if (options_.step_limit) record.limit_seconds = options_.step_limit(plan.shape);
   log_.record(record);
+  for (const auto& entry : plan.entries)
+    if (!entry.decode) entry.sequence->prompt_read += entry.rows;
   if (record.limit_seconds <= 0) return;
   for (const auto& entry : plan.entries) {
     State& state = *entry.sequence;
     state.limit_seconds[entry.decode] += record.limit_seconds;
     state.known_seconds[entry.decode] += step_seconds_;
+    state.last_shape[entry.decode] = plan.shape;
   }
 }
 
@@ -359,6 +362,10 @@ void Engine::Impl::finish(const Request& state, DoneReason reason) {
     stats_.generated_tokens += state->generated();
   }
   state->end(reason);
+  const Answer& answer = state->answer;
+  for (const auto& [beat, shape] : {std::pair(answer.prompt_beat, state->last_shape[0]),
+                                    std::pair(answer.generation_beat, state->last_shape[1])})
+    if (beat > 1 && options_.limit_beaten) options_.limit_beaten(shape, beat);
 }
 
 void Engine::Impl::fail(const Request& state, ErrorKind kind, const std::string& message) {

@@ -50,10 +50,14 @@ struct Answer {
   std::int64_t total_ns = 0;
   std::uint64_t seed = 0;         // the one used
   std::uint32_t preemptions = 0;  // times its pages were taken for an older request
-  // The machine's limit for the steps this answer took part in ÷ the time they took; 0: unknown.
+  std::uint32_t prompt_read = 0;  // tokens of the prompt that were really read: fewer when it was cancelled
+  // The machine's limit for the steps this answer took part in ÷ the time they took, at most 1; 0: unknown.
   double prompt_achieved = 0;
   double generation_achieved = 0;
-  double prompt_tokens_per_second() const;  // without the cached ones
+  // How many times too low a limit was that this answer has beaten; 0: it wasn't.
+  double prompt_beat = 0;
+  double generation_beat = 0;
+  double prompt_tokens_per_second() const;  // of those read
   double generated_tokens_per_second() const;
 };
 
@@ -94,6 +98,9 @@ struct EngineOptions {
   // Seconds that a step of this shape takes at the machine's limit, 0 where unknown; empty: never known.
   // Called from the engine's thread.
   std::function<double(const StepShape& shape)> step_limit;
+  // An answer was faster than that, `factor` times, in steps like `shape`. The engine's thread calls it,
+  // rarely.
+  std::function<void(const StepShape& shape, double factor)> limit_beaten;
 };
 
 struct EngineStats {

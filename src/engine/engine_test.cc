@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <random>
 #include <thread>
 
@@ -385,6 +387,39 @@ TEST(Engine, ReportsAchievedOverLimitWhenItIsKnown) {
   EXPECT_EQ(steps[0].prefill_rows, 16u);
   EXPECT_EQ(steps[2].prefill_rows, 8u);
   EXPECT_EQ(engine.stats().steps.prefill_rows, 40u);
+}
+
+TEST(Engine, ABeatenLimitIsSaidAndNeverMoreThanAll) {
+  FakeRunner runner(small_info());
+  runner.step_time = std::chrono::milliseconds(10);
+  FakeText text;
+  std::atomic<int> raised = 0;
+  std::atomic<double> factor = 0;
+  Engine engine(runner, text,
+                {.step_limit = [](const StepShape&) { return 1.0; },
+                 .limit_beaten = [&](const StepShape&, double by) { ++raised, factor = by; }});
+  std::mt19937 random(1);
+  auto generation = engine.submit(request_of(some_tokens(random, 40), 6));
+  const Answer& answer = generation.wait();
+  EXPECT_EQ(answer.prompt_achieved, 1);
+  EXPECT_EQ(answer.generation_achieved, 1);
+  EXPECT_GT(answer.prompt_beat, 2);
+  EXPECT_EQ(answer.prompt_read, 40u);
+}
+
+TEST(Engine, ACancelledPromptCountsTheTokensThatWereRead) {
+  FakeRunner runner(small_info());
+  runner.step_time = std::chrono::milliseconds(50);
+  FakeText text;
+  Engine engine(runner, text);
+  std::mt19937 random(1);
+  auto generation = engine.submit(request_of(some_tokens(random, 60), 6));
+  while (engine.stats().steps.steps == 0) std::this_thread::yield();
+  generation.cancel();
+  const Answer& answer = generation.wait();
+  EXPECT_EQ(answer.prompt_tokens, 60u);
+  EXPECT_GE(answer.prompt_read, 16u);
+  EXPECT_EQ(answer.prompt_read, engine.stats().steps.prefill_rows);
 }
 
 // ---- random schedules ----

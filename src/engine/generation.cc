@@ -8,6 +8,8 @@
 namespace steelyard {
 namespace {
 
+constexpr double kLeastSeconds = 0.005;  // of steps, for a speed to be believed
+
 double rate(double tokens, std::int64_t nanoseconds) {
   return nanoseconds > 0 ? tokens * 1e9 / static_cast<double>(nanoseconds) : 0;
 }
@@ -32,7 +34,7 @@ const char* done_reason_name(DoneReason reason) {
   return "error";
 }
 
-double Answer::prompt_tokens_per_second() const { return rate(prompt_tokens - cached_tokens, prompt_ns); }
+double Answer::prompt_tokens_per_second() const { return rate(prompt_read, prompt_ns); }
 
 // The first token came with the prompt's last step.
 double Answer::generated_tokens_per_second() const {
@@ -62,6 +64,14 @@ void Generation::State::deliver(std::string_view piece) {
   changed.notify_all();
 }
 
+// A limit that was beaten was too low: this answer has measured a better one.
+void Generation::State::hold_against_limit(int part, double& achieved, double& beat) const {
+  if (known_seconds[part] <= 0) return;
+  const double ratio = limit_seconds[part] / known_seconds[part];
+  achieved = std::min(ratio, 1.0);
+  if (ratio > 1 && known_seconds[part] >= kLeastSeconds) beat = ratio;
+}
+
 void Generation::State::count(Answer& a) const {
   const auto now = EngineClock::now();
   a.prompt_tokens = prompt_tokens;
@@ -75,8 +85,9 @@ void Generation::State::count(Answer& a) const {
   a.seed = sampling.seed;
   a.preemptions = preemptions;
   a.stop_string = stops.matched();
-  if (known_seconds[0] > 0) a.prompt_achieved = limit_seconds[0] / known_seconds[0];
-  if (known_seconds[1] > 0) a.generation_achieved = limit_seconds[1] / known_seconds[1];
+  a.prompt_read = std::min(prompt_read, prompt_tokens - cached_tokens);
+  hold_against_limit(0, a.prompt_achieved, a.prompt_beat);
+  hold_against_limit(1, a.generation_achieved, a.generation_beat);
 }
 
 void Generation::State::end(DoneReason reason) {

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "engine/engine.h"
 #include "engine/sequence.h"
+#include "program/cost.h"
 #include "text/stream.h"
 
 namespace steelyard {
@@ -40,7 +41,9 @@ struct Generation::State : Sequence {
   EngineClock::time_point first_step, first_token, last_token;
   double first_token_seconds = 0;  // of the step that gave it
   bool started = false;
+  std::uint32_t prompt_read = 0;
   double limit_seconds[2] = {}, known_seconds[2] = {};  // [0] prompt, [1] generation
+  StepShape last_shape[2];
 
   // Shared with the caller.
   std::mutex mutex;
@@ -59,6 +62,7 @@ struct Generation::State : Sequence {
  private:
   void deliver(std::string_view text);
   void count(Answer& a) const;
+  void hold_against_limit(int part, double& achieved, double& beat) const;
 };
 
 }  // namespace steelyard

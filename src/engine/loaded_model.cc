@@ -181,6 +181,16 @@ LoadedModel::LoadedModel(PreparedModel prepared, const LoadProgress& progress)
     options.step_limit = [this](const StepShape& shape) {
       return step_limit(program(), shape, *ceilings_).seconds();
     };
+  if (ceilings_)
+    options.limit_beaten = [this](const StepShape& shape, double factor) {
+      raise_ceilings(*ceilings_, step_limit(program(), shape, *ceilings_), factor);
+      try {
+        const auto path = ceilings_path(prepared_.device->info());
+        const auto kept = load_ceilings(path);
+        save_ceilings(kept ? best_of(*kept, *ceilings_) : *ceilings_, path);
+      } catch (const Error&) {  // this process knows, at least
+      }
+    };
   engine_ = std::make_unique<Engine>(*decoder_, *text_, std::move(options));
 }
 

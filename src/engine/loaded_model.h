@@ -106,8 +106,6 @@ class LoadedModel {
   // Its file was written to, cut or replaced since it was read. What is loaded is a copy, so answers stay
   // right; who asks for the model by name now means the new file.
   bool file_changed() const { return prepared_.file && prepared_.file->changed(); }
-  // Null when its device was not probed (`steelyard probe`).
-  const Ceilings* ceilings() const { return ceilings_ ? &*ceilings_ : nullptr; }
   double load_seconds() const { return load_seconds_; }
   // How its answers are drawn where a request doesn't say: by its file's own word.
   const AnswerOptions& answer_defaults() const { return answer_defaults_; }
@@ -135,7 +133,7 @@ class LoadedModel {
   PreparedModel prepared_;
   std::vector<MemoryHold> holds_;  // longer than what they count
   std::unique_ptr<Decoder> decoder_;
-  std::optional<Ceilings> ceilings_;
+  std::optional<Ceilings> ceilings_;  // the engine's thread's; none when its device was never probed
   double load_seconds_ = 0;
   std::unique_ptr<StepRunner> runner_;  // a test's, instead of the decoder
   std::unique_ptr<TokenText> text_;

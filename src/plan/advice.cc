@@ -130,7 +130,8 @@ std::string fewest_changes(const PlanInput& in, std::uint64_t room) {
   return {};
 }
 
-// The process isn't of quite the same size in every run: what is advised leaves a little for that, where it can.
+// The process isn't of quite the same size in every run: what is advised leaves a little for that, where it
+// can.
 std::string changes(const PlanInput& in, std::uint64_t room) {
   const std::uint64_t little = std::min(room, in.process_bytes / 16);
   const std::string text = fewest_changes(in, room - little);

@@ -75,7 +75,8 @@ class HeaderWalk {
   void value(std::uint32_t type, int depth) {
     if (type > static_cast<std::uint32_t>(GgufType::f64) || depth > 8) fail("its metadata makes no sense");
     if (static_cast<GgufType>(type) == GgufType::string) return text();
-    if (static_cast<GgufType>(type) != GgufType::array) return skip(gguf_type_bytes(static_cast<GgufType>(type)));
+    if (static_cast<GgufType>(type) != GgufType::array)
+      return skip(gguf_type_bytes(static_cast<GgufType>(type)));
     const auto element = number<std::uint32_t>();
     const auto count = number<std::uint64_t>();
     if (count > kMostHeader) fail("an array is larger than any header");
@@ -113,7 +114,8 @@ std::size_t take_head(char* data, std::size_t, std::size_t n, void* to) {
   for (char& c : line)
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   if (line.starts_with("http/")) piece.total = 0;
-  if (line.starts_with("content-length:") && piece.total == 0) piece.total = number_in(std::string_view(line).substr(15));
+  if (line.starts_with("content-length:") && piece.total == 0)
+    piece.total = number_in(std::string_view(line).substr(15));
   if (line.starts_with("content-range:"))
     if (const auto slash = line.find('/'); slash != std::string::npos)
       piece.total = number_in(std::string_view(line).substr(slash + 1));
@@ -249,7 +251,8 @@ void write_with_hole(const fs::path& path, std::span<const std::byte> header, st
   file.finish();
   std::error_code failed;
   fs::resize_file(path, total, failed);
-  if (failed) throw_error(ErrorKind::io, "{} can't stand in for {} bytes: {}", path.string(), total, failed.message());
+  if (failed)
+    throw_error(ErrorKind::io, "{} can't stand in for {} bytes: {}", path.string(), total, failed.message());
 }
 
 void fetch_part(Connection& connection, const std::string& url, const fs::path& to) {
@@ -257,8 +260,7 @@ void fetch_part(Connection& connection, const std::string& url, const fs::path& 
     const Piece piece = connection.read(url, most);
     if (piece.bytes.empty()) throw_error(ErrorKind::bad_input, "{} is not a GGUF file: it is empty", url);
     if (const auto end = header_bytes(piece.bytes, url)) {
-      if (piece.total < *end)
-        throw_error(ErrorKind::io, "the server doesn't say how large {} is", url);
+      if (piece.total < *end) throw_error(ErrorKind::io, "the server doesn't say how large {} is", url);
       return write_with_hole(to, std::span(piece.bytes).first(*end), piece.total);
     }
     if (piece.bytes.size() < most || most == kMostHeader)

@@ -1,5 +1,5 @@
-// Headers of GGUF files on web servers, read with range requests: what they describe can be planned before the
-// tensors' data is downloaded.
+// Headers of GGUF files on web servers, read with range requests: what they describe can be planned before
+// the tensors' data is downloaded.
 #pragma once
 
 #include <cstddef>
@@ -28,13 +28,14 @@ class ScratchDirectory {
   std::filesystem::path path_;
 };
 
-// Reads the header of the GGUF file at `url` (and of its other parts, when it is the first of a split model) and writes
-// it into `directory` under the file's name, followed by a hole as large as the data. Redirects are followed.
-// Throws Error: not_found for HTTP 404, io when the server can't be reached or refuses, bad_input when it isn't GGUF.
+// Reads the header of the GGUF file at `url` (and of its other parts, when it is the first of a split model)
+// and writes it into `directory` under the file's name, followed by a hole as large as the data. Redirects
+// are followed. Throws Error: not_found for HTTP 404, io when the server can't be reached or refuses,
+// bad_input when it isn't GGUF.
 std::filesystem::path fetch_header(const std::string& url, const std::filesystem::path& directory);
 
-// Bytes up to the end of a GGUF file's tensor directory, of which these are the first; nullopt when the end isn't among
-// them. Throws Error(bad_input) when they can't be a GGUF file's, naming `shown`.
+// Bytes up to the end of a GGUF file's tensor directory, of which these are the first; nullopt when the end
+// isn't among them. Throws Error(bad_input) when they can't be a GGUF file's, naming `shown`.
 std::optional<std::uint64_t> header_bytes(std::span<const std::byte> begin, const std::string& shown);
 
 }  // namespace steelyard

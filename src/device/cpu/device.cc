@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <mutex>
 #include <string>
 
@@ -161,7 +162,14 @@ class CpuDevice final : public Device {
 // its own) raises it.
 DeviceRates CpuDevice::measure_rates() {
   const unsigned threads = queue_.threads();
-  DeviceRates rates{.read_bytes_per_second = measure_read_bandwidth(isa_, threads)};
+  // The last is larger than any cache that a process gets; the others are a model's size, where one holds it.
+  static constexpr std::uint64_t kUnit = 1 << 20;
+  static constexpr std::uint64_t kSizes[] = {8 * kUnit,   16 * kUnit,  32 * kUnit, 64 * kUnit,
+                                             128 * kUnit, 256 * kUnit, 512 * kUnit};
+  const ReadRates reads = measure_read_bandwidth(isa_, threads, kSizes);
+  DeviceRates rates{.read_bytes_per_second = reads.bytes_per_second.back(), .read_spread = reads.spread};
+  for (std::size_t i = 0; i + 1 < std::size(kSizes); ++i)
+    rates.cached_reads.emplace_back(kSizes[i], reads.bytes_per_second[i]);
   const double dots = measure_dot_rate(isa_, threads);
   const double fmas = measure_fma_rate(isa_, threads);
   const double bf16 = measure_multiply_rate(isa_, DType::BF16, threads);

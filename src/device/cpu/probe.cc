@@ -19,16 +19,25 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// The best of a few runs of fn(thread, n): what else the machine does can only make it slower.
+struct Seconds {
+  double best = 1e30, worst = 0;
+};
+// A few runs of fn(thread, n): what else the machine does can only make them slower.
 template <typename Fn>
-double best_seconds(ThreadPool& pool, int runs, const Fn& fn) {
-  double best = 1e30;
+Seconds time_runs(ThreadPool& pool, int runs, const Fn& fn) {
+  Seconds seconds;
   for (int i = 0; i < runs; ++i) {
     const double begin = now();
     pool.run(fn);
-    best = std::min(best, now() - begin);
+    const double took = now() - begin;
+    seconds = {std::min(seconds.best, took), std::max(seconds.worst, took)};
   }
-  return best;
+  return seconds;
+}
+
+template <typename Fn>
+double best_seconds(ThreadPool& pool, int runs, const Fn& fn) {
+  return time_runs(pool, runs, fn).best;
 }
 
 struct Free {
@@ -47,17 +56,23 @@ Memory make_memory(std::uint64_t bytes) {
 
 }  // namespace
 
-double measure_read_bandwidth(Isa isa, unsigned threads) {
-  const std::uint64_t part = std::uint64_t{512} << 20;
-  const Memory memory = make_memory(part + 4096);
+ReadRates measure_read_bandwidth(Isa isa, unsigned threads, std::span<const std::uint64_t> sizes) {
+  const Memory memory = make_memory(*std::ranges::max_element(sizes) + 4096);
   const Kernels& k = kernels(isa);
   ThreadPool pool(threads);
-  const double seconds = best_seconds(pool, 5, [&](unsigned thread, unsigned n) {
-    const std::uint64_t each = part / n / 512 * 512;
-    volatile std::uint64_t sink = k.read_all(memory.get() + thread * each, each);
-    (void)sink;
-  });
-  return static_cast<double>(part) / seconds;
+  ReadRates rates;
+  for (const std::uint64_t part : sizes) {
+    const std::uint64_t each = part / pool.size() / 512 * 512;
+    const auto read = [&](unsigned thread, unsigned) {
+      volatile std::uint64_t sink = k.read_all(memory.get() + thread * each, each);
+      (void)sink;
+    };
+    pool.run(read);  // what fits into caches gets there
+    const Seconds seconds = time_runs(pool, 9, read);
+    rates.bytes_per_second.push_back(static_cast<double>(each * pool.size()) / seconds.best);
+    rates.spread = (seconds.worst - seconds.best) / seconds.best;
+  }
+  return rates;
 }
 
 double measure_dot_rate(Isa isa, unsigned threads) {

@@ -2,13 +2,22 @@
 // a second and uses the given threads alone; values are per second, of all threads together.
 #pragma once
 
+#include <cstdint>
+#include <span>
+#include <vector>
+
 #include "base/dtype.h"
 #include "device/cpu/kernels.h"
 
 namespace steelyard::cpu {
 
-// Bytes read from memory (a buffer larger than the last-level cache).
-double measure_read_bandwidth(Isa isa, unsigned threads);
+// Bytes read from buffers of each of `sizes`, again and again; the spread of the repeats of the largest. A
+// buffer that caches don't hold gives the memory's rate.
+struct ReadRates {
+  std::vector<double> bytes_per_second;
+  double spread = 0;  // (slowest - fastest) / fastest
+};
+ReadRates measure_read_bandwidth(Isa isa, unsigned threads, std::span<const std::uint64_t> sizes);
 
 // Operations (a multiply and an add are two) of byte dot products and of float multiply-adds, in registers.
 double measure_dot_rate(Isa isa, unsigned threads);

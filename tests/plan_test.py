@@ -1,13 +1,20 @@
 #!/usr/bin/env python3
-"""`steelyard plan` without the model's file: by a shape, and by the header of a file on a web server."""
+"""`steelyard plan` without the model's file: by a shape, and by the header of a file on a web server; and limits of memory that hold for
+the whole program."""
 import http.server
+import json
+import os
 import pathlib
 import re
+import shutil
 import socket
+import subprocess
 import threading
+import time
 import unittest
+import urllib.request
 
-from support import SteelyardTest, run
+from support import BINARY, PATIENCE, SteelyardTest, run
 
 
 class Shapes(SteelyardTest):
@@ -32,6 +39,45 @@ class Shapes(SteelyardTest):
     def test_a_type_goes_with_a_shape(self):
         self.fails("plan", "no-such-shape", "--type", "q8_0", code=2, says="--type goes with a shape")
         self.fails("plan", "tiny-llama", "--type", "q9", code=2, says="q9")
+
+
+class WholeProgram(SteelyardTest):
+    """--memory-limit is for all models of a server together, and its plans say what is there already."""
+
+    def rounds(self, limit):
+        """Asks two models in turn, twice; (most resident MiB, what the server wrote)."""
+        store = self.dir / "store"
+        store.mkdir(exist_ok=True)
+        for name in ("one", "two"):
+            if not (store / f"{name}.gguf").exists():
+                shutil.copy(self.synth(), store / f"{name}.gguf")
+        log = self.dir / f"log-{limit}"
+        with log.open("w") as errors:
+            server = subprocess.Popen([BINARY, "serve", "--port", "0", "--context", "4096", "--parallel", "4", "--memory-limit", limit],
+                                      stdin=subprocess.DEVNULL, stderr=errors, env={**os.environ, "STEELYARD_MODELS": str(store)})
+        self.addCleanup(server.wait, PATIENCE)
+        self.addCleanup(server.terminate)
+        deadline = time.monotonic() + PATIENCE
+        while "listening on " not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        base = re.search(r"http://[\d.:]+", log.read_text()).group(0)
+        for model in ("one", "two") * 2:
+            body = json.dumps({"model": model, "prompt": "hello", "stream": False, "options": {"num_predict": 2}}).encode()
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            self.assertTrue(json.load(opener.open(base + "/api/generate", body, timeout=PATIENCE))["done"])
+        status = pathlib.Path(f"/proc/{server.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1024, log.read_text()
+
+    def test_two_models_that_fit_together(self):
+        resident, log = self.rounds("400M")
+        self.assertRegex(log, r"\n  other models +(\d+\.\d MiB) +\1  loaded already\n")
+        self.assertNotIn("unloaded", log)
+        self.assertLess(resident, 400)
+
+    def test_two_models_of_which_one_fits(self):
+        resident, log = self.rounds("75M")
+        self.assertGreaterEqual(log.count("unloaded"), 3)
+        self.assertLess(resident, 75 + 8, log)  # the process grows a little with what it has done
 
 
 class Web(http.server.BaseHTTPRequestHandler):

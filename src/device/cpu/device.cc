@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/process.h"
 #include "base/split_range.h"
+#include "base/units.h"
 #include "device/cpu/executable.h"
 #include "device/cpu/probe.h"
 #include "program/program.h"
@@ -24,8 +25,6 @@ namespace steelyard {
 namespace {
 
 using namespace cpu;
-
-constexpr double kMiB = 1024.0 * 1024.0;
 
 std::uint64_t proc_value(const char* path, std::string_view key) {
   std::ifstream in(path);
@@ -56,11 +55,11 @@ class Account {
     const std::uint64_t room = limited ? left : free;
     if (bytes <= room) return;
     used_ -= bytes;
-    throw_error(
-        ErrorKind::no_memory,
-        "{:.1f} MiB for {} don't fit into the {:.1f} MiB {}; a smaller context, a smaller KV type or fewer "
-        "parallel sequences need less",
-        bytes / kMiB, purpose, room / kMiB, limited ? "that the memory limit leaves" : "that are free");
+    throw_error(ErrorKind::no_memory,
+                "{} for {} don't fit into the {} {}; a smaller context, a smaller KV type or fewer "
+                "parallel sequences need less",
+                size_text(bytes, Rounding::up), purpose, size_text(room, Rounding::down),
+                limited ? "that the memory limit leaves" : "that are free");
   }
   void give_back(std::uint64_t bytes) { used_ -= bytes; }
 
@@ -83,9 +82,9 @@ class CpuArena final : public Arena {
     if (p == MAP_FAILED) {
       account_->give_back(bytes);
       throw_error(ErrorKind::no_memory,
-                  "the system refused {:.1f} MiB for {} ({}); a smaller context, a smaller KV type or fewer "
+                  "the system refused {} for {} ({}); a smaller context, a smaller KV type or fewer "
                   "parallel sequences need less",
-                  bytes / kMiB, purpose, std::strerror(errno));
+                  size_text(bytes), purpose, std::strerror(errno));
     }
     data_ = static_cast<std::byte*>(p);
     madvise(p, mapped_, MADV_HUGEPAGE);

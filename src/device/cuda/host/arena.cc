@@ -3,14 +3,9 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/units.h"
 
 namespace steelyard::cuda {
-namespace {
-
-double mib(std::uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
-
-}  // namespace
-
 VirtualArena::VirtualArena(Gpu& gpu, std::string purpose, std::uint64_t bytes, std::uint64_t reserve)
     : gpu_(gpu), purpose_(std::move(purpose)) {
   gpu_.bind();
@@ -67,8 +62,8 @@ void VirtualArena::unmap_from(std::size_t n_pieces) {
 void VirtualArena::resize(std::uint64_t bytes) {
   const std::uint64_t wanted = round_to_granules(bytes);
   if (wanted > reserved_)
-    throw_error(ErrorKind::internal, "{}: {} needs {:.0f} MiB of a range of {:.0f} MiB", gpu_.id(), purpose_,
-                mib(wanted), mib(reserved_));
+    throw_error(ErrorKind::internal, "{}: {} needs {} of a range of {}", gpu_.id(), purpose_,
+                size_text(wanted), size_text(reserved_));
   gpu_.bind();
   const std::size_t before = pieces_.size();
   const std::uint64_t mapped_before = mapped_;
@@ -84,11 +79,11 @@ void VirtualArena::resize(std::uint64_t bytes) {
     if (e.kind() != ErrorKind::no_memory) throw;
     std::size_t free = 0, total = 0;
     gpu_.driver().memory_info(&free, &total);
-    throw_error(
-        ErrorKind::no_memory,
-        "{} has no memory for {}: it needs {:.0f} MiB more, {:.0f} MiB of {:.0f} MiB are free; close other "
-        "programs that use the GPU, or ask for a smaller context",
-        gpu_.id(), purpose_, mib(wanted - mapped_before), mib(free), mib(total));
+    throw_error(ErrorKind::no_memory,
+                "{} has no memory for {}: it needs {} more, {} of {} are free; close other "
+                "programs that use the GPU, or ask for a smaller context",
+                gpu_.id(), purpose_, size_text(wanted - mapped_before), size_text(free, Rounding::down),
+                size_text(total));
   }
   // Shrinking: whole pieces go back; one that is still needed in part stays.
   while (!pieces_.empty() && pieces_.back().offset >= wanted) unmap_from(pieces_.size() - 1);

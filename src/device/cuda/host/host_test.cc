@@ -103,7 +103,7 @@ TEST(VirtualArenaTest, SaysHowMuchIsMissingAndKeepsNothing) {
   Rig rig(kGranule * 4);
   const Error e = error_of([&] { VirtualArena(rig.gpu, "the KV state", kGranule * 6); });
   EXPECT_EQ(e.kind(), ErrorKind::no_memory);
-  EXPECT_THAT(e.what(), HasSubstr("the KV state: it needs 12 MiB more, 8 MiB of 8 MiB are free"));
+  EXPECT_THAT(e.what(), HasSubstr("the KV state: it needs 12.0 MiB more, 8.0 MiB of 8.0 MiB are free"));
   EXPECT_EQ(rig.fake.used(), 0u);
   EXPECT_EQ(rig.fake.reserved, 0u);
 }

@@ -61,7 +61,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       break;
     default:
       attempt([&] { parse_keep_alive(body); });
-      refusal({"127.0.0.1", {}, {}}, std::string(body), std::string(body));
+      refusal(AccessRules{}, std::string(body), std::string(body));
   }
   return 0;
 }

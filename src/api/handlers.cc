@@ -56,6 +56,7 @@ std::vector<TokenId> generate_prompt(const LoadedModel& model, const GenerateReq
   if (r.system && !r.system->empty()) input.messages.push_back({{"role", "system"}, {"content", *r.system}});
   input.messages.push_back({{"role", "user"}, {"content", r.prompt}});
   input.think = r.think;
+  input.stop = r.stop_prompt;
   check_abilities(model, input);
   return r.context.empty() ? model.encode_chat(input) : model.continue_chat(input, r.context);
 }
@@ -264,7 +265,8 @@ Handled Handlers::handle(const HttpRequest& request) const {
   if (request.method != route->method && !head)
     return not_allowed(dialect, path, route->method == "GET" ? "GET, HEAD" : route->method);
   try {
-    return (this->*route->handler)({request.body, path.substr(std::min(path.size(), route->path.size()))});
+    return (this->*route->handler)(
+        {request.body, path.substr(std::min(path.size(), route->path.size())), request.stop});
   } catch (...) {
     return reply_only(reply_for(dialect, std::current_exception()));
   }
@@ -289,19 +291,25 @@ Handled Handlers::load_or_unload(const CommonRequest& request, bool chat) const 
 }
 
 Handled Handlers::generate(const Call& call) const {
-  const auto r = std::make_shared<const GenerateRequest>(parse_generate(call.body));
+  GenerateRequest parsed = parse_generate(call.body);
+  parsed.stop_prompt = call.stop;
+  const auto r = std::make_shared<const GenerateRequest>(std::move(parsed));
   if (r->prompt.empty() && r->context.empty()) return load_or_unload(*r, false);
   return when_loaded(Dialect::native, r, prepare_generate);
 }
 
 Handled Handlers::chat(const Call& call) const {
-  const auto r = std::make_shared<const ChatRequest>(parse_chat(call.body));
+  ChatRequest parsed = parse_chat(call.body);
+  parsed.input.stop = call.stop;
+  const auto r = std::make_shared<const ChatRequest>(std::move(parsed));
   if (r->input.messages.empty()) return load_or_unload(*r, true);
   return when_loaded(Dialect::native, r, prepare_chat);
 }
 
 Handled Handlers::openai_chat(const Call& call) const {
-  const auto r = std::make_shared<const OpenAiChatRequest>(parse_openai_chat(call.body));
+  OpenAiChatRequest parsed = parse_openai_chat(call.body);
+  parsed.input.stop = call.stop;
+  const auto r = std::make_shared<const OpenAiChatRequest>(std::move(parsed));
   return when_loaded(Dialect::openai, r, prepare_openai_chat);
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 
@@ -21,6 +22,7 @@ struct HttpRequest {
   std::string method;  // "GET"
   std::string target;  // "/api/chat?x=1"
   std::string body;
+  std::stop_token stop;  // asked to stop: nobody waits for the answer, so no prompt is made
 };
 
 // Three stages, each optional: `wish` set means: get this model, then go on with `with_model`. Else `format`
@@ -54,6 +56,7 @@ class Handlers {
   struct Call {
     std::string_view body;
     std::string_view rest;  // of the path, for a route that ends with '/'
+    std::stop_token stop;
   };
   struct Route {
     std::string_view method, path;

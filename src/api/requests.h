@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,6 +44,7 @@ struct GenerateRequest : CommonRequest {
   bool raw = false;
   std::optional<bool> think;
   std::vector<TokenId> context;  // of an earlier answer, to go on from
+  std::stop_token stop_prompt;   // asked to stop: the prompt isn't needed any more
 };
 
 struct ChatRequest : CommonRequest {

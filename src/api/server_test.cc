@@ -11,8 +11,10 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <stop_token>
 #include <thread>
 
+#include "api/handlers.h"
 #include "base/error.h"
 #include "device/device.h"
 #include "engine/loaded_model.h"
@@ -377,6 +379,25 @@ TEST_F(ServerTest, ADisconnectCancelsTheAnswer) {
 const char* const kEndless =
     R"({"model": "tiny", "raw": true, "prompt": "x", "stream": false,
         "options": {"num_predict": 100000, "num_ctx": 1000, "temperature": 2, "top_k": 0}})";
+
+TEST_F(ServerTest, APromptThatNobodyWaitsForIsNotMade) {
+  const api::Handlers handlers(*models_, *store_, "1");
+  const ModelManager::Lease lease = models_->acquire({"tiny"});
+  for (const auto& [path, body] :
+       {std::pair("/api/chat", R"({"model": "tiny", "messages": [{"role": "user", "content": "x"}]})"),
+        std::pair("/v1/chat/completions",
+                  R"({"model": "tiny", "messages": [{"role": "user", "content": "x"}]})"),
+        std::pair("/api/generate", R"({"model": "tiny", "prompt": "x"})")})
+    for (const bool stopped : {false, true}) {
+      std::stop_source gone;
+      if (stopped) gone.request_stop();
+      const api::Handled asked = handlers.handle({"POST", path, body, gone.get_token()});
+      ASSERT_TRUE(asked.with_model) << path;
+      const api::Handled prepared = asked.with_model(lease);
+      EXPECT_EQ(prepared.format == nullptr, stopped) << path << prepared.reply.body;
+      EXPECT_EQ(prepared.reply.body.find("stopped") != std::string::npos, stopped) << prepared.reply.body;
+    }
+}
 
 TEST_F(ServerTest, ADisconnectIsNoticedBehindBytesOfANextRequest) {
   auto client = std::make_unique<Client>(server_->port());

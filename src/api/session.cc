@@ -153,6 +153,7 @@ void Session::cancel() {
   asio::post(strand_, [self = shared_from_this()] {
     self->generation_.cancel();
     self->ticket_.cancel();
+    self->stop_.request_stop();
   });
 }
 
@@ -160,10 +161,12 @@ void Session::peer_gone() {
   gone_ = true;
   generation_.cancel();
   ticket_.cancel();
+  stop_.request_stop();
 }
 
 asio::awaitable<bool> Session::one_request() {
   gone_ = false;
+  stop_ = {};
   WireRequest request;
   BodyBudget::Share share(core_.bodies);
   ReadResult result = co_await wire_->read(request, share);
@@ -195,7 +198,7 @@ asio::awaitable<bool> Session::one_request() {
       const Reply options{.status = 204, .allow = "GET, HEAD, POST, OPTIONS"};
       co_await write(x, options);
     } else {
-      HttpRequest plain{x.method, x.target, std::move(request.body())};
+      HttpRequest plain{x.method, x.target, std::move(request.body()), stop_.get_token()};
       co_await answer(x, std::move(plain), share);
     }
   } catch (const std::exception&) {

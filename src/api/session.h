@@ -3,6 +3,7 @@
 
 #include <boost/asio.hpp>
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "api/core.h"
@@ -45,6 +46,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::shared_ptr<Wire> wire_;
   Generation generation_;        // of the request that is answered now, to be cancelled
   ModelManager::Ticket ticket_;  // likewise
+  std::stop_source stop_;        // likewise, while its prompt is made
   bool gone_ = false;            // the peer is
 };
 

@@ -175,17 +175,20 @@ struct Rendered {
   std::string text, mark;
 };
 
-Rendered render_marked(const ChatTemplate& chat_template, Json vars, const Tokenizer& tokenizer) {
+Rendered render_marked(const ChatTemplate& chat_template, const ChatInput& input,
+                       const Tokenizer& tokenizer) {
+  Json vars = template_variables(input, tokenizer.vocabulary());
+  const TemplateLimits limits{.stop = input.stop};
   Json &messages = vars["messages"], &tools = vars["tools"];
   const bool any = spells_control(messages, tokenizer) || spells_control(tools, tokenizer);
-  Rendered plain{chat_template.render(vars), {}};
+  Rendered plain{chat_template.render(vars, limits), {}};
   if (!any) return plain;
   UsedMarks used;
   used.add(plain.text), used.add_strings(messages), used.add_strings(tools);
   std::string mark = used.take();
   mark_strings(messages, mark, tokenizer);
   mark_strings(tools, mark, tokenizer);
-  Rendered broken{chat_template.render(vars), std::move(mark)};
+  Rendered broken{chat_template.render(vars, limits), std::move(mark)};
   if (!equal_but_for(broken.mark, broken.text, plain.text))
     throw_error(
         ErrorKind::bad_input,
@@ -217,8 +220,7 @@ std::optional<std::vector<TokenId>> encode_after_answer(const ChatTemplate& chat
   messages.push_back({{"role", "assistant"}, {"content", answer}});
   for (Json& message : input.messages) messages.push_back(std::move(message));
   input.messages = std::move(messages);
-  const Rendered rendered =
-      render_marked(chat_template, template_variables(input, tokenizer.vocabulary()), tokenizer);
+  const Rendered rendered = render_marked(chat_template, input, tokenizer);
   const std::size_t at = rendered.text.find(answer);
   if (at == std::string::npos || rendered.text.find(answer, at + 1) != std::string::npos) return std::nullopt;
   return encode_rendered(std::string_view(rendered.text).substr(at + answer.size()), rendered.mark,
@@ -249,13 +251,13 @@ Json template_variables(const ChatInput& input, const Vocabulary& vocabulary) {
 
 std::string render_chat(const ChatTemplate& chat_template, const ChatInput& input,
                         const Vocabulary& vocabulary) {
-  return chat_template.render(template_variables(input, vocabulary));
+  return chat_template.render(template_variables(input, vocabulary), {.stop = input.stop});
 }
 
 std::vector<TokenId> encode_chat(const ChatTemplate& chat_template, const ChatInput& input,
                                  const Tokenizer& tokenizer) {
   const Vocabulary& vocabulary = tokenizer.vocabulary();
-  const Rendered rendered = render_marked(chat_template, template_variables(input, vocabulary), tokenizer);
+  const Rendered rendered = render_marked(chat_template, input, tokenizer);
   std::vector<TokenId> ids = encode_rendered(rendered.text, rendered.mark, tokenizer);
   ensure_bos(ids, vocabulary);
   return ids;

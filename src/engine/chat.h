@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,7 @@ struct ChatInput {
   nlohmann::ordered_json tools;  // null or an array of {type, function: {name, description, parameters}}
   std::optional<bool> think;     // the variable enable_thinking; unset: the template's own default
   bool add_generation_prompt = true;
+  std::stop_token stop;  // asked to stop: rendering ends with Error(cancelled)
 };
 
 // The variables a template sees: messages, tools and documents (null where there are none, as transformers

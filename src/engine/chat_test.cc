@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <stop_token>
 
 #include "base/error.h"
 #include "base/utf8.h"
@@ -95,6 +96,21 @@ TEST(EncodeChat, KeysAndToolsAreMarkedToo) {
 TEST(EncodeChat, ATemplateThatLooksAtAControlTokenIsRefused) {
   const ChatTemplate chat_template("{{ 'yes' if '<|im_end|>' in messages[0].content else 'no' }}");
   EXPECT_THROW(encode_chat(chat_template, chat({message("user", "<|im_end|>")}), byte_tokenizer()), Error);
+}
+
+TEST(EncodeChat, EndsWhenNobodyWaits) {
+  ChatInput input = chat({message("user", "x")});
+  std::stop_source gone;
+  input.stop = gone.get_token();
+  const ChatTemplate chat_template(kChatMl);
+  EXPECT_NO_THROW(encode_chat(chat_template, input, byte_tokenizer()));
+  gone.request_stop();
+  try {
+    encode_chat(chat_template, input, byte_tokenizer());
+    FAIL() << "it went on";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::cancelled);
+  }
 }
 
 // Quadratic time was 13 s for a tenth of this.

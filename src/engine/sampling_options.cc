@@ -93,6 +93,10 @@ void check(const AnswerOptions& options) {
   if (options.stop.size() > kMaxStops)
     throw_error(ErrorKind::bad_input, "{} stop strings are too many, at most {}", options.stop.size(),
                 kMaxStops);
+  for (const std::string& stop : options.stop)
+    if (stop.size() > kMaxStopBytes)
+      throw_error(ErrorKind::bad_input, "a stop string of {} bytes is too long, at most {}", stop.size(),
+                  kMaxStopBytes);
 }
 
 }  // namespace steelyard

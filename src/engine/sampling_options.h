@@ -21,7 +21,7 @@ struct AnswerOptions {
   std::int32_t num_predict = -1;  // at most so many tokens; negative: until the context is full
   std::vector<std::string> stop;  // the answer ends before the first of these; at most kMaxStops
 };
-inline constexpr std::size_t kMaxStops = 64;
+inline constexpr std::size_t kMaxStops = 64, kMaxStopBytes = 1024;  // of one
 
 // An option whose value is one number. Its default is what a fresh AnswerOptions holds.
 struct NumberOption {

@@ -80,6 +80,10 @@ TEST(SamplingOptions, TheCheckNamesWhatIsWrong) {
   o = {};
   o.stop.assign(kMaxStops + 1, "x");
   EXPECT_THAT(refusal_of(o), HasSubstr("stop strings"));
+  o.stop.assign(1, std::string(kMaxStopBytes, 'x'));
+  EXPECT_EQ(refusal_of(o), "accepted");
+  o.stop[0] += 'x';
+  EXPECT_THAT(refusal_of(o), HasSubstr("too long"));
 }
 
 TEST(SamplingOptions, SeedsKeepEveryBit) {

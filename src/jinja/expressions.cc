@@ -36,7 +36,7 @@ Value Interpreter::from_json(const nlohmann::ordered_json& json, int depth) {
       DictObject* dict = heap_.new_dict();
       for (const auto& [key, value] : json.items()) {
         heap_.charge(2 * sizeof(Value));
-        dict->set(heap_.string(valid_utf8(key)), from_json(value, depth + 1));
+        dict->set(heap_, heap_.string(valid_utf8(key)), from_json(value, depth + 1));
       }
       return Value(Kind::dict, dict);
     }
@@ -62,14 +62,14 @@ Value Interpreter::attribute(const Value& owner, std::string_view name) {
   if (Function method = find_method(owner, name)) return bound_method(method, owner, name);
   if (is_unsafe_method(owner, name))
     return heap_.undefined(
-        fmt::format("access to attribute {} of '{}' object is unsafe.", repr_of(name), type_name(owner)));
+        fmt::format("access to attribute {} of '{}' object is unsafe.", repr_cut(name), type_name(owner)));
   if (owner.is(Kind::space)) {
     const auto& attributes = static_cast<SpaceObject*>(owner.object())->attributes;
-    if (const Value* found = attributes.find(name)) return *found;
+    if (const Value* found = attributes.find(heap_, name)) return *found;
   }
   if (owner.is(Kind::dict)) {
     heap_.step(1 + name.size() / 64);
-    if (const Value* found = owner.dict().find(name)) return *found;
+    if (const Value* found = owner.dict().find(heap_, name)) return *found;
   }
   if (owner.is(Kind::tuple) && static_cast<SequenceObject*>(owner.object())->group) {
     if (name == "grouper") return owner.items()[0];
@@ -82,12 +82,12 @@ Value Interpreter::attribute(const Value& owner, std::string_view name) {
     return cycler.items[cycler.at];
   }
   std::string whose = owner.is(Kind::none) ? "None" : fmt::format("'{} object'", type_name(owner));
-  return heap_.undefined(fmt::format("{} has no attribute {}", whose, repr_of(name)));
+  return heap_.undefined(fmt::format("{} has no attribute {}", whose, repr_cut(name)));
 }
 
 Value Interpreter::item(const Value& owner, const Value& key) {
   require_defined(owner);
-  heap_.step(weight_of(key));
+  heap_.step();
   bool sequence =
       owner.is(Kind::list) || owner.is(Kind::tuple) || owner.is(Kind::string) || owner.is(Kind::range);
   if (sequence && key.is_integral()) {
@@ -106,9 +106,9 @@ Value Interpreter::item(const Value& owner, const Value& key) {
   if (owner.is(Kind::dict)) {
     bool hashable = !key.is(Kind::list) && !key.is(Kind::dict) && !key.is(Kind::view);
     if (hashable)
-      if (const Value* found = owner.dict().find(key)) return *found;
+      if (const Value* found = owner.dict().find(heap_, key)) return *found;
     if (!key.is(Kind::string))
-      return heap_.undefined(fmt::format("dict object has no element {}", text_of(key)));
+      return heap_.undefined(fmt::format("dict object has no element {}", cut_text(text_of(key))));
   }
   // Methods can be named in brackets, too.
   if (key.is(Kind::string)) return attribute(owner, key.text());
@@ -150,9 +150,9 @@ void Interpreter::fill(const CallArguments& given, Arguments& arguments) {
   if (!dict.is(Kind::dict)) fail("argument after ** must be a mapping, not {}", type_name(dict));
   for (const auto& [key, value] : dict.dict().items) {
     if (!key.is(Kind::string)) fail("keywords must be strings");
+    heap_.step(arguments.named.size() * (1 + key.text().size() / 64));
     for (const auto& [name, other] : arguments.named)
-      if (name == key.text()) fail("got multiple values for keyword argument {}", repr_of(name));
-    heap_.step(arguments.named.size());
+      if (name == key.text()) fail("got multiple values for keyword argument {}", repr_cut(name));
     arguments.named.emplace_back(key.text(), value);
   }
 }
@@ -180,14 +180,14 @@ Value Interpreter::evaluate_call(const Expression& expression, const Value* call
 
 Value Interpreter::filter(std::string_view name, const Value& value, Arguments& arguments) {
   Function function = find_filter(name);
-  if (function == nullptr) fail("No filter named {}.", repr_of(name));
+  if (function == nullptr) fail("No filter named {}.", repr_cut(name));
   heap_.step();
   return function(*this, value, arguments);
 }
 
 bool Interpreter::test(std::string_view name, const Value& value, Arguments& arguments) {
   Test function = find_test(name);
-  if (function == nullptr) fail("No test named {}.", repr_of(name));
+  if (function == nullptr) fail("No test named {}.", repr_cut(name));
   heap_.step();
   return function(*this, value, arguments);
 }
@@ -230,8 +230,8 @@ Value Interpreter::evaluate_dict(const Expression& expression) {
   for (std::size_t i = 0; i + 1 < expression.parts.size(); i += 2) {
     Value key = evaluate(*expression.parts[i]), value = evaluate(*expression.parts[i + 1]);
     heap_.charge(2 * sizeof(Value));
-    hash_of(key);  // refuses what can't be a key
-    dict->set(key, value);
+    hash_of(heap_, key);  // refuses what can't be a key
+    dict->set(heap_, key, value);
   }
   return Value(Kind::dict, dict);
 }
@@ -248,28 +248,27 @@ Value Interpreter::evaluate_compare(const Expression& expression) {
   Value left = evaluate(*expression.parts[0]);
   for (std::size_t i = 0; i < expression.operators.size(); ++i) {
     Value right = evaluate(*expression.parts[i + 1]);
-    heap_.step(std::min(weight_of(left), weight_of(right)));
     bool holds = false;
     switch (expression.operators[i]) {
       case Operator::equal:
-        holds = equals(left, right);
+        holds = equals(heap_, left, right);
         break;
       case Operator::not_equal:
-        holds = !equals(left, right);
+        holds = !equals(heap_, left, right);
         break;
       case Operator::less:
-        holds = compare(left, right, "<") == -1;
+        holds = compare(heap_, left, right, "<") == -1;
         break;
       case Operator::greater:
-        holds = compare(left, right, ">") == 1;
+        holds = compare(heap_, left, right, ">") == 1;
         break;
       case Operator::less_equal: {
-        int c = compare(left, right, "<=");
+        int c = compare(heap_, left, right, "<=");
         holds = c == -1 || c == 0;
         break;
       }
       case Operator::greater_equal: {
-        int c = compare(left, right, ">=");
+        int c = compare(heap_, left, right, ">=");
         holds = c == 1 || c == 0;
         break;
       }
@@ -292,7 +291,7 @@ Value Interpreter::evaluate_concat(const Expression& expression) {
     Value value = evaluate(*part);
     bool plain = !(value.is(Kind::string) && value.string().markup);
     if (autoescape_ && plain) {
-      joined += escaped(text_of(value));
+      joined += escaped(heap_, text_of(value));
       heap_.expect(joined.size());
     } else {
       append_text(heap_, joined, value);

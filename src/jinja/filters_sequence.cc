@@ -1,9 +1,9 @@
 // Filters on sequences and mappings.
 #include <algorithm>
 
-#include "jinja/filters.h"
 #include "jinja/interpreter.h"
 #include "jinja/python_text.h"
+#include "jinja/tables.h"
 
 namespace steelyard::jinja {
 
@@ -27,6 +27,7 @@ std::vector<Value> path_of(Interpreter& in, const Value& attribute) {
 
 Value follow(Interpreter& in, Value item, const std::vector<Value>& path, const Value* otherwise = nullptr) {
   for (const Value& key : path) {
+    in.heap().step();
     item = in.item(item, key);
     if (otherwise != nullptr && item.is(Kind::undefined)) item = *otherwise;
   }
@@ -35,7 +36,7 @@ Value follow(Interpreter& in, Value item, const std::vector<Value>& path, const 
 
 Value lower_text(Interpreter& in, const Value& value) {
   if (!value.is(Kind::string)) return value;
-  in.heap().step(value.text().size() / 16);
+  in.heap().classify_bytes(value.text().size());
   return in.heap().string(to_lower(value.text()));
 }
 
@@ -65,17 +66,12 @@ struct Keyed {
 // sorted(key=…): stable; `reverse` keeps equal items in order, too. `listed`: the keys are lists to Python,
 // whose equal items are passed over even when they have no order.
 void sort_keyed(Interpreter& in, std::vector<Keyed>& items, bool reverse, bool listed) {
-  std::size_t weight = 0;
-  for (const Keyed& each : items)
-    for (const Value& key : each.keys) weight += weight_of(key);
-  std::size_t rounds = 1;
-  for (std::size_t n = items.size(); n > 1; n /= 2) ++rounds;
-  in.heap().step(weight * rounds);
-  in.heap().charge(items.size() * sizeof(Keyed));
-  auto before = [listed](const Keyed& a, const Keyed& b) {
-    if (!listed) return compare(a.keys[0], b.keys[0]) == -1;
+  Heap& heap = in.heap();
+  heap.charge(items.size() * sizeof(Keyed));
+  auto before = [listed, &heap](const Keyed& a, const Keyed& b) {
+    if (!listed) return compare(heap, a.keys[0], b.keys[0]) == -1;
     for (std::size_t i = 0; i < a.keys.size() && i < b.keys.size(); ++i)
-      if (!equals(a.keys[i], b.keys[i])) return compare(a.keys[i], b.keys[i]) == -1;
+      if (!equals(heap, a.keys[i], b.keys[i])) return compare(heap, a.keys[i], b.keys[i]) == -1;
     return false;
   };
   std::stable_sort(items.begin(), items.end(),
@@ -135,11 +131,10 @@ Value unique(Interpreter& in, const Value& self, Arguments& arguments) {
   std::vector<Value> out;
   for (const Value& item : to_vector(in.heap(), self)) {
     Value key = maker(item);
-    hash_of(key);
-    in.heap().step(weight_of(key));
-    if (seen->find(key) != nullptr) continue;
+    hash_of(in.heap(), key);
+    if (seen->find(in.heap(), key) != nullptr) continue;
     in.heap().charge(2 * sizeof(Value));
-    seen->set(key, Value::none());
+    seen->set(in.heap(), key, Value::none());
     out.push_back(item);
   }
   return in.heap().iterator(std::move(out));
@@ -154,8 +149,7 @@ Value extreme(Interpreter& in, const Value& self, Arguments& arguments) {
   Value best = items[0], best_key = maker(best);
   for (std::size_t i = 1; i < items.size(); ++i) {
     Value key = maker(items[i]);
-    in.heap().step(weight_of(key));
-    if (compare(key, best_key) != wanted) continue;
+    if (compare(in.heap(), key, best_key) != wanted) continue;
     best = items[i];
     best_key = key;
   }
@@ -174,7 +168,7 @@ Value group_by(Interpreter& in, const Value& self, Arguments& arguments) {
   for (std::size_t i = 0; i < items.size();) {
     std::vector<Value> members;
     std::size_t first = i;
-    for (; i < items.size() && equals(items[i].keys[0], items[first].keys[0]); ++i)
+    for (; i < items.size() && equals(in.heap(), items[i].keys[0], items[first].keys[0]); ++i)
       members.push_back(items[i].item);
     Value grouper = sensitive ? items[first].keys[0] : exact(items[first].item, p[1]);
     Value group = in.heap().list({grouper, in.heap().list(std::move(members))}, Kind::tuple);
@@ -202,7 +196,7 @@ Value join(Interpreter& in, const Value& self, Arguments& arguments) {
   for (Value item; cursor.next(item); first = false) {
     if (!first) {
       in.heap().expect(out.size() + separator.size());
-      in.heap().step(separator.size() / 64);
+      in.heap().copy_bytes(separator.size());
       out += separator;
     }
     append_text(in.heap(), out, maker(item));
@@ -213,7 +207,8 @@ Value join(Interpreter& in, const Value& self, Arguments& arguments) {
 // ------------------------------------------------------------------------------------ map, select and reject
 
 // The named arguments after the first `skip` positional ones.
-Arguments rest_of(const Arguments& arguments, std::size_t skip) {
+Arguments rest_of(Interpreter& in, const Arguments& arguments, std::size_t skip) {
+  in.heap().step(arguments.positional.size() + arguments.named.size());
   Arguments rest;
   rest.positional.assign(arguments.positional.begin() + static_cast<std::ptrdiff_t>(skip),
                          arguments.positional.end());
@@ -224,7 +219,7 @@ Arguments rest_of(const Arguments& arguments, std::size_t skip) {
 Value map_attribute(Interpreter& in, const Value& self, const Arguments& arguments) {
   const Value *attribute = nullptr, *otherwise = nullptr;
   for (const auto& [name, value] : arguments.named) {
-    if (name != "attribute" && name != "default") fail("Unexpected keyword argument {}", repr_of(name));
+    if (name != "attribute" && name != "default") fail("Unexpected keyword argument {}", repr_cut(name));
     (name == "attribute" ? attribute : otherwise) = &value;
   }
   if (attribute == nullptr) fail("map requires a filter argument");
@@ -239,7 +234,7 @@ Value map(Interpreter& in, const Value& self, Arguments& arguments) {
   std::string name = in.text_of(arguments.positional[0]);
   std::vector<Value> out;
   for (const Value& item : to_vector(in.heap(), self)) {
-    Arguments rest = rest_of(arguments, 1);
+    Arguments rest = rest_of(in, arguments, 1);
     out.push_back(in.filter(name, item, rest));
   }
   return in.heap().iterator(std::move(out));
@@ -260,7 +255,7 @@ Value select(Interpreter& in, const Value& self, Arguments& arguments) {
     Value looked_at = by_attribute ? follow(in, item, path) : item;
     bool holds;
     if (tested) {
-      Arguments rest = rest_of(arguments, skip + 1);
+      Arguments rest = rest_of(in, arguments, skip + 1);
       holds = in.test(name, looked_at, rest);
     } else {
       holds = truth(looked_at);
@@ -330,7 +325,7 @@ Value attr(Interpreter& in, const Value& self, Arguments& arguments) {
   std::string name = in.text_of(p.require(0));
   bool own = self.is(Kind::space) || self.is(Kind::loop) || find_method(self, name) != nullptr;
   if (own) return in.attribute(self, name);
-  return in.heap().undefined(fmt::format("'{} object' has no attribute {}", type_name(self), repr_of(name)));
+  return in.heap().undefined(fmt::format("'{} object' has no attribute {}", type_name(self), repr_cut(name)));
 }
 
 Value batch(Interpreter& in, const Value& self, Arguments& arguments) {
@@ -381,7 +376,7 @@ Value slice(Interpreter& in, const Value& self, Arguments& arguments) {
 
 }  // namespace
 
-void add_sequence_filters(FilterTable& table) {
+void add_sequence_filters(FunctionTable& table) {
   table.insert({{"sort", sort},
                 {"dictsort", dict_sort},
                 {"unique", unique},

@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "jinja/filters.h"
 #include "jinja/interpreter.h"
 #include "jinja/methods.h"
 #include "jinja/python_text.h"
+#include "jinja/tables.h"
 
 namespace steelyard::jinja {
 
@@ -24,7 +24,7 @@ template <std::string (*Change)(std::string_view)>
 Value change(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters("filter", arguments, {});
   Value text = as_string(in, self);
-  in.heap().step(text.text().size() / 8);
+  in.heap().classify_bytes(text.text().size());
   in.heap().expect(3 * text.text().size());
   return with_text(in, text, Change(text.text()));
 }
@@ -59,8 +59,7 @@ std::string title_words(std::string_view text) {
 Value trim(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("trim", arguments, {"chars"});
   Value text = as_string(in, self);
-  in.heap().step(text.text().size() / 64);
-  return with_text(in, text, stripped(text.text(), p[0], true, true));
+  return with_text(in, text, stripped(in.heap(), text.text(), p[0], true, true));
 }
 
 Value replace(Interpreter& in, const Value& self, Arguments& arguments) {
@@ -87,6 +86,7 @@ Value indent(Interpreter& in, const Value& self, Arguments& arguments) {
     if (!at_start) out += '\n';
     if ((at_start && first) || (!at_start && (blank || !line.empty()))) append_text(heap, out, margin);
     heap.expect(out.size() + line.size());
+    heap.copy_bytes(line.size());
     out += line;
     at_start = false;
   }
@@ -112,6 +112,7 @@ Value truncate(Interpreter& in, const Value& self, Arguments& arguments) {
   std::int64_t chars = static_cast<std::int64_t>(*size);
   if (chars <= length || chars - length <= leeway) return self;
   if (!self.is(Kind::string)) fail("'{}' can't be cut like a text", type_name(self));
+  in.heap().copy_bytes(text.text().size());
   std::size_t keep =
       byte_offset(text.text(), static_cast<std::size_t>(length - end_chars), text.string().ascii());
   std::string cut(text.text().substr(0, keep));
@@ -122,6 +123,7 @@ Value truncate(Interpreter& in, const Value& self, Arguments& arguments) {
 Value word_count(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters("wordcount", arguments, {});
   Value text = as_string(in, self);
+  in.heap().classify_bytes(text.text().size());
   std::int64_t words = 0;
   bool inside = false;
   for (std::size_t at = 0, length; at < text.text().size(); at += length) {
@@ -129,7 +131,6 @@ Value word_count(Interpreter& in, const Value& self, Arguments& arguments) {
     words += word && !inside;
     inside = word;
   }
-  in.heap().step(text.text().size() / 8);
   return Value::integer(words);
 }
 
@@ -141,7 +142,8 @@ Value format(Interpreter& in, const Value& self, Arguments& arguments) {
     return in.heap().string(
         percent_format(in, text.text(), in.heap().list(arguments.positional, Kind::tuple)));
   DictObject* dict = in.heap().new_dict();
-  for (const auto& [name, value] : arguments.named) dict->set(in.heap().string(std::string(name)), value);
+  for (const auto& [name, value] : arguments.named)
+    dict->set(in.heap(), in.heap().string(std::string(name)), value);
   return in.heap().string(percent_format(in, text.text(), Value(Kind::dict, dict)));
 }
 
@@ -180,14 +182,14 @@ Value escape(Interpreter& in, const Value& self, Arguments& arguments) {
   if (self.is(Kind::string) && self.string().markup) return self;
   std::string text = in.text_of(self);
   in.heap().expect(6 * text.size());
-  return in.heap().string(escaped(text), true);
+  return in.heap().string(escaped(in.heap(), text), true);
 }
 
 Value force_escape(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters("forceescape", arguments, {});
   std::string text = in.text_of(self);
   in.heap().expect(6 * text.size());
-  return in.heap().string(escaped(text), true);
+  return in.heap().string(escaped(in.heap(), text), true);
 }
 
 Value safe(Interpreter& in, const Value& self, Arguments& arguments) {
@@ -196,7 +198,10 @@ Value safe(Interpreter& in, const Value& self, Arguments& arguments) {
 }
 
 // urllib.parse.quote with "/" kept, or "+" for spaces and nothing kept.
-std::string quoted(std::string_view text, bool query) {
+std::string quoted(Heap& heap, std::string_view text, bool query) {
+  static constexpr char kHex[] = "0123456789ABCDEF";
+  heap.read_bytes(text.size());
+  heap.expect(3 * text.size());
   std::string out;
   for (char c : text) {
     bool plain = (c >= '0' && c <= '9') ||
@@ -207,7 +212,10 @@ std::string quoted(std::string_view text, bool query) {
     } else if (c == ' ' && query) {
       out += '+';
     } else {
-      out += fmt::format("%{:02X}", static_cast<unsigned>(static_cast<std::uint8_t>(c)));
+      const auto byte = static_cast<std::uint8_t>(c);
+      out += '%';
+      out += kHex[byte >> 4];
+      out += kHex[byte & 15];
     }
   }
   return out;
@@ -217,7 +225,7 @@ Value url_encode(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters("urlencode", arguments, {});
   bool pairs = is_iterable(self) && !self.is(Kind::string) && !self.is(Kind::undefined);
   std::string out;
-  if (!pairs) return in.heap().string(quoted(in.text_of(self), false));
+  if (!pairs) return in.heap().string(quoted(in.heap(), in.text_of(self), false));
   Value items = self;
   if (self.is(Kind::dict)) {
     Arguments none;
@@ -227,7 +235,7 @@ Value url_encode(Interpreter& in, const Value& self, Arguments& arguments) {
     std::vector<Value> both = to_vector(in.heap(), pair);
     if (both.size() != 2) fail("urlencode needs pairs");
     if (!out.empty()) out += '&';
-    out += quoted(in.text_of(both[0]), true) + "=" + quoted(in.text_of(both[1]), true);
+    out += quoted(in.heap(), in.text_of(both[0]), true) + "=" + quoted(in.heap(), in.text_of(both[1]), true);
     in.heap().expect(out.size());
   }
   return in.heap().string(std::move(out));
@@ -236,12 +244,20 @@ Value url_encode(Interpreter& in, const Value& self, Arguments& arguments) {
 Value strip_tags(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters("striptags", arguments, {});
   std::string text = in.text_of(self), out;
-  in.heap().step(text.size() / 8);
+  in.heap().read_bytes(2 * text.size());
+  bool comments = true, tags = true;  // one may still end
   for (std::size_t at = 0; at < text.size();) {
-    std::size_t comment = text.compare(at, 4, "<!--") == 0 ? text.find("-->", at) : std::string::npos;
-    std::size_t end = comment != std::string::npos ? comment + 3
-                      : text[at] == '<'            ? text.find('>', at)
-                                                   : std::string::npos;
+    std::size_t comment = std::string::npos, end = std::string::npos;
+    if (comments && text.compare(at, 4, "<!--") == 0) {
+      comment = text.find("-->", at);
+      comments = comment != std::string::npos;
+    }
+    if (comment != std::string::npos) {
+      end = comment + 3;
+    } else if (tags && text[at] == '<') {
+      end = text.find('>', at);
+      tags = end != std::string::npos;
+    }
     if (end == std::string::npos) {
       out += text[at++];
     } else {
@@ -269,7 +285,7 @@ std::optional<Value> whole(double value) {
   return Value::integer(static_cast<std::int64_t>(value));
 }
 
-Value to_int(Interpreter&, const Value& self, Arguments& arguments) {
+Value to_int(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("int", arguments, {"default", "base"});
   require_defined(self);
   Value otherwise = p[0] ? *p[0] : Value::integer(0);
@@ -280,6 +296,7 @@ Value to_int(Interpreter&, const Value& self, Arguments& arguments) {
     return whole(self.number()).value_or(otherwise);
   }
   if (!self.is(Kind::string)) return otherwise;
+  in.heap().read_bytes(4 * self.text().size());
   std::int64_t base = p.integer(1, 10);
   bool usable = base == 0 || (base >= 2 && base <= 36);
   if (auto value = usable ? parse_int(self.text(), static_cast<int>(base)) : std::nullopt)
@@ -288,10 +305,11 @@ Value to_int(Interpreter&, const Value& self, Arguments& arguments) {
   return value ? whole(*value).value_or(otherwise) : otherwise;
 }
 
-Value to_float(Interpreter&, const Value& self, Arguments& arguments) {
+Value to_float(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("float", arguments, {"default"});
   require_defined(self);
   if (self.is_number()) return Value::real(self.number());
+  if (self.is(Kind::string)) in.heap().read_bytes(4 * self.text().size());
   auto value = self.is(Kind::string) ? parse_float(self.text()) : std::nullopt;
   return value ? Value::real(*value) : p[0] ? *p[0] : Value::real(0);
 }
@@ -351,6 +369,7 @@ Value file_size(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("filesizeformat", arguments, {"binary"});
   bool binary_units = p.flag(0, false);
   require_defined(self);
+  if (self.is(Kind::string)) in.heap().read_bytes(4 * self.text().size());
   std::optional<double> number = self.is_number()        ? self.number()
                                  : self.is(Kind::string) ? parse_float(self.text())
                                                          : std::nullopt;
@@ -370,7 +389,7 @@ Value unsupported(Interpreter&, const Value&, Arguments&) { fail("this filter is
 
 }  // namespace
 
-void add_text_filters(FilterTable& table) {
+void add_text_filters(FunctionTable& table) {
   table.insert({{"upper", change<to_upper>},
                 {"lower", change<to_lower>},
                 {"capitalize", change<capitalized>},
@@ -404,15 +423,16 @@ void add_text_filters(FilterTable& table) {
                 {"pprint", unsupported}});
 }
 
-Function find_filter(std::string_view name) {
-  static const FilterTable filters = [] {
-    FilterTable made;
+const FunctionTable& filters() {
+  static const FunctionTable table = [] {
+    FunctionTable made;
     add_text_filters(made);
     add_sequence_filters(made);
     return made;
   }();
-  auto found = filters.find(name);
-  return found == filters.end() ? nullptr : found->second;
+  return table;
 }
+
+Function find_filter(std::string_view name) { return in_table(filters(), name); }
 
 }  // namespace steelyard::jinja

@@ -83,6 +83,7 @@ std::string lay_out_number(Heap& heap, std::string digits, std::string prefix, c
 std::string lay_out_text(Heap& heap, std::string_view text, const Layout& layout) {
   if (layout.precision >= 0)
     text = text.substr(0, byte_offset(text, static_cast<std::size_t>(layout.precision), false));
+  heap.copy_bytes(text.size());
   std::int64_t have = static_cast<std::int64_t>(count_chars(text));
   if (layout.align == '^' && layout.width > have) {
     std::int64_t left = (layout.width - have) / 2;
@@ -130,6 +131,7 @@ class PercentFormat {
       : heap_(heap), format_(format), values_(values) {}
 
   std::string run() {
+    heap_.read_bytes(format_.size());
     while (at_ < format_.size()) {
       std::size_t percent = std::min(format_.find('%', at_), format_.size());
       out_ += format_.substr(at_, percent - at_);
@@ -215,8 +217,8 @@ class PercentFormat {
     if (!values_.is(Kind::dict)) fail("format requires a mapping");
     std::string_view name = format_.substr(at_, end - at_);
     at_ = end + 1;
-    const Value* found = values_.dict().find(name);
-    if (found == nullptr) fail("there is no value for format key {}", repr_of(name));
+    const Value* found = values_.dict().find(heap_, name);
+    if (found == nullptr) fail("there is no value for format key {}", repr_cut(name));
     return *found;
   }
 
@@ -371,6 +373,7 @@ class BraceFormat {
 
   std::string run(std::string_view format, int depth) {
     if (depth > 1) fail("Max string recursion exceeded");
+    in_.heap().read_bytes(4 * format.size());
     std::string out;
     for (std::size_t at = 0; at < format.size();) {
       in_.heap().expect(out.size());
@@ -465,9 +468,10 @@ class BraceFormat {
         fail("Replacement index {} out of range for positional args tuple", index);
       return arguments_.positional[index];
     }
+    in_.heap().take_items(arguments_.named.size());
     for (const auto& [key, value] : arguments_.named)
       if (key == name) return value;
-    fail("there is no argument {} for the format string", repr_of(name));
+    fail("there is no argument {} for the format string", repr_cut(name));
   }
 
   Interpreter& in_;

@@ -3,13 +3,11 @@
 #include <algorithm>
 
 #include "jinja/python_text.h"
+#include "jinja/stack.h"
 
 namespace steelyard::jinja {
 
 namespace {
-
-// Far below the smallest stack a thread of ours has, and far above what templates need.
-constexpr std::ptrdiff_t kMaxStack = std::ptrdiff_t{2} << 20;
 
 const std::vector<int> kNone;
 
@@ -50,14 +48,14 @@ class Interpreter::Capture {
   std::string* back_;
 };
 
-Interpreter::Interpreter(const Template& tree, const nlohmann::ordered_json& vars, std::size_t output_bytes,
-                         std::size_t steps, std::size_t memory_bytes, std::time_t now)
-    : tree_(tree), vars_(vars), heap_(steps, memory_bytes), output_limit_(output_bytes), now_(now) {
+Interpreter::Interpreter(const Template& tree, const nlohmann::ordered_json& vars, const Limits& limits,
+                         std::time_t now)
+    : tree_(tree), vars_(vars), heap_(limits), output_limit_(limits.output_bytes), now_(now) {
   globals_.resize(tree.names.size());
 }
 
 std::string Interpreter::render() {
-  stack_base_ = static_cast<const char*>(__builtin_frame_address(0));
+  stack_end_ = stack_end(static_cast<const char*>(__builtin_frame_address(0)));
   std::string out;
   out_ = &out;
   try {
@@ -71,8 +69,8 @@ std::string Interpreter::render() {
 }
 
 void Interpreter::check_stack() const {
-  const char* here = static_cast<const char*>(__builtin_frame_address(0));
-  if (stack_base_ - here > kMaxStack) fail("the template recurses too deeply");
+  if (static_cast<const char*>(__builtin_frame_address(0)) < stack_end_)
+    fail("the template recurses too deeply");
 }
 
 // --------------------------------------------------------------------------------------------------- scopes
@@ -89,6 +87,7 @@ Scope* Interpreter::enter(Scope* parent, const std::vector<int>& undefined) {
   made->parent = parent;
   made->captured = false;
   made->values.clear();
+  heap_.take_items(undefined.size());
   for (int id : undefined) made->values.emplace_back(id, Value());
   scope_ = made;
   return made;
@@ -104,6 +103,7 @@ void Interpreter::capture(Scope* scope) {
 }
 
 void Interpreter::set(Scope& scope, int id, const Value& value) {
+  heap_.take_items(scope.values.size());
   for (auto& [known, old] : scope.values) {
     if (known != id) continue;
     old = value;
@@ -113,11 +113,12 @@ void Interpreter::set(Scope& scope, int id, const Value& value) {
 }
 
 Value Interpreter::undefined_name(int id) {
-  return heap_.undefined(fmt::format("'{}' is undefined", tree_.names[id]));
+  return heap_.undefined(fmt::format("'{}' is undefined", cut_text(tree_.names[id])));
 }
 
 Value Interpreter::lookup(int id) {
   for (const Scope* scope = scope_; scope != nullptr; scope = scope->parent) {
+    heap_.step(1 + scope->values.size() / 8);
     for (const auto& [known, value] : scope->values) {
       if (known != id) continue;
       return value.is(Kind::undefined) && value.object() == nullptr ? undefined_name(id) : value;
@@ -155,7 +156,7 @@ void Interpreter::output(const Value& value) {
   if (value.is(Kind::string) && !(autoescape_ && !value.string().markup)) return output(value.text());
   if (value.is(Kind::undefined)) return;
   std::string text = text_of(value);
-  output(autoescape_ ? escaped(text) : text);
+  output(autoescape_ ? escaped(heap_, text) : text);
 }
 
 Interpreter::Flow Interpreter::execute(const Body& body) {
@@ -270,7 +271,7 @@ void Interpreter::assign(const Expression& target, const Value& value) {
 void Interpreter::assign_attribute(const Expression& target, const Value& value) {
   Value owner = lookup(target.name_id);
   if (!owner.is(Kind::space)) fail("cannot assign attribute on non-namespace object");
-  static_cast<SpaceObject*>(owner.object())->attributes.set(target.constant, value);
+  static_cast<SpaceObject*>(owner.object())->attributes.set(heap_, target.constant, value);
 }
 
 // ---------------------------------------------------------------------------------------------------- loops
@@ -353,9 +354,10 @@ Value cycle_of_loop(Interpreter&, const Value& self, Arguments& arguments) {
 Value loop_changed(Interpreter& in, const Value& self, Arguments& arguments) {
   auto& loop = *static_cast<LoopObject*>(self.object());
   const auto& values = arguments.positional;
-  for (const Value& value : values) in.heap().step(weight_of(value));
+  in.heap().step(values.size());
   bool same = loop.changed && loop.changed->size() == values.size();
-  for (std::size_t i = 0; same && i < values.size(); ++i) same = equals((*loop.changed)[i], values[i]);
+  for (std::size_t i = 0; same && i < values.size(); ++i)
+    same = equals(in.heap(), (*loop.changed)[i], values[i]);
   if (!same) loop.changed = values;
   return Value::boolean(!same);
 }
@@ -379,7 +381,7 @@ Value Interpreter::loop_attribute(const Value& value, std::string_view name) {
   }
   if (name == "cycle") return bound_method(cycle_of_loop, value, name);
   if (name == "changed") return bound_method(loop_changed, value, name);
-  return heap_.undefined(fmt::format("'LoopContext' object has no attribute {}", repr_of(name)));
+  return heap_.undefined(fmt::format("'LoopContext' object has no attribute {}", repr_cut(name)));
 }
 
 Value Interpreter::call_loop(LoopObject& loop, Arguments& arguments) {
@@ -431,6 +433,7 @@ void Interpreter::bind_macro(const MacroObject& macro, Arguments& arguments) {
   const Signature& signature = *macro.signature;
   std::size_t count = signature.names.size(), given = std::min(count, arguments.positional.size());
   auto take_named = [&](std::string_view name) -> std::optional<Value> {
+    heap_.step(arguments.named.size());
     auto found = std::find_if(arguments.named.begin(), arguments.named.end(),
                               [&](const auto& argument) { return argument.first == name; });
     if (found == arguments.named.end()) return std::nullopt;
@@ -460,17 +463,18 @@ void Interpreter::bind_macro(const MacroObject& macro, Arguments& arguments) {
   }
   if (signature.uses_kwargs) {
     DictObject* rest = heap_.new_dict();
-    for (const auto& [name, value] : arguments.named) rest->set(heap_.string(std::string(name)), value);
+    for (const auto& [name, value] : arguments.named)
+      rest->set(heap_, heap_.string(std::string(name)), value);
     set(*scope_, tree_.kwargs_id, Value(Kind::dict, rest));
   } else if (!arguments.named.empty()) {
-    fail("macro {} takes no keyword argument {}", repr_of(macro.name), repr_of(arguments.named[0].first));
+    fail("macro {} takes no keyword argument {}", repr_cut(macro.name), repr_cut(arguments.named[0].first));
   }
   if (signature.uses_varargs) {
     std::vector<Value> rest(arguments.positional.begin() + static_cast<std::ptrdiff_t>(given),
                             arguments.positional.end());
     set(*scope_, tree_.varargs_id, heap_.list(std::move(rest), Kind::tuple));
   } else if (arguments.positional.size() > count) {
-    fail("macro {} takes not more than {} argument(s)", repr_of(macro.name), count);
+    fail("macro {} takes not more than {} argument(s)", repr_cut(macro.name), count);
   }
 }
 

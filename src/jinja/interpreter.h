@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "jinja/ast.h"
+#include "jinja/tables.h"
 #include "jinja/value.h"
 
 namespace steelyard::jinja {
@@ -48,8 +49,8 @@ struct LoopObject : Object {
 class Interpreter {
  public:
   // `tree` and `vars` outlive the interpreter. `vars` is an object.
-  Interpreter(const Template& tree, const nlohmann::ordered_json& vars, std::size_t output_bytes,
-              std::size_t steps, std::size_t memory_bytes, std::time_t now);
+  Interpreter(const Template& tree, const nlohmann::ordered_json& vars, const Limits& limits,
+              std::time_t now);
   // Throws Failure with the line filled in.
   std::string render();
 
@@ -130,7 +131,7 @@ class Interpreter {
   std::vector<std::optional<Value>> globals_;  // by name id: the template's variables and global functions
   int line_ = 1;
   bool autoescape_ = false;
-  const char* stack_base_ = nullptr;
+  const char* stack_end_ = nullptr;  // as far down as recursion may go
 };
 
 // operators.cc
@@ -138,7 +139,7 @@ Value binary(Interpreter& in, Operator op, const Value& a, const Value& b);
 Value negated(const Value& value, bool minus);
 bool contains(Interpreter& in, const Value& container, const Value& item);
 Value slice_of(Heap& heap, const Value& value, const Value& start, const Value& stop, const Value& step);
-std::string escaped(std::string_view text);  // & < > ' " for HTML
+std::string escaped(Heap& heap, std::string_view text);  // & < > ' " for HTML
 std::int64_t to_index(const Value& value, const char* what);
 
 // formatting.cc: "…" % values, "…".format(…)
@@ -153,12 +154,11 @@ struct JsonStyle {
 };
 std::string to_json(Heap& heap, const Value& value, const JsonStyle& style);
 
-// Tables of what a template may call; null when there is no such thing.
+// In the tables of what a template may name; null when there is no such thing.
 Function find_filter(std::string_view name);
 Function find_method(const Value& owner, std::string_view name);
 bool is_unsafe_method(const Value& owner, std::string_view name);
 Function find_global(std::string_view name);
-using Test = bool (*)(Interpreter&, const Value&, Arguments&);
 Test find_test(std::string_view name);
 
 // Arguments of a function by position or name. A parameter that wasn't given is null.

@@ -57,6 +57,7 @@ class JsonWriter {
   void line(int depth) {
     if (!style_.indent) return;
     out += '\n';
+    heap_.step(static_cast<std::size_t>(depth) * (1 + style_.indent->size() / 64));
     heap_.expect(out.size() + style_.indent->size() * static_cast<std::size_t>(depth));
     for (int i = 0; i < depth; ++i) out += *style_.indent;
   }
@@ -94,7 +95,7 @@ class JsonWriter {
     heap_.step(items.size());
     if (style_.sort_keys)
       std::stable_sort(items.begin(), items.end(),
-                       [](const auto& a, const auto& b) { return compare(a.first, b.first) == -1; });
+                       [&](const auto& a, const auto& b) { return compare(heap_, a.first, b.first) == -1; });
     out += '{';
     for (std::size_t i = 0; i < items.size(); ++i) {
       if (i > 0) out += style_.item_separator;
@@ -110,7 +111,7 @@ class JsonWriter {
   void unicode_escape(std::uint32_t code) { out += fmt::format("\\u{:04x}", code); }
 
   void quote(std::string_view text) {
-    heap_.step(text.size() / 64);
+    heap_.step(text.size() / 8);
     heap_.expect(out.size() + text.size());
     out += '"';
     for (std::size_t at = 0, length; at < text.size(); at += length) {

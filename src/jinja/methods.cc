@@ -1,10 +1,10 @@
 // Methods of dict, list, tuple, numbers, cycler; global functions.
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include "jinja/interpreter.h"
 #include "jinja/methods.h"
+#include "jinja/tables.h"
 
 namespace steelyard::jinja {
 
@@ -22,9 +22,8 @@ Value dict_view(Interpreter& in, const Value& self, Arguments& arguments) {
 Value dict_get(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("get", arguments, {"", " "});
   const Value& key = p.require(0);
-  in.heap().step(weight_of(key));
-  hash_of(key);
-  const Value* found = self.dict().find(key);
+  hash_of(in.heap(), key);
+  const Value* found = self.dict().find(in.heap(), key);
   return found ? *found : p[1] ? *p[1] : Value::none();
 }
 
@@ -37,23 +36,22 @@ Value dict_from_keys(Interpreter& in, const Value&, Arguments& arguments) {
   Parameters p("fromkeys", arguments, {"", " "});
   DictObject* dict = in.heap().new_dict();
   for (const Value& key : to_vector(in.heap(), p.require(0))) {
-    hash_of(key);
+    hash_of(in.heap(), key);
     in.heap().charge(2 * sizeof(Value));
-    dict->set(key, p[1] ? *p[1] : Value::none());
+    dict->set(in.heap(), key, p[1] ? *p[1] : Value::none());
   }
   return Value(Kind::dict, dict);
 }
 
 Value list_count(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("count", arguments, {""});
-  in.heap().step(weight_of(self));
-  return Value::integer(std::count_if(self.items().begin(), self.items().end(),
-                                      [&](const Value& item) { return equals(item, p.require(0)); }));
+  return Value::integer(std::count_if(self.items().begin(), self.items().end(), [&](const Value& item) {
+    return equals(in.heap(), item, p.require(0));
+  }));
 }
 
 Value list_index(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("index", arguments, {"", " ", "  "});
-  in.heap().step(weight_of(self));
   const auto& items = self.items();
   std::int64_t size = static_cast<std::int64_t>(items.size());
   auto bound = [&](std::size_t i, std::int64_t otherwise) {
@@ -61,7 +59,7 @@ Value list_index(Interpreter& in, const Value& self, Arguments& arguments) {
     return std::clamp<std::int64_t>(at < 0 ? (at < -size ? 0 : at + size) : at, 0, size);
   };
   for (std::int64_t i = bound(1, 0), end = bound(2, size); i < end; ++i)
-    if (equals(items[static_cast<std::size_t>(i)], p.require(0))) return Value::integer(i);
+    if (equals(in.heap(), items[static_cast<std::size_t>(i)], p.require(0))) return Value::integer(i);
   fail("the value is not in the {}", type_name(self));
 }
 
@@ -95,13 +93,6 @@ Value cycler_reset(Interpreter&, const Value& self, Arguments&) {
   return Value::none();
 }
 
-using Table = std::map<std::string_view, Function>;
-
-Function in_table(const Table& table, std::string_view name) {
-  auto found = table.find(name);
-  return found == table.end() ? nullptr : found->second;
-}
-
 // --------------------------------------------------------------------------------------------------- globals
 
 constexpr std::int64_t kMaxRange = 100000;  // of jinja2's sandbox
@@ -123,7 +114,7 @@ void add_pairs(Interpreter& in, DictObject& dict, const Value& source) {
   if (source.is(Kind::dict)) {
     for (const auto& [key, value] : source.dict().items) {
       in.heap().charge(2 * sizeof(Value));
-      dict.set(key, value);
+      dict.set(in.heap(), key, value);
     }
     return;
   }
@@ -131,9 +122,9 @@ void add_pairs(Interpreter& in, DictObject& dict, const Value& source) {
     std::vector<Value> both = to_vector(in.heap(), pair);
     if (both.size() != 2)
       fail("dictionary update sequence element has length {}; 2 is required", both.size());
-    hash_of(both[0]);
+    hash_of(in.heap(), both[0]);
     in.heap().charge(2 * sizeof(Value));
-    dict.set(both[0], both[1]);
+    dict.set(in.heap(), both[0], both[1]);
   }
 }
 
@@ -143,7 +134,8 @@ void fill_dict(Interpreter& in, DictObject& dict, const Arguments& arguments, co
     require_defined(arguments.positional[0]);
     add_pairs(in, dict, arguments.positional[0]);
   }
-  for (const auto& [key, value] : arguments.named) dict.set(in.heap().string(std::string(key)), value);
+  for (const auto& [key, value] : arguments.named)
+    dict.set(in.heap(), in.heap().string(std::string(key)), value);
 }
 
 Value make_dict(Interpreter& in, const Value&, Arguments& arguments) {
@@ -205,38 +197,45 @@ Value lipsum(Interpreter&, const Value&, Arguments&) { fail("lipsum() is not sup
 
 }  // namespace
 
-Function find_method(const Value& owner, std::string_view name) {
-  static const Table dicts = {{"items", dict_view<ViewObject::Part::items>},
-                              {"keys", dict_view<ViewObject::Part::keys>},
-                              {"values", dict_view<ViewObject::Part::values>},
-                              {"get", dict_get},
-                              {"copy", same},
-                              {"fromkeys", dict_from_keys}};
-  static const Table sequences = {{"count", list_count}, {"index", list_index}};
-  static const Table lists = {{"count", list_count}, {"index", list_index}, {"copy", same}};
-  static const Table ranges = {{"count", of_range<list_count>}, {"index", of_range<list_index>}};
-  static const Table cyclers = {{"next", cycler_next}, {"reset", cycler_reset}};
-  switch (owner.kind()) {
+const FunctionTable& methods_of(Kind kind) {
+  static const FunctionTable dicts = {{"items", dict_view<ViewObject::Part::items>},
+                                      {"keys", dict_view<ViewObject::Part::keys>},
+                                      {"values", dict_view<ViewObject::Part::values>},
+                                      {"get", dict_get},
+                                      {"copy", same},
+                                      {"fromkeys", dict_from_keys}};
+  static const FunctionTable tuples = {{"count", list_count}, {"index", list_index}};
+  static const FunctionTable lists = {{"count", list_count}, {"index", list_index}, {"copy", same}};
+  static const FunctionTable ranges = {{"count", of_range<list_count>}, {"index", of_range<list_index>}};
+  static const FunctionTable cyclers = {{"next", cycler_next}, {"reset", cycler_reset}};
+  static const FunctionTable reals = {{"is_integer", is_integer}};
+  static const FunctionTable integers = {{"bit_length", bit_length}};
+  static const FunctionTable none;
+  switch (kind) {
     case Kind::string:
-      return string_method(name);
+      return string_methods();
     case Kind::dict:
-      return in_table(dicts, name);
+      return dicts;
     case Kind::list:
-      return in_table(lists, name);
+      return lists;
     case Kind::tuple:
-      return in_table(sequences, name);
+      return tuples;
     case Kind::range:
-      return in_table(ranges, name);
+      return ranges;
     case Kind::cycler:
-      return in_table(cyclers, name);
+      return cyclers;
     case Kind::real:
-      return name == "is_integer" ? is_integer : nullptr;
+      return reals;
     case Kind::integer:
     case Kind::boolean:
-      return name == "bit_length" ? bit_length : nullptr;
+      return integers;
     default:
-      return nullptr;
+      return none;
   }
+}
+
+Function find_method(const Value& owner, std::string_view name) {
+  return in_table(methods_of(owner.kind()), name);
 }
 
 bool is_unsafe_method(const Value& owner, std::string_view name) {
@@ -248,12 +247,14 @@ bool is_unsafe_method(const Value& owner, std::string_view name) {
   return false;
 }
 
-Function find_global(std::string_view name) {
-  static const Table globals = {{"range", make_range},          {"dict", make_dict},
-                                {"namespace", make_namespace},  {"cycler", make_cycler},
-                                {"joiner", make_joiner},        {"raise_exception", raise_exception},
-                                {"strftime_now", strftime_now}, {"lipsum", lipsum}};
-  return in_table(globals, name);
+const FunctionTable& globals() {
+  static const FunctionTable table = {{"range", make_range},          {"dict", make_dict},
+                                      {"namespace", make_namespace},  {"cycler", make_cycler},
+                                      {"joiner", make_joiner},        {"raise_exception", raise_exception},
+                                      {"strftime_now", strftime_now}, {"lipsum", lipsum}};
+  return table;
 }
+
+Function find_global(std::string_view name) { return in_table(globals(), name); }
 
 }  // namespace steelyard::jinja

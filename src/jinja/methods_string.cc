@@ -1,11 +1,12 @@
 // Methods of str.
 #include <algorithm>
-#include <map>
 
 #include "base/utf8.h"
 #include "jinja/interpreter.h"
 #include "jinja/methods.h"
 #include "jinja/python_text.h"
+#include "jinja/tables.h"
+#include "jinja/text_search.h"
 
 namespace steelyard::jinja {
 
@@ -28,7 +29,7 @@ void no_arguments(const char* name, const Arguments& arguments) { Parameters(nam
 template <std::string (*Change)(std::string_view)>
 Value change(Interpreter& in, const Value& self, Arguments& arguments) {
   no_arguments("str method", arguments);
-  in.heap().step(self.text().size() / 8);
+  in.heap().classify_bytes(self.text().size());
   in.heap().expect(3 * self.text().size());
   return made(in, self, Change(self.text()));
 }
@@ -53,7 +54,7 @@ template <bool (*Is)(std::uint32_t)>
 Value all_are(Interpreter& in, const Value& self, Arguments& arguments) {
   no_arguments("str method", arguments);
   std::string_view text = self.text();
-  in.heap().step(text.size() / 8);
+  in.heap().classify_bytes(text.size());
   for (std::size_t at = 0, length; at < text.size(); at += length)
     if (!Is(char_at(text, at, &length))) return Value::boolean(false);
   return Value::boolean(!text.empty());
@@ -66,16 +67,18 @@ Value is_ascii(Interpreter&, const Value& self, Arguments& arguments) {
   return Value::boolean(self.string().ascii());
 }
 
-Value is_printable_text(Interpreter&, const Value& self, Arguments& arguments) {
+Value is_printable_text(Interpreter& in, const Value& self, Arguments& arguments) {
   no_arguments("isprintable", arguments);
+  in.heap().classify_bytes(self.text().size());
   std::string_view text = self.text();
   for (std::size_t at = 0, length; at < text.size(); at += length)
     if (!is_printable(char_at(text, at, &length))) return Value::boolean(false);
   return Value::boolean(true);
 }
 
-Value is_identifier(Interpreter&, const Value& self, Arguments& arguments) {
+Value is_identifier(Interpreter& in, const Value& self, Arguments& arguments) {
   no_arguments("isidentifier", arguments);
+  in.heap().classify_bytes(self.text().size());
   std::string_view text = self.text();
   for (std::size_t at = 0, length; at < text.size(); at += length) {
     std::uint32_t code = char_at(text, at, &length);
@@ -84,14 +87,15 @@ Value is_identifier(Interpreter&, const Value& self, Arguments& arguments) {
   return Value::boolean(!text.empty());
 }
 
-Value is_upper_text(Interpreter&, const Value& self, Arguments&) {
-  return Value::boolean(text_is_upper(self.text()));
+Value is_upper_text(Interpreter& in, const Value& self, Arguments&) {
+  return Value::boolean(text_is_upper(in.heap(), self.text()));
 }
-Value is_lower_text(Interpreter&, const Value& self, Arguments&) {
-  return Value::boolean(text_is_lower(self.text()));
+Value is_lower_text(Interpreter& in, const Value& self, Arguments&) {
+  return Value::boolean(text_is_lower(in.heap(), self.text()));
 }
 
-Value is_title_text(Interpreter&, const Value& self, Arguments&) {
+Value is_title_text(Interpreter& in, const Value& self, Arguments&) {
+  in.heap().classify_bytes(self.text().size());
   bool cased = false, inside = false;
   std::string_view text = self.text();
   for (std::size_t at = 0, length; at < text.size(); at += length) {
@@ -109,8 +113,7 @@ enum class Side { left, right, both };
 template <Side side>
 Value strip(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("strip", arguments, {"chars"});
-  in.heap().step(self.text().size() / 64);
-  return made(in, self, stripped(self.text(), p[0], side != Side::right, side != Side::left));
+  return made(in, self, stripped(in.heap(), self.text(), p[0], side != Side::right, side != Side::left));
 }
 
 // A prefix or suffix, or any of a tuple of them, within optional bounds.
@@ -134,12 +137,14 @@ Value affix(Interpreter& in, const Value& self, Arguments& arguments) {
 Value remove_prefix(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("removeprefix", arguments, {""});
   std::string_view text = self.text(), gone = text_argument(p.require(0), "removeprefix");
+  in.heap().copy_bytes(gone.size());
   return made(in, self, std::string(text.substr(text.substr(0, gone.size()) == gone ? gone.size() : 0)));
 }
 
 Value remove_suffix(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("removesuffix", arguments, {""});
   std::string_view text = self.text(), gone = text_argument(p.require(0), "removesuffix");
+  in.heap().copy_bytes(gone.size());
   bool ends = text.size() >= gone.size() && text.substr(text.size() - gone.size()) == gone;
   return made(in, self, std::string(text.substr(0, text.size() - (ends ? gone.size() : 0))));
 }
@@ -173,8 +178,7 @@ Value partition(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("partition", arguments, {""});
   std::string_view text = self.text(), sep = text_argument(p.require(0), "partition");
   if (sep.empty()) fail("empty separator");
-  in.heap().step(text.size() / 64);
-  std::size_t at = right ? text.rfind(sep) : text.find(sep);
+  std::size_t at = find_text(in.heap(), text, sep, right);
   auto part = [&](std::string_view piece) { return in.heap().string(std::string(piece)); };
   std::vector<Value> parts;
   if (at != std::string_view::npos) {
@@ -206,7 +210,7 @@ Value find(Interpreter& in, const Value& self, Arguments& arguments) {
     std::size_t begin = byte_offset(self.text(), static_cast<std::size_t>(from), ascii);
     std::size_t end = byte_offset(self.text(), static_cast<std::size_t>(to), ascii);
     std::string_view part = self.text().substr(begin, end - begin);
-    std::size_t at = right ? part.rfind(wanted) : part.find(wanted);
+    std::size_t at = find_text(in.heap(), part, wanted, right);
     if (at != std::string_view::npos)
       found = from + static_cast<std::int64_t>(count_chars(part.substr(0, at)));
   }
@@ -222,7 +226,8 @@ Value count(Interpreter& in, const Value& self, Arguments& arguments) {
   in.heap().step(1 + part.text().size() / 16);
   if (wanted.empty()) return Value::integer(static_cast<std::int64_t>(part.string().chars) + 1);
   std::int64_t times = 0;
-  for (std::size_t at = 0; (at = part.text().find(wanted, at)) != std::string_view::npos; at += wanted.size())
+  TextSearch search(in.heap(), wanted);
+  for (std::size_t at = 0; (at = search.find(part.text(), at)) != std::string_view::npos; at += wanted.size())
     ++times;
   return Value::integer(times);
 }
@@ -244,6 +249,7 @@ template <int where>  // -1 ljust, 0 center, 1 rjust
 Value justify(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("justify", arguments, {"width", "fillchar"});
   std::string_view fill = p[1] ? text_argument(*p[1], "justify") : " ";
+  in.heap().copy_bytes(fill.size());
   if (count_chars(fill) != 1) fail("The fill character must be exactly one character long");
   p.require(0);
   return made(in, self, padded(in.heap(), self.text(), p.integer(0, 0), fill, where));
@@ -263,6 +269,7 @@ Value expand_tabs(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("expandtabs", arguments, {"tabsize"});
   std::int64_t size = p.integer(0, 8), column = 0;
   std::string out;
+  in.heap().read_bytes(self.text().size());
   for (char c : self.text()) {
     if (c == '\t') {
       if (size <= 0) continue;
@@ -289,6 +296,7 @@ Value format_map(Interpreter& in, const Value& self, Arguments& arguments) {
   Parameters p("format_map", arguments, {""});
   if (!p.require(0).is(Kind::dict)) fail("format_map() argument must be a mapping");
   Arguments named;
+  in.heap().step(p[0]->dict().items.size());
   for (const auto& [key, value] : p[0]->dict().items)
     if (key.is(Kind::string)) named.named.emplace_back(key.text(), value);
   return made(in, self, brace_format(in, self.text(), named));
@@ -298,8 +306,8 @@ Value unsupported(Interpreter&, const Value&, Arguments&) { fail("this method of
 
 }  // namespace
 
-Function string_method(std::string_view name) {
-  static const std::map<std::string_view, Function> methods = {
+const FunctionTable& string_methods() {
+  static const FunctionTable methods = {
       {"upper", change<to_upper>},
       {"lower", change<to_lower>},
       {"title", change<to_title>},
@@ -348,8 +356,7 @@ Function string_method(std::string_view name) {
       {"translate", unsupported},
       {"maketrans", unsupported},
   };
-  auto found = methods.find(name);
-  return found == methods.end() ? nullptr : found->second;
+  return methods;
 }
 
 }  // namespace steelyard::jinja

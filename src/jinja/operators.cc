@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "jinja/interpreter.h"
+#include "jinja/methods.h"
 #include "jinja/python_text.h"
 
 namespace steelyard::jinja {
@@ -32,8 +33,8 @@ Value add(Heap& heap, const Value& a, const Value& b) {
     heap.expect(a.text().size() + b.text().size());
     heap.step((a.text().size() + b.text().size()) / 64);
     bool left = a.string().markup, right = b.string().markup;
-    std::string joined = right && !left ? escaped(a.text()) : std::string(a.text());
-    joined += left && !right ? escaped(b.text()) : std::string(b.text());
+    std::string joined = right && !left ? escaped(heap, a.text()) : std::string(a.text());
+    joined += left && !right ? escaped(heap, b.text()) : std::string(b.text());
     return heap.string(std::move(joined), left || right);
   }
   if (is_sequence(a) && a.kind() == b.kind()) {
@@ -67,7 +68,7 @@ Value repeat(Heap& heap, const Value& what, std::int64_t times) {
   std::size_t total;
   if (__builtin_mul_overflow(unit, count, &total)) fail("the template needs too much memory");
   heap.expect(total);
-  heap.step(total / 64);
+  heap.step(total / 64 + (unit > 0 ? count / 8 : 0));
   if (what.is(Kind::string)) {
     std::string text;
     text.reserve(total);
@@ -180,27 +181,25 @@ Value negated(const Value& value, bool minus) {
 }
 
 bool contains(Interpreter& in, const Value& container, const Value& item) {
-  in.heap().step(weight_of(container));
+  in.heap().step();
   switch (container.kind()) {
     case Kind::string:
       require_defined(item);
       if (!item.is(Kind::string))
         fail("'in <string>' requires string as left operand, not {}", type_name(item));
-      return container.text().find(item.text()) != std::string_view::npos;
+      return find_text(in.heap(), container.text(), item.text()) != std::string_view::npos;
     case Kind::dict:
-      hash_of(item);
-      return container.dict().find(item) != nullptr;
+      hash_of(in.heap(), item);
+      return container.dict().find(in.heap(), item) != nullptr;
     case Kind::list:
     case Kind::tuple:
-      return std::any_of(container.items().begin(), container.items().end(), [&](const Value& each) {
-        in.heap().step(std::min(weight_of(each), weight_of(item)));
-        return equals(each, item);
-      });
+      return std::any_of(container.items().begin(), container.items().end(),
+                         [&](const Value& each) { return equals(in.heap(), each, item); });
     default: {
       if (!is_iterable(container)) fail("argument of type '{}' is not iterable", type_name(container));
       Cursor cursor(in.heap(), container);
       for (Value each; cursor.next(each);)
-        if (equals(each, item)) return true;
+        if (equals(in.heap(), each, item)) return true;
       return false;
     }
   }
@@ -239,7 +238,7 @@ Bounds slice_bounds(std::int64_t length, const Value& start, const Value& stop, 
 
 Value string_slice(Heap& heap, const StringObject& string, const Bounds& bounds) {
   std::string out;
-  heap.step(string.text.size() / 64);
+  bounds.step == 1 ? heap.copy_bytes(string.text.size()) : heap.read_bytes(string.text.size());
   heap.expect(static_cast<std::size_t>(bounds.count));
   if (bounds.step == 1) {
     std::size_t begin = byte_offset(string.text, static_cast<std::size_t>(bounds.start), string.ascii());
@@ -289,7 +288,9 @@ Value slice_of(Heap& heap, const Value& value, const Value& start, const Value& 
   return heap.list(std::move(items), value.kind());
 }
 
-std::string escaped(std::string_view text) {
+std::string escaped(Heap& heap, std::string_view text) {
+  heap.read_bytes(text.size());
+  heap.expect(text.size());
   std::string out;
   for (char c : text) {
     switch (c) {

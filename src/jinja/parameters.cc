@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "jinja/interpreter.h"
+#include "jinja/python_text.h"
 
 namespace steelyard::jinja {
 
@@ -13,7 +14,7 @@ Parameters::Parameters(const char* function, const Arguments& arguments,
   for (std::size_t i = 0; i < arguments.positional.size(); ++i) values_[i] = &arguments.positional[i];
   for (const auto& [name, value] : arguments.named) {
     std::size_t at = static_cast<std::size_t>(std::find(names.begin(), names.end(), name) - names.begin());
-    if (at == names.size()) fail("{}() got an unexpected keyword argument '{}'", function, name);
+    if (at == names.size()) fail("{}() got an unexpected keyword argument '{}'", function, cut_text(name));
     if (values_[at] != nullptr) fail("{}() got multiple values for argument '{}'", function, name);
     values_[at] = &value;
   }

@@ -272,6 +272,16 @@ std::string repr_of(std::string_view text) {
   return out += quote;
 }
 
+std::string_view cut_text(std::string_view text) {
+  constexpr std::size_t kLongest = 120;
+  if (text.size() <= kLongest) return text;
+  std::size_t end = kLongest;
+  while (end > 0 && (text[end] & 0xC0) == 0x80) --end;
+  return text.substr(0, end);
+}
+
+std::string repr_cut(std::string_view text) { return repr_of(cut_text(text)); }
+
 std::string repr_of(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value < 0 ? "-inf" : "inf";

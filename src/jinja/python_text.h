@@ -43,6 +43,9 @@ std::string_view strip_right(std::string_view text);
 
 std::string repr_of(std::string_view text);
 std::string repr_of(double value);
+// For messages: as much of a text as a reader needs, and its repr().
+std::string_view cut_text(std::string_view text);
+std::string repr_cut(std::string_view text);
 // int(text, base) and float(text); nullopt where Python raises ValueError (or needs more than 64 bits).
 std::optional<std::int64_t> parse_int(std::string_view text, int base);
 std::optional<double> parse_float(std::string_view text);

@@ -1,9 +1,9 @@
 // jinja2's tests: {{ value is name(arguments) }}.
-#include <map>
 
 #include "jinja/interpreter.h"
 #include "jinja/methods.h"
 #include "jinja/python_text.h"
+#include "jinja/tables.h"
 
 namespace steelyard::jinja {
 
@@ -36,12 +36,12 @@ bool is_callable(Interpreter&, const Value& value, Arguments&) {
 
 template <int wanted>
 bool has_parity(Interpreter& in, const Value& value, Arguments&) {
-  return equals(binary(in, Operator::modulo, value, Value::integer(2)), Value::integer(wanted));
+  return equals(in.heap(), binary(in, Operator::modulo, value, Value::integer(2)), Value::integer(wanted));
 }
 
 bool divisible_by(Interpreter& in, const Value& value, Arguments& arguments) {
   Parameters p("divisibleby", arguments, {"num"});
-  return equals(binary(in, Operator::modulo, value, p.require(0)), Value::integer(0));
+  return equals(in.heap(), binary(in, Operator::modulo, value, p.require(0)), Value::integer(0));
 }
 
 bool is_in(Interpreter& in, const Value& value, Arguments& arguments) {
@@ -52,15 +52,13 @@ bool is_in(Interpreter& in, const Value& value, Arguments& arguments) {
 template <bool wanted>
 bool is_equal(Interpreter& in, const Value& value, Arguments& arguments) {
   Parameters p("eq", arguments, {""});
-  in.heap().step(std::min(weight_of(value), weight_of(p.require(0))));
-  return equals(value, p.require(0)) == wanted;
+  return equals(in.heap(), value, p.require(0)) == wanted;
 }
 
 template <int first, int second>
 bool is_ordered(Interpreter& in, const Value& value, Arguments& arguments) {
   Parameters p("comparison", arguments, {""});
-  in.heap().step(std::min(weight_of(value), weight_of(p.require(0))));
-  int order = compare(value, p.require(0));
+  int order = compare(in.heap(), value, p.require(0));
   return order == first || order == second;
 }
 
@@ -75,10 +73,10 @@ bool is_same(Interpreter&, const Value& value, Arguments& arguments) {
 }
 
 bool is_lower_case(Interpreter& in, const Value& value, Arguments&) {
-  return text_is_lower(in.text_of(value));
+  return text_is_lower(in.heap(), in.text_of(value));
 }
 bool is_upper_case(Interpreter& in, const Value& value, Arguments&) {
-  return text_is_upper(in.text_of(value));
+  return text_is_upper(in.heap(), in.text_of(value));
 }
 
 bool is_escaped(Interpreter&, const Value& value, Arguments&) {
@@ -95,8 +93,8 @@ bool is_undefined(Interpreter&, const Value& value, Arguments&) { return value.i
 
 }  // namespace
 
-Test find_test(std::string_view name) {
-  static const std::map<std::string_view, Test> tests = {
+const TestTable& tests() {
+  static const TestTable table = {
       {"defined", is_defined},
       {"undefined", is_undefined},
       {"none", of_kind<Kind::none>},
@@ -137,8 +135,12 @@ Test find_test(std::string_view name) {
       {"filter", is_filter},
       {"test", is_test},
   };
-  auto found = tests.find(name);
-  return found == tests.end() ? nullptr : found->second;
+  return table;
+}
+
+Test find_test(std::string_view name) {
+  const auto found = tests().find(name);
+  return found == tests().end() ? nullptr : found->second;
 }
 
 }  // namespace steelyard::jinja

@@ -3,6 +3,7 @@
 
 #include "jinja/methods.h"
 #include "jinja/python_text.h"
+#include "jinja/text_search.h"
 
 namespace steelyard::jinja {
 
@@ -31,15 +32,20 @@ void add_piece(Heap& heap, std::vector<Value>& out, std::string_view piece) {
 
 }  // namespace
 
-std::string stripped(std::string_view text, const Value* chars, bool left, bool right) {
+std::string stripped(Heap& heap, std::string_view text, const Value* chars, bool left, bool right) {
+  const std::size_t before_it = text.size();
   if (!given(chars)) {
     if (left) text = strip_left(text);
     if (right) text = strip_right(text);
+    heap.classify_bytes(before_it - text.size());
+    heap.copy_bytes(text.size());
     return std::string(text);
   }
   require_defined(*chars);
   if (!chars->is(Kind::string)) fail("strip arg must be None or str, not {}", type_name(*chars));
   std::vector<std::uint32_t> set;
+  heap.classify_bytes(2 * chars->text().size());
+  heap.expect(4 * chars->text().size());
   for (std::size_t i = 0, n; i < chars->text().size(); i += n) set.push_back(char_at(chars->text(), i, &n));
   std::sort(set.begin(), set.end());
   auto unwanted = [&](std::size_t at) {
@@ -57,6 +63,8 @@ std::string stripped(std::string_view text, const Value* chars, bool left, bool 
     if (!unwanted(last)) break;
     end = last;
   }
+  heap.classify_bytes(text.size() - (end - begin));
+  heap.copy_bytes(end - begin);
   return std::string(text.substr(begin, end - begin));
 }
 
@@ -67,7 +75,7 @@ std::string replaced(Heap& heap, std::string_view text, std::string_view old, st
   heap.step(1 + text.size() / 16);
   auto add = [&](std::string_view piece) {
     heap.expect(out.size() + piece.size());
-    heap.step(piece.size() / 64);
+    heap.step(1 + piece.size() / 64);
     out += piece;
   };
   std::size_t at = 0;
@@ -81,7 +89,8 @@ std::string replaced(Heap& heap, std::string_view text, std::string_view old, st
     add(text.substr(at));
     return out;
   }
-  for (std::size_t found; left > 0 && (found = text.find(old, at)) != std::string_view::npos; --left) {
+  TextSearch search(heap, old);
+  for (std::size_t found; left > 0 && (found = search.find(text, at)) != std::string_view::npos; --left) {
     add(text.substr(at, found - at));
     add(now);
     at = found + old.size();
@@ -97,13 +106,15 @@ std::vector<Value> split_text(Heap& heap, std::string_view text, const Value* se
   if (given(separator)) {
     std::string_view sep = separator_text(*separator);
     std::size_t at = 0;
-    for (std::size_t found; left > 0 && (found = text.find(sep, at)) != std::string_view::npos; --left) {
+    TextSearch search(heap, sep);
+    for (std::size_t found; left > 0 && (found = search.find(text, at)) != std::string_view::npos; --left) {
       add_piece(heap, out, text.substr(at, found - at));
       at = found + sep.size();
     }
     add_piece(heap, out, text.substr(at));
     return out;
   }
+  heap.classify_bytes(text.size());
   for (text = strip_left(text); !text.empty(); text = strip_left(text)) {
     if (left-- == 0) {
       add_piece(heap, out, text);
@@ -124,12 +135,14 @@ std::vector<Value> right_split_text(Heap& heap, std::string_view text, const Val
   heap.step(1 + text.size() / 16);
   if (given(separator)) {
     std::string_view sep = separator_text(*separator);
-    for (std::size_t found; left > 0 && (found = text.rfind(sep)) != std::string_view::npos; --left) {
+    TextSearch search(heap, sep, true);
+    for (std::size_t found; left > 0 && (found = search.rfind(text)) != std::string_view::npos; --left) {
       add_piece(heap, out, text.substr(found + sep.size()));
       text = text.substr(0, found);
     }
     add_piece(heap, out, text);
   } else {
+    heap.classify_bytes(text.size());
     for (text = strip_right(text); !text.empty(); text = strip_right(text)) {
       if (left-- == 0) {
         add_piece(heap, out, text);
@@ -166,12 +179,13 @@ std::vector<std::string_view> lines_of(Heap& heap, std::string_view text, bool k
 }
 
 std::string padded(Heap& heap, std::string_view text, std::int64_t width, std::string_view fill, int where) {
+  heap.copy_bytes(text.size());
   std::int64_t have = static_cast<std::int64_t>(count_chars(text));
   if (width <= have) return std::string(text);
   std::size_t missing = static_cast<std::size_t>(width - have), unit = fill.size(), total;
   if (__builtin_mul_overflow(missing, unit, &total)) fail("the template needs too much memory");
   heap.expect(total + text.size());
-  heap.step(total / 64);
+  heap.step(missing / 8 + total / 64);
   // Python's center puts the odd one left when the width is odd.
   std::size_t left = where < 0   ? 0
                      : where > 0 ? missing
@@ -198,7 +212,19 @@ bool all_cased(std::string_view text) {
 
 }  // namespace
 
-bool text_is_upper(std::string_view text) { return all_cased<true>(text); }
-bool text_is_lower(std::string_view text) { return all_cased<false>(text); }
+bool text_is_upper(Heap& heap, std::string_view text) {
+  heap.classify_bytes(text.size());
+  return all_cased<true>(text);
+}
+bool text_is_lower(Heap& heap, std::string_view text) {
+  heap.classify_bytes(text.size());
+  return all_cased<false>(text);
+}
+
+std::size_t find_text(Heap& heap, std::string_view text, std::string_view wanted, bool right) {
+  if (wanted.empty()) return right ? text.size() : 0;
+  TextSearch search(heap, wanted, right);
+  return right ? search.rfind(text) : search.find(text, 0);
+}
 
 }  // namespace steelyard::jinja

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/keyed_hash.h"
 #include "base/utf8.h"
 #include "jinja/python_text.h"
 
@@ -33,9 +34,12 @@ const std::array<std::unique_ptr<StringObject>, 128>& ascii_letters() {
   return letters;
 }
 
-std::size_t mix(std::size_t a, std::size_t b) {
-  return (a ^ (b + 0x9E3779B97F4A7C15u + (a << 6) + (a >> 2))) * 0x100000001B3u;
+const KeyedHash& keyed() {
+  static const KeyedHash hash;
+  return hash;
 }
+
+std::size_t mix(std::size_t a, std::size_t b) { return keyed()(a * 31 ^ keyed()(b)); }
 
 int order(double a, double b) { return a < b ? -1 : a > b ? 1 : a == b ? 0 : 2; }
 int order(std::int64_t a, std::int64_t b) { return a < b ? -1 : a > b ? 1 : 0; }
@@ -46,45 +50,45 @@ StringObject::StringObject(std::string_view view) : text(view), chars(count_char
 StringObject::StringObject(std::string&& bytes)
     : owned(std::move(bytes)), text(owned), chars(count_chars(owned)) {}
 
-std::size_t DictObject::place(const Value& key) const {
+std::size_t DictObject::place(Heap& heap, const Value& key) const {
   if (items.size() <= kIndexBeyond) {
     for (std::size_t i = 0; i < items.size(); ++i)
-      if (equals(items[i].first, key)) return i;
+      if (equals(heap, items[i].first, key)) return i;
     return items.size();
   }
-  auto [begin, end] = index_.equal_range(hash_of(key));
+  auto [begin, end] = index_.equal_range(hash_of(heap, key));
   for (auto at = begin; at != end; ++at)
-    if (equals(items[at->second].first, key)) return at->second;
+    if (equals(heap, items[at->second].first, key)) return at->second;
   return items.size();
 }
 
-const Value* DictObject::find(const Value& key) const {
-  std::size_t at = place(key);
+const Value* DictObject::find(Heap& heap, const Value& key) const {
+  std::size_t at = place(heap, key);
   return at == items.size() ? nullptr : &items[at].second;
 }
 
-const Value* DictObject::find(std::string_view key) const {
+const Value* DictObject::find(Heap& heap, std::string_view key) const {
+  heap.copy_bytes(key.size());
   if (items.size() <= kIndexBeyond) {
     for (const auto& [name, value] : items)
       if (name.is(Kind::string) && name.text() == key) return &value;
     return nullptr;
   }
   StringObject wanted(key);
-  return find(Value(Kind::string, &wanted));
+  return find(heap, Value(Kind::string, &wanted));
 }
 
-void DictObject::set(const Value& key, const Value& value) {
-  std::size_t at = place(key);
-  weight += weight_of(key) + weight_of(value);
+void DictObject::set(Heap& heap, const Value& key, const Value& value) {
+  std::size_t at = place(heap, key);
   if (at < items.size()) {
     items[at].second = value;
     return;
   }
   items.emplace_back(key, value);
   if (items.size() == kIndexBeyond + 1) {
-    for (std::size_t i = 0; i < items.size(); ++i) index_.emplace(hash_of(items[i].first), i);
+    for (std::size_t i = 0; i < items.size(); ++i) index_.emplace(hash_of(heap, items[i].first), i);
   } else if (items.size() > kIndexBeyond) {
-    index_.emplace(hash_of(key), at);
+    index_.emplace(hash_of(heap, key), at);
   }
 }
 
@@ -103,7 +107,10 @@ Value Heap::string(std::string text, bool markup) {
   return Value(Kind::string, object);
 }
 
-Value Heap::view(std::string_view text) { return Value(Kind::string, make<StringObject>(text)); }
+Value Heap::view(std::string_view text) {
+  read_bytes(text.size());  // its characters are counted
+  return Value(Kind::string, make<StringObject>(text));
+}
 
 Value Heap::character(std::string_view letter) {
   if (letter.size() == 1 && static_cast<std::uint8_t>(letter[0]) < 0x80)
@@ -115,7 +122,6 @@ Value Heap::list(std::vector<Value> items, Kind kind) {
   charge(items.size() * sizeof(Value));
   auto* object = make<SequenceObject>();
   object->items = std::move(items);
-  for (const Value& item : object->items) object->weight += weight_of(item);
   return Value(kind, object);
 }
 
@@ -128,23 +134,16 @@ Value Heap::iterator(std::vector<Value> items, const char* python_name) {
 }
 
 Value Heap::undefined(std::string message) {
+  charge(message.size());
   auto* object = make<UndefinedObject>();
   object->message = std::move(message);
   return Value(Kind::undefined, object);
 }
 
-std::size_t weight_of(const Value& value) {
-  switch (value.kind()) {
-    case Kind::string:
-      return 1 + value.text().size() / 64;
-    case Kind::list:
-    case Kind::tuple:
-      return static_cast<const SequenceObject*>(value.object())->weight;
-    case Kind::dict:
-      return value.dict().weight;
-    default:
-      return 1;
-  }
+void Heap::watch() {
+  unwatched_ = 0;
+  if (stop_.stop_requested()) throw Failure{.message = "the template was stopped", .cancelled = true};
+  if (std::chrono::steady_clock::now() > deadline_) fail("the template takes too long");
 }
 
 bool is_iterable(const Value& value) {
@@ -169,6 +168,7 @@ Cursor::Cursor(Heap& heap, const Value& value) : heap_(&heap), source_(value) {
 
 bool Cursor::next(Value& out) {
   heap_->step();
+  ++taken_;
   switch (source_.kind()) {
     case Kind::string: {
       std::string_view text = source_.text();
@@ -216,9 +216,8 @@ bool Cursor::next(Value& out) {
 
 std::optional<std::size_t> Cursor::remaining() const {
   if (source_.is(Kind::iterator)) return std::nullopt;
-  if (source_.is(Kind::string))
-    return count_chars(source_.text().substr(std::min(index_, source_.text().size())));
-  return length_of(source_).value_or(0) - index_;
+  const std::size_t length = length_of(source_).value_or(0);
+  return length - std::min(taken_, length);
 }
 
 std::vector<Value> to_vector(Heap& heap, const Value& value) {
@@ -265,8 +264,9 @@ bool truth(const Value& value) {
   }
 }
 
-bool equals(const Value& a, const Value& b, int depth) {
+bool equals(Heap& heap, const Value& a, const Value& b, int depth) {
   check_depth(depth);
+  heap.step();
   if (a.is_number() && b.is_number()) {
     if (a.is_integral() && b.is_integral()) return a.integer() == b.integer();
     return a.number() == b.number();
@@ -277,21 +277,23 @@ bool equals(const Value& a, const Value& b, int depth) {
     case Kind::none:
       return true;
     case Kind::string:
+      if (a.text().size() != b.text().size()) return false;
+      heap.copy_bytes(a.text().size());
       return a.text() == b.text();
     case Kind::list:
     case Kind::tuple: {
       const auto &left = a.items(), &right = b.items();
       if (left.size() != right.size()) return false;
       for (std::size_t i = 0; i < left.size(); ++i)
-        if (!equals(left[i], right[i], depth + 1)) return false;
+        if (!equals(heap, left[i], right[i], depth + 1)) return false;
       return true;
     }
     case Kind::dict: {
       const DictObject &left = a.dict(), &right = b.dict();
       if (left.items.size() != right.items.size()) return false;
       for (const auto& [key, value] : left.items) {
-        const Value* other = right.find(key);
-        if (other == nullptr || !equals(value, *other, depth + 1)) return false;
+        const Value* other = right.find(heap, key);
+        if (other == nullptr || !equals(heap, value, *other, depth + 1)) return false;
       }
       return true;
     }
@@ -306,8 +308,9 @@ bool equals(const Value& a, const Value& b, int depth) {
   }
 }
 
-int compare(const Value& a, const Value& b, const char* sign, int depth) {
+int compare(Heap& heap, const Value& a, const Value& b, const char* sign, int depth) {
   check_depth(depth);
+  heap.step();
   require_defined(a);
   require_defined(b);
   if (a.is_number() && b.is_number()) {
@@ -315,20 +318,23 @@ int compare(const Value& a, const Value& b, const char* sign, int depth) {
     return order(a.number(), b.number());
   }
   if (a.is(Kind::string) && b.is(Kind::string)) {  // code point order is byte order
+    heap.copy_bytes(std::min(a.text().size(), b.text().size()));
     int c = a.text().compare(b.text());
     return c < 0 ? -1 : c > 0;
   }
   if (a.kind() == b.kind() && (a.is(Kind::list) || a.is(Kind::tuple))) {
     const auto &left = a.items(), &right = b.items();
     for (std::size_t i = 0; i < left.size() && i < right.size(); ++i)
-      if (!equals(left[i], right[i], depth + 1)) return compare(left[i], right[i], sign, depth + 1);
+      if (!equals(heap, left[i], right[i], depth + 1))
+        return compare(heap, left[i], right[i], sign, depth + 1);
     return order(static_cast<std::int64_t>(left.size()), static_cast<std::int64_t>(right.size()));
   }
   fail("'{}' not supported between instances of '{}' and '{}'", sign, type_name(a), type_name(b));
 }
 
-std::size_t hash_of(const Value& value, int depth) {
+std::size_t hash_of(Heap& heap, const Value& value, int depth) {
   check_depth(depth);
+  heap.step();
   switch (value.kind()) {
     case Kind::boolean:
     case Kind::integer:
@@ -342,10 +348,11 @@ std::size_t hash_of(const Value& value, int depth) {
       return mix(2, bits);
     }
     case Kind::string:
-      return std::hash<std::string_view>()(value.text());
+      heap.copy_bytes(value.text().size());
+      return keyed()(value.text());
     case Kind::tuple: {
       std::size_t hash = 3;
-      for (const Value& item : value.items()) hash = mix(hash, hash_of(item, depth + 1));
+      for (const Value& item : value.items()) hash = mix(hash, hash_of(heap, item, depth + 1));
       return hash;
     }
     case Kind::list:

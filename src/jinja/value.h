@@ -5,10 +5,12 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -23,6 +25,14 @@ struct Failure {
   std::string message;
   int line = 0;  // 0: the one being rendered
   bool exact = false;
+  bool cancelled = false;
+};
+
+// What a rendering may spend; see TemplateLimits.
+struct Limits {
+  std::size_t output_bytes, steps, memory_bytes;
+  std::chrono::milliseconds time;
+  std::stop_token stop;
 };
 
 template <typename... Args>
@@ -51,6 +61,7 @@ enum class Kind : std::uint8_t {
   joiner,
 };
 
+class Heap;
 struct Object {
   virtual ~Object() = default;
 };
@@ -124,20 +135,18 @@ struct StringObject : Object {
 
 struct SequenceObject : Object {
   std::vector<Value> items;
-  bool group = false;      // a (grouper, list) pair of groupby
-  std::size_t weight = 1;  // see weight_of
+  bool group = false;  // a (grouper, list) pair of groupby
 };
 
 // Ordered by insertion, keys unique by Python's equality. An index is kept beyond a few entries.
 struct DictObject : Object {
   std::vector<std::pair<Value, Value>> items;
-  const Value* find(const Value& key) const;  // the key must be hashable
-  const Value* find(std::string_view key) const;
-  void set(const Value& key, const Value& value);
-  std::size_t weight = 1;  // see weight_of
+  const Value* find(Heap& heap, const Value& key) const;  // the key must be hashable
+  const Value* find(Heap& heap, std::string_view key) const;
+  void set(Heap& heap, const Value& key, const Value& value);
 
  private:
-  std::size_t place(const Value& key) const;  // items.size() when absent
+  std::size_t place(Heap& heap, const Value& key) const;  // items.size() when absent
   std::unordered_multimap<std::size_t, std::size_t> index_;
 };
 
@@ -194,7 +203,11 @@ struct JoinerObject : Object {
 // Owns objects and counts what a rendering spends.
 class Heap {
  public:
-  Heap(std::size_t steps, std::size_t memory) : steps_(steps), memory_(memory) {}
+  explicit Heap(const Limits& limits)
+      : steps_(limits.steps),
+        memory_(limits.memory_bytes),
+        stop_(limits.stop),
+        deadline_(std::chrono::steady_clock::now() + limits.time) {}
 
   template <typename T, typename... Args>
   T* make(Args&&... args) {
@@ -212,11 +225,18 @@ class Heap {
   Value undefined(std::string message);
   DictObject* new_dict() { return make<DictObject>(); }
 
-  // Both throw Failure beyond the limits.
+  // These throw Failure beyond the limits. A step is some 50 ns of work; whatever grows with a value is
+  // charged by what it touches, by one of the four below.
   void step(std::size_t count = 1) {
     if (count > steps_) fail("the template takes too many steps");
     steps_ -= count;
+    unwatched_ += count;
+    if (unwatched_ >= kWatchEvery) watch();
   }
+  void copy_bytes(std::size_t bytes) { step(bytes / 64); }     // moved or compared as blocks
+  void read_bytes(std::size_t bytes) { step(bytes / 16); }     // taken one by one
+  void classify_bytes(std::size_t bytes) { step(bytes / 2); }  // each character looked up in Unicode's tables
+  void take_items(std::size_t count) { step(count / 8); }      // of a list, copied or looked at
   void charge(std::size_t bytes) {
     if (bytes > memory_) fail("the template needs too much memory");
     memory_ -= bytes;
@@ -227,8 +247,14 @@ class Heap {
   }
 
  private:
+  static constexpr std::size_t kWatchEvery = 1 << 14;
+  // Throws Failure when the caller has asked to stop, or waited long enough.
+  void watch();
+
   std::deque<std::unique_ptr<Object>> objects_;
-  std::size_t steps_, memory_;
+  std::size_t steps_, memory_, unwatched_ = kWatchEvery;
+  std::stop_token stop_;
+  std::chrono::steady_clock::time_point deadline_;
 };
 
 // Walks the items of an iterable: list, tuple, dict (keys), string (characters), range, view, iterator.
@@ -243,21 +269,19 @@ class Cursor {
  private:
   Heap* heap_;
   Value source_;
-  std::size_t index_ = 0;
+  std::size_t index_ = 0, taken_ = 0;
 };
 
 bool is_iterable(const Value& value);
 std::vector<Value> to_vector(Heap& heap, const Value& value);
 std::optional<std::size_t> length_of(const Value& value);  // nullopt where Python's len() raises
 
-// About how many steps it takes to look at all of `value`, nested items included.
-std::size_t weight_of(const Value& value);
-
 bool truth(const Value& value);
-bool equals(const Value& a, const Value& b, int depth = 0);
+// These three charge each value they come to: one that holds another many times over is as large as it looks.
+bool equals(Heap& heap, const Value& a, const Value& b, int depth = 0);
 // < 0, 0, > 0; unordered numbers (NaN) give 2. Throws Failure for types Python can't order.
-int compare(const Value& a, const Value& b, const char* sign = "<", int depth = 0);
-std::size_t hash_of(const Value& value, int depth = 0);  // throws Failure for unhashable types
+int compare(Heap& heap, const Value& a, const Value& b, const char* sign = "<", int depth = 0);
+std::size_t hash_of(Heap& heap, const Value& value, int depth = 0);  // throws Failure for unhashable types
 const char* type_name(const Value& value);
 [[noreturn]] void fail_undefined(const Value& value);
 // Throws Failure when `value` is undefined.

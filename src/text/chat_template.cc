@@ -1,6 +1,7 @@
 #include "text/chat_template.h"
 
 #include "base/error.h"
+#include "base/readable.h"
 #include "base/utf8.h"
 #include "jinja/ast.h"
 #include "jinja/interpreter.h"
@@ -14,8 +15,11 @@ namespace {
 constexpr std::size_t kMaxSource = std::size_t{4} << 20;
 
 [[noreturn]] void rethrow(const jinja::Failure& failure) {
-  if (failure.exact) throw Error(ErrorKind::bad_input, failure.message);
-  throw_error(ErrorKind::bad_input, "chat template, line {}: {}", failure.line, failure.message);
+  constexpr std::size_t kLongest = 600;
+  const std::string message = readable(failure.message, kLongest);
+  if (failure.exact) throw Error(ErrorKind::bad_input, message);
+  throw_error(failure.cancelled ? ErrorKind::cancelled : ErrorKind::bad_input, "chat template, line {}: {}",
+              failure.line, message);
 }
 
 }  // namespace
@@ -50,8 +54,9 @@ std::string ChatTemplate::render(const nlohmann::ordered_json& vars, const Templ
   if (!vars.is_object())
     throw_error(ErrorKind::bad_input, "a chat template's variables must be a JSON object");
   try {
-    jinja::Interpreter interpreter(*impl_->tree, vars, limits.output_bytes, limits.steps, limits.memory_bytes,
-                                   now.value_or(std::time(nullptr)));
+    const jinja::Limits spend{limits.output_bytes, limits.steps, limits.memory_bytes, limits.time,
+                              limits.stop};
+    jinja::Interpreter interpreter(*impl_->tree, vars, spend, now.value_or(std::time(nullptr)));
     return interpreter.render();
   } catch (const jinja::Failure& failure) {
     rethrow(failure);

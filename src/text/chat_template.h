@@ -4,11 +4,13 @@
 // nothing; using one raises.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <ctime>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <string_view>
 
@@ -17,8 +19,10 @@ namespace steelyard {
 // What a template may spend; beyond it render() throws Error(bad_input).
 struct TemplateLimits {
   std::size_t output_bytes = std::size_t{64} << 20;
-  std::size_t steps = 20'000'000;                     // nodes evaluated, items produced
+  std::size_t steps = 20'000'000;  // nodes evaluated, items and bytes looked at; about a second
   std::size_t memory_bytes = std::size_t{256} << 20;  // strings and lists built on the way, added up
+  std::chrono::milliseconds time{30'000};             // a net below the steps, which end far earlier
+  std::stop_token stop;                               // asked to stop: Error(cancelled), within milliseconds
 };
 
 class ChatTemplate {

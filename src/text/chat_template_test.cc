@@ -143,8 +143,7 @@ TEST(ChatTemplate, OneTemplateInManyThreads) {
   for (const auto& result : results) EXPECT_EQ(result, compiled.render({{"n", 100}}));
 }
 
-// ---------------------------------------------------------------------------------------------- hostile
-// input
+// ---------------------------------------------------------------------------------------------- bad input
 
 std::string repeated(std::string_view unit, std::size_t times) {
   std::string out;

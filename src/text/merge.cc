@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <functional>
+#include <unordered_map>
 #include <utility>
 
 #include "base/error.h"
@@ -151,7 +152,7 @@ MergeTable::MergeTable(const std::vector<Merge>& merges) : slots_(std::bit_ceil(
     if (merge.left == kNoToken || merge.right == kNoToken || merge.merged == kNoToken) continue;
     std::uint64_t key =
         (static_cast<std::uint64_t>(merge.left) << 32 | static_cast<std::uint32_t>(merge.right)) + 1;
-    std::size_t at = key * 0x9E3779B97F4A7C15u >> 20 & mask;
+    std::size_t at = hash_(key) & mask;
     while (slots_[at].key != 0 && slots_[at].key != key) at = (at + 1) & mask;
     if (slots_[at].key == 0) slots_[at] = {key, static_cast<std::uint32_t>(rank), merge.merged};
   }
@@ -161,7 +162,7 @@ std::pair<std::uint32_t, TokenId> MergeTable::find(TokenId left, TokenId right) 
   if (left == kNoToken || right == kNoToken) return {0, kNoToken};
   std::uint64_t key = (static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right)) + 1;
   std::size_t mask = slots_.size() - 1;
-  for (std::size_t at = key * 0x9E3779B97F4A7C15u >> 20 & mask; slots_[at].key != 0; at = (at + 1) & mask)
+  for (std::size_t at = hash_(key) & mask; slots_[at].key != 0; at = (at + 1) & mask)
     if (slots_[at].key == key) return {slots_[at].rank, slots_[at].merged};
   return {0, kNoToken};
 }
@@ -214,7 +215,7 @@ void BpeEncoder::encode_word(const Vocabulary& vocabulary, std::string_view word
   }
 }
 
-SpmEncoder::SpmEncoder(const Vocabulary& vocabulary) {
+SpmEncoder::SpmEncoder(const Vocabulary& vocabulary) : before_space_(0x110000) {
   for (TokenId id = 0; id < vocabulary.size(); ++id) {
     TokenType type = vocabulary.type(id);
     if (!comes_from_text(type)) continue;
@@ -224,7 +225,7 @@ SpmEncoder::SpmEncoder(const Vocabulary& vocabulary) {
     std::uint32_t before = kSpaceCode;
     for (std::size_t at = 0; at < text.size();) {
       Utf8Char c = decode_utf8(text.substr(at));
-      if (c.code == kSpaceCode && before != kSpaceCode) before_space_.insert(before);
+      if (c.code == kSpaceCode && before != kSpaceCode) before_space_[before] = true;
       before = c.code;  // U+FFFD for anything invalid
       at += c.length;
     }
@@ -242,7 +243,7 @@ std::size_t SpmEncoder::word_end(std::string_view text, std::size_t begin) const
   std::size_t at = begin;
   while (at < text.size()) {
     Utf8Char c = decode_utf8(text.substr(at));
-    if (c.code == kSpaceCode && before != kSpaceCode && !before_space_.contains(before)) return at;
+    if (c.code == kSpaceCode && before != kSpaceCode && !before_space_[before]) return at;
     before = c.code;
     at += c.length;
   }
@@ -285,10 +286,10 @@ void SpmEncoder::encode_word(const Vocabulary& vocabulary, std::string_view word
   };
   // Pieces marked unused may be passed through, but not come out: they are taken apart again as they were
   // made.
-  std::vector<std::pair<std::string_view, std::uint32_t>> unused;
+  std::unordered_map<std::string_view, std::uint32_t, KeyedHash> unused;  // run → its left part
   auto merged = [&](const MergeSymbol& left, const MergeSymbol& right, TokenId id) {
     if (has_unused_ && vocabulary.type(id) == TokenType::unused)
-      unused.emplace_back(word.substr(left.begin, left.length + right.length), left.length);
+      unused.emplace(word.substr(left.begin, left.length + right.length), left.length);
   };
   merge_all(scratch, rule, merged);
   std::vector<std::string_view> runs;
@@ -299,8 +300,7 @@ void SpmEncoder::encode_word(const Vocabulary& vocabulary, std::string_view word
       runs.pop_back();
       TokenId id = find(vocabulary, run);
       auto made = unused.end();
-      if (id != kNoToken && vocabulary.type(id) == TokenType::unused)
-        made = std::find_if(unused.begin(), unused.end(), [&](const auto& u) { return u.first == run; });
+      if (id != kNoToken && vocabulary.type(id) == TokenType::unused) made = unused.find(run);
       if (made == unused.end()) {
         emit(vocabulary, run, id, out);
       } else {

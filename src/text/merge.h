@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
+#include "base/keyed_hash.h"
 #include "text/pretokenizer.h"
 #include "text/vocabulary.h"
 
@@ -65,6 +65,7 @@ class MergeTable {
     std::uint32_t rank = 0;
     TokenId merged = kNoToken;
   };
+  KeyedHash hash_;
   std::vector<Slot> slots_;  // open addressing, a power of two of them
 };
 
@@ -102,7 +103,7 @@ class SpmEncoder {
   bool has_unused_ = false;
   // Characters that stand before ▁ inside some token. Between any other character and ▁ no merge can happen,
   // so the text is cut there into words.
-  std::unordered_set<std::uint32_t> before_space_;
+  std::vector<bool> before_space_;  // by code point
 };
 
 // BPE over characters (Gemma 4): ▁ for spaces, words cut at line ends, merges by rank, byte tokens for

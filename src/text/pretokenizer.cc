@@ -3,6 +3,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
 #include <map>
 
 #include "base/error.h"
@@ -100,9 +101,12 @@ constexpr char kDigits[] = "\\p{N}+";
 constexpr char kThreeDigits[] = "[0-9][0-9][0-9]";
 constexpr char kUpToThreeDigits[] = "\\p{N}{1,3}";
 // Thousands, counted from the right.
-constexpr char kThousands[] = "\\d{1,3}(?=(?:\\d{3})*\\b)";
-constexpr char kThousandsOfAnyDigit[] = "\\p{N}{1,3}(?=(?:\\p{N}{3})*(?:\\P{N}|\\z))";
-constexpr char kBeforeThousands[] = "(?=(\\d{3})+(?!\\d))";  // matches nothing: a place to cut
+// In the publishers' files \d{1,3}(?=(?:\d{3})*\b), \p{N}{1,3}(?=(?:\p{N}{3})*(?:\P{N}|$)) and
+// (?=(\d{3})+(?!\d)).
+using Cut = PretokenizerPattern::Cut;
+constexpr PretokenizerPattern kThousands{"(?<!\\d)\\d++\\b", Cut::thousands};
+constexpr PretokenizerPattern kThousandsOfAnyDigit{"\\p{N}++", Cut::thousands};
+constexpr PretokenizerPattern kBeforeThousands{"\\d++", Cut::between_thousands};
 constexpr char kLines[] = "[^\\n]+|\\n+";
 constexpr char kAfmoeScripts[] =
     "[\\x{4E00}-\\x{9FFF}\\x{3400}-\\x{4DBF}\\x{F900}-\\x{FAFF}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}\\x{"
@@ -175,10 +179,10 @@ const PretokenizerSpec* find_pretokenizer(std::string_view name) {
 
 // One compiled expression. The code is read-only after construction; match data belongs to each call.
 struct Pretokenizer::Pattern {
-  explicit Pattern(const char* expression) {
+  explicit Pattern(const PretokenizerPattern& pattern) : cut(pattern.cut) {
     int error = 0;
     PCRE2_SIZE at = 0;
-    code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression), PCRE2_ZERO_TERMINATED,
+    code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.expression), PCRE2_ZERO_TERMINATED,
                          PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &error, &at, nullptr);
     if (code == nullptr)
       throw_error(ErrorKind::internal, "pre-tokenizer expression does not compile (PCRE2 error {} at {})",
@@ -205,7 +209,25 @@ struct Pretokenizer::Pattern {
 
   pcre2_code* code = nullptr;
   bool jit = false;
+  Cut cut;
 };
+
+namespace {
+
+std::size_t count_digits(std::string_view run) {
+  return static_cast<std::size_t>(
+      std::count_if(run.begin(), run.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+}
+
+// Appends the places in the run of digits `run` where a thousand begins, but for the run's own beginning.
+void cut_thousands(std::string_view run, std::size_t offset, std::vector<std::size_t>& ends) {
+  const std::size_t digits = count_digits(run);
+  std::size_t number = 0;
+  for (std::size_t at = 0; at < run.size(); at += decode_utf8(run.substr(at)).length, ++number)
+    if (at > 0 && (digits - number) % 3 == 0) ends.push_back(offset + at);
+}
+
+}  // namespace
 
 // Appends the ends of matches and gaps of `piece`, which begins at `offset` of the whole text.
 void Pretokenizer::split_piece(const Pattern& pattern, std::string_view piece, std::size_t offset,
@@ -215,17 +237,25 @@ void Pretokenizer::split_piece(const Pattern& pattern, std::string_view piece, s
   std::size_t done = 0, from = 0;
   while (from < piece.size() && pattern.find(piece, from, data)) {
     std::size_t begin = found[0], end = found[1];
+    const std::string_view run = piece.substr(begin, end - begin);
+    from = end;
+    if (pattern.cut == Cut::between_thousands) {
+      if (begin > done && count_digits(run) % 3 == 0) ends.push_back(offset + begin);
+      cut_thousands(run, offset + begin, ends);
+      if (!ends.empty() && ends.back() > offset + done) done = ends.back() - offset;
+      continue;
+    }
     if (begin > done) ends.push_back(offset + begin);
-    if (end > begin) ends.push_back(offset + end);
-    done = from = end;
-    if (end == begin && end < piece.size()) from += decode_utf8(piece.substr(end)).length;  // only a place
-    if (end == begin && end >= piece.size()) break;
+    if (pattern.cut == Cut::thousands) cut_thousands(run, offset + begin, ends);
+    ends.push_back(offset + end);
+    done = end;
   }
   if (done < piece.size()) ends.push_back(offset + piece.size());
 }
 
 Pretokenizer::Pretokenizer(const PretokenizerSpec& spec) {
-  for (const char* pattern : spec.patterns) patterns_.push_back(std::make_unique<const Pattern>(pattern));
+  for (const PretokenizerPattern& pattern : spec.patterns)
+    patterns_.push_back(std::make_unique<const Pattern>(pattern));
 }
 
 Pretokenizer::~Pretokenizer() = default;

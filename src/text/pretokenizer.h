@@ -3,6 +3,7 @@
 // publisher ships in tokenizer.json.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -11,11 +12,21 @@
 
 namespace steelyard {
 
+struct PretokenizerPattern {
+  // What becomes a piece: a match; each thousand of a match that is a run of digits, counted from the right,
+  // or the same without the match's own ends. (A lookahead to the end of the run would take quadratic time.)
+  enum class Cut : std::uint8_t { match, thousands, between_thousands };
+  constexpr PretokenizerPattern(const char* e, Cut c = Cut::match) : expression(e), cut(c) {}
+  const char* expression;
+  Cut cut;
+};
+
 struct PretokenizerSpec {
-  std::vector<const char*> patterns;  // applied one after the other, each to what the ones before left
-                                      // unmatched or matched: every match and every gap becomes a piece
-  bool add_bos = false;               // when the file doesn't say
-  bool ignore_merges = false;         // a word that is a token is taken whole
+  std::vector<PretokenizerPattern>
+      patterns;                // applied one after the other, each to what the ones before left
+                               // unmatched or matched: every match and every gap becomes a piece
+  bool add_bos = false;        // when the file doesn't say
+  bool ignore_merges = false;  // a word that is a token is taken whole
 };
 
 // nullptr for an unknown name.

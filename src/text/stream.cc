@@ -26,37 +26,43 @@ std::string Utf8Stream::flush() {
   return out;
 }
 
-StopMatcher::StopMatcher(std::vector<std::string> stops) : stops_(std::move(stops)) {
-  std::erase_if(stops_, [](const std::string& s) { return s.empty(); });
-  for (const std::string& stop : stops_) longest_ = std::max(longest_, stop.size());
+StopMatcher::StopMatcher(std::vector<std::string> stops) {
+  for (std::string& stop : stops) {
+    if (stop.empty()) continue;
+    Watched watched{.text = std::move(stop), .shorter = {0}};
+    for (std::size_t n = 1; n < watched.text.size(); ++n)
+      watched.shorter.push_back(watched.longer(watched.shorter.back(), watched.text[n]));
+    watched_.push_back(std::move(watched));
+  }
+}
+
+// Knuth, Morris and Pratt's step.
+std::uint32_t StopMatcher::Watched::longer(std::uint32_t length, char next) const {
+  while (length > 0 && text[length] != next) length = shorter[length - 1];
+  return length + (text[length] == next);
 }
 
 std::string StopMatcher::push(std::string_view text) {
   if (stopped_) return {};
+  const std::size_t before = held_.size();
   held_.append(text);
-  // The stop string that is complete first ends the stream; of those ending at the same byte, the one that
-  // began first.
-  std::size_t best_end = std::string::npos, best_begin = 0;
-  for (const std::string& stop : stops_) {
-    std::size_t at = held_.find(stop);
-    if (at == std::string::npos) continue;
-    std::size_t end = at + stop.size();
-    if (end < best_end || (end == best_end && at < best_begin)) {
-      best_end = end, best_begin = at;
-      matched_ = stop;
+  std::size_t keep = 0;  // the longest end of held_ that begins a stop string
+  for (std::size_t i = before; i < held_.size(); ++i) {
+    const Watched* found = nullptr;  // of those that end here, the longest
+    keep = 0;
+    for (Watched& each : watched_) {
+      each.length = each.longer(each.length, held_[i]);
+      keep = std::max<std::size_t>(keep, each.length);
+      const bool whole = each.length == each.text.size();
+      if (whole && (!found || each.text.size() > found->text.size())) found = &each;
     }
-  }
-  if (best_end != std::string::npos) {
+    if (!found) continue;
     stopped_ = true;
-    held_.resize(best_begin);
+    matched_ = found->text;
+    held_.resize(i + 1 - matched_.size());
     return std::move(held_);
   }
-  std::size_t keep = 0;  // the longest end of held_ that begins a stop string
-  for (const std::string& stop : stops_) {
-    for (std::size_t n = std::min(stop.size() - 1, held_.size()); n > keep; --n) {
-      if (std::string_view(held_).substr(held_.size() - n) == std::string_view(stop).substr(0, n)) keep = n;
-    }
-  }
+  if (before == held_.size()) return {};
   std::string out = held_.substr(0, held_.size() - keep);
   held_.erase(0, held_.size() - keep);
   return out;

@@ -1,6 +1,8 @@
 // What stands between sampled tokens and a reader: whole UTF-8 characters only, and never a stop string.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,7 +24,8 @@ class Utf8Stream {
 };
 
 // Watches a stream of text for stop strings. What push() and flush() return never contains a stop string, and
-// only a possible beginning of one is held back. Empty stop strings are ignored. Not thread-safe.
+// only a possible beginning of one is held back. Empty stop strings are ignored.
+// A byte takes a few operations for each stop string, however long they are. Not thread-safe.
 class StopMatcher {
  public:
   explicit StopMatcher(std::vector<std::string> stops);
@@ -35,9 +38,16 @@ class StopMatcher {
   const std::string& matched() const { return matched_; }
 
  private:
-  std::vector<std::string> stops_;
+  // A stop string, and how many of its bytes the text so far ends with. shorter[n - 1]: the longest shorter
+  // beginning that a beginning of n bytes ends with.
+  struct Watched {
+    std::string text;
+    std::vector<std::uint32_t> shorter;
+    std::uint32_t length = 0;
+    std::uint32_t longer(std::uint32_t length, char next) const;
+  };
+  std::vector<Watched> watched_;
   std::string held_, matched_;
-  std::size_t longest_ = 0;
   bool stopped_ = false;
 };
 

@@ -92,5 +92,47 @@ TEST(StopMatcher, TheStopThatIsCompleteFirstWins) {
   EXPECT_EQ(none.push("all of it"), "all of it");
 }
 
+// As its description has it, read off the whole text: what stands before the stop string that is complete
+// first.
+TEST(StopMatcher, FindsWhatALookAtTheWholeTextFinds) {
+  std::mt19937 random(5);
+  const auto word = [&](std::size_t longest) {
+    std::string made(1 + random() % longest, 'a');
+    for (char& c : made) c = "ab"[random() % 2];
+    return made;
+  };
+  for (int round = 0; round < 3000; ++round) {
+    const std::vector<std::string> stops{word(6), word(6), word(3)};
+    const std::string text = word(40);
+    std::size_t end = text.size() + 1, begin = text.size();
+    for (std::size_t e = 1; e <= text.size() && end > text.size(); ++e)
+      for (const std::string& stop : stops)
+        if (std::string_view(text).substr(0, e).ends_with(stop))
+          end = e, begin = std::min(begin, e - stop.size());
+    StopMatcher matcher(stops);
+    std::string shown;
+    for (std::size_t at = 0; at < text.size();) {
+      const std::size_t n = 1 + random() % 4;
+      shown += matcher.push(std::string_view(text).substr(at, n));
+      at += n;
+    }
+    shown += matcher.flush();
+    EXPECT_EQ(shown, text.substr(0, begin)) << text;
+    EXPECT_EQ(matcher.stopped(), end <= text.size());
+  }
+}
+
+// Once quadratic: minutes.
+TEST(StopMatcher, ManyLongStopStringsTakeLinearTime) {
+  std::vector<std::string> stops;
+  for (int i = 0; i < 64; ++i) stops.push_back(std::string(1023, '-') + static_cast<char>('A' + i % 26));
+  StopMatcher matcher(stops);
+  std::size_t shown = 0;
+  for (int i = 0; i < 300000; ++i) shown += matcher.push("-").size();
+  EXPECT_EQ(shown, 300000u - 1023u);
+  matcher.push("B");
+  EXPECT_TRUE(matcher.stopped());
+}
+
 }  // namespace
 }  // namespace steelyard

@@ -448,5 +448,26 @@ TEST(Vocabulary, NoneEncodesNothing) {
   EXPECT_THROW(tokenizer.encode("a"), Error);
 }
 
+// Texts that all had one value under the hash that was used before, whatever was added to it. Once quadratic:
+// minutes.
+TEST(Vocabulary, TokensMadeToCollideTakeLinearTime) {
+  constexpr std::uint64_t kFactor = 0xFF51AFD7ED558CCDu, kSeed = 16 * 0x9E3779B97F4A7C15u;
+  std::vector<std::string> texts;
+  std::mt19937_64 random(1);
+  for (int i = 0; i < 150000; ++i) {
+    std::uint64_t words[2] = {random(), 0};
+    std::uint64_t h = (kSeed ^ words[0]) * kFactor;
+    h ^= h >> 32;
+    words[1] = h ^ 0x123456789abcdefu;
+    texts.emplace_back(reinterpret_cast<const char*>(words), sizeof words);
+  }
+  VocabularyParts parts;
+  parts.model = "llama";
+  parts.tokens.assign(texts.begin(), texts.end());
+  const Vocabulary vocabulary(parts);
+  EXPECT_EQ(vocabulary.find(texts[77777]), 77777);
+  EXPECT_EQ(vocabulary.find("nothing"), kNoToken);
+}
+
 }  // namespace
 }  // namespace steelyard

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstring>
 
 #include "base/error.h"
 #include "base/readable.h"
@@ -14,21 +13,6 @@ namespace steelyard {
 namespace {
 
 constexpr std::size_t kMaxTokens = std::size_t{1} << 26;
-
-std::uint64_t hash_text(std::string_view text) {
-  std::uint64_t h = text.size() * 0x9E3779B97F4A7C15u;
-  while (text.size() >= 8) {
-    std::uint64_t word;
-    std::memcpy(&word, text.data(), 8);
-    h = (h ^ word) * 0xFF51AFD7ED558CCDu;
-    h ^= h >> 32;
-    text.remove_prefix(8);
-  }
-  std::uint64_t word = 0;
-  std::memcpy(&word, text.data(), text.size());
-  h = (h ^ word) * 0xFF51AFD7ED558CCDu;
-  return h ^ h >> 29;
-}
 
 // The value of "<0xAB>", or -1.
 int byte_value(std::string_view text) {
@@ -123,7 +107,7 @@ void Vocabulary::build_index() {
   slots_.assign(std::bit_ceil(ends_.size() * 2), kNoToken);
   std::size_t mask = slots_.size() - 1;
   for (TokenId id = 0; id < size(); ++id) {
-    std::size_t at = hash_text(text(id)) & mask;
+    std::size_t at = hash_(text(id)) & mask;
     while (slots_[at] != kNoToken && text(slots_[at]) != text(id)) at = (at + 1) & mask;
     // Of equal texts the last one counts, except that padding a vocabulary out must not hide a real token.
     if (slots_[at] == kNoToken || type(id) != TokenType::unused) slots_[at] = id;
@@ -138,7 +122,7 @@ std::string_view Vocabulary::text(TokenId id) const {
 TokenId Vocabulary::find(std::string_view wanted) const {
   if (slots_.empty()) return kNoToken;
   std::size_t mask = slots_.size() - 1;
-  for (std::size_t at = hash_text(wanted) & mask; slots_[at] != kNoToken; at = (at + 1) & mask)
+  for (std::size_t at = hash_(wanted) & mask; slots_[at] != kNoToken; at = (at + 1) & mask)
     if (text(slots_[at]) == wanted) return slots_[at];
   return kNoToken;
 }

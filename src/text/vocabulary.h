@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/keyed_hash.h"
+
 namespace steelyard {
 
 class GgufMetadata;
@@ -112,6 +114,7 @@ class Vocabulary {
   std::vector<TokenType> types_;
   std::vector<float> scores_;
   std::vector<Merge> merges_;
+  KeyedHash hash_;
   std::vector<TokenId> slots_;  // text → id, open addressing, a power of two of them
   std::array<TokenId, 256> byte_tokens_{};
   std::vector<TokenId> end_tokens_;

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import signal
 import socket
 import struct
 import subprocess
@@ -113,6 +114,67 @@ class Flags(SteelyardTest):
 
     def test_unknown_command(self):
         self.fails("fly", code=2, says="no command 'fly'")
+        self.fails("serv", code=2, says="did you mean serve")
+
+    def test_commands_of_other_programs_are_answered(self):
+        for command in ("pull", "push", "rm", "cp", "create", "ps", "stop"):
+            with self.subTest(command=command):
+                self.fails(command, "smollm2", code=2, says="isn't built yet")
+
+    def test_help_and_version(self):
+        version = self.ok("--version").stdout
+        self.assertEqual(self.ok("version").stdout, version)
+        self.assertEqual(self.ok("-v").stdout, version)
+        self.assertEqual(self.ok("help").stdout, self.ok("--help").stdout)
+        self.assertEqual(self.ok("help", "run").stdout, self.ok("run", "--help").stdout)
+        self.fails("help", "fly", code=2, says="no command 'fly'")
+
+    def test_helps_are_for_people(self):
+        for command in ("run", "serve", "plan", "bench", "probe", "eval", "tokenize", "render", "synth", "show", "list"):
+            text = self.ok(command, "--help").stdout
+            with self.subTest(command=command):
+                self.assertNotRegex(text, r"UINT|INT in|FLOAT|TEXT:")
+                for line in text.split("Options:")[1].split("Examples:")[0].splitlines():
+                    self.assertLessEqual(len(line), 100)
+
+    def test_the_last_of_a_repeated_flag_wins(self):
+        done = self.ok_json("run", self.synth(), "hello", "--temperature", "0", "--num-predict", "40", "-n", "3", "--json")
+        self.assertLessEqual(done["generated_tokens"], 3)
+
+    def test_flags_as_other_programs_spell_them(self):
+        flags = ["--num_predict", "3", "--top_k=5", "--temp", "0.5", "-c", "256", "-t", "1", "-s", "4", "--json"]
+        done = self.ok_json("run", self.synth(), "hello", *flags)
+        self.assertEqual(done["seed"], 4)
+        self.assertLessEqual(done["generated_tokens"], 3)
+
+    def test_errors_name_the_flag_as_it_was_typed(self):
+        for flag in ("--threads", "-t"):
+            self.fails("run", self.synth(), "hi", flag, "abc", code=2,
+                       says=f"^error: {flag} wants a whole number from 1 to 1024, not 'abc'")
+        self.fails("run", self.synth(), "hi", "--num_predict", "x", code=2, says="^error: --num_predict wants a whole number")
+        self.fails("run", self.synth(), "hi", "--temp=hot", code=2, says="^error: --temp wants a number from 0 to 100")
+        self.fails("serve", "--keep-alive", "soon", code=2, says="^error: --keep-alive wants seconds, or a duration")
+        self.fails("run", self.synth(), "hi", "--seed", code=2, says="^error: --seed wants a value")
+
+    def test_unknown_flags_are_answered(self):
+        for flag, says in (("--temprature", "did you mean --temperature"), ("--format", "isn't built yet"),
+                           ("--think", "isn't built yet"), ("--hidethinking", "isn't built yet"),
+                           ("--keepalive", "serve --keep-alive"), ("--frobnicate", "there is no flag --frobnicate")):
+            with self.subTest(flag=flag):
+                self.fails("run", self.synth(), "hi", flag, code=2, says=says)
+
+    def test_one_rule_for_exit_codes(self):
+        junk = self.dir / "junk.gguf"
+        junk.write_bytes(b"junk" * 100)
+        for model in ("no-such-model", junk, self.dir, "/dev/null", "/no/such.gguf"):
+            with self.subTest(model=model):
+                self.fails("show", model, code=1)
+        self.fails("show", "", code=2)
+        self.fails("synth", "tiny-llama", "-", code=2, says="standard output")
+        self.fails("run", self.synth(), "hi", "--json", "extra", "--what", code=2)
+
+    def test_odd_values_that_the_api_takes(self):
+        self.ok("run", self.synth(), "hi", "--top-k", "-1", "--num-predict", "-2", "--stop", "", "--context", "64")
 
     def test_missing_arguments(self):
         for command in ("run", "show", "plan", "bench", "eval", "tokenize", "render"):
@@ -130,7 +192,7 @@ class Flags(SteelyardTest):
                       ["--kv-type", "q3"], ["--mode", "quick"], ["--mode", "exact", "--kv-type", "q8_0"],
                       ["--temperature", "-1"], ["--temperature", "nan"], ["--top-p", "2"], ["--top-k", "x"],
                       ["--seed", "abc"], ["--num-predict", "99999999999999"], ["--repeat-penalty", "0"],
-                      ["--memory-limit", "lots"], ["--stop", ""]):
+                      ["--memory-limit", "lots"], ["--temperature", ""], ["--threads", ""], ["--device", "gpu"]):
             with self.subTest(flags=flags):
                 self.fails("run", model, "hello", *flags, code=2)
 
@@ -155,7 +217,7 @@ class Input(SteelyardTest):
         template.write_text("{{ x }}")
         for text in ("", "{", "[1, 2]", '"text"', '{"a": }', "\xff\xfe", '{"x": ' + "[" * 100000):
             with self.subTest(text=text[:10]):
-                self.fails("render", "--template", template, "-", input=text, code=2)
+                self.fails("render", "--template", template, "-", input=text, code=1)
 
     def test_render_with_a_broken_template(self):
         variables = self.dir / "v.json"
@@ -164,17 +226,17 @@ class Input(SteelyardTest):
             with self.subTest(template=text):
                 template = self.dir / "t.jinja"
                 template.write_text(text)
-                self.fails("render", "--template", template, variables, code=2)
+                self.fails("render", "--template", template, variables, code=1)
 
     def test_over_long_prompt_is_told(self):
-        self.fails("run", self.synth(), "word " * 500, "--context", "64", code=2, says="context")
+        self.fails("run", self.synth(), "word " * 500, "--context", "64", code=1, says="context")
 
     def test_empty_prompt(self):
         self.fails("run", self.synth(), "", code=2, says="empty")
         self.fails("run", self.synth(), input="  \n", code=2, says="empty")
 
     def test_eval_wants_enough_text(self):
-        self.fails("eval", self.synth(), "-", input="", code=2)
+        self.fails("eval", self.synth(), "-", input="", code=1)
 
     def test_eval_refuses_foreign_logits(self):
         text = self.dir / "text.txt"
@@ -310,6 +372,33 @@ class Surroundings(SteelyardTest):
         self.fails("eval", self.synth(), text, "--save-logits", "/no/such/place/x.npy", says="/no/such/place")
         self.fails("synth", "tiny-llama", "/no/such/place/x.gguf", says="/no/such/place")
         self.fails("synth", "tiny-llama", self.dir, says="")
+
+    def test_without_a_home(self):
+        env = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+        done = subprocess.run([BINARY, "run", str(self.synth()), "hello", "--num-predict", "2", "--verbose"], env=env,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        # The system's list of users says where the cache is, and else the limits just aren't kept.
+        self.assertRegex(done.stderr, r"% of the measured limit")
+
+    def test_interrupted_writers_leave_nothing(self):
+        folder = self.dir / "interrupted"
+        folder.mkdir()
+        signals = [signal.SIGINT]
+        try:
+            os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY))
+            signals.append(signal.SIGTERM)
+        except OSError as error:
+            print(f"no SIGTERM: the file system has no files without a name ({error})")
+        for number in signals:
+            with self.subTest(signal=number):
+                command = subprocess.Popen([BINARY, "synth", "llama3.2-1b", str(folder / "x.gguf")],
+                                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                command.stderr.readline()  # "writing …"
+                command.send_signal(number)
+                _, stderr = command.communicate(timeout=PATIENCE)
+                self.assertEqual(command.returncode, 130 if number == signal.SIGINT else -number, stderr)
+                self.assertEqual(os.listdir(folder), [])
 
     def test_cache_that_cannot_be_written(self):
         done = run("run", self.synth(), "hello", "--num-predict", "2", "--verbose", env={"XDG_CACHE_HOME": "/dev/null"})

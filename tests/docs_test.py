@@ -20,7 +20,7 @@ def help_of(*command):
 
 
 def commands():
-    return re.findall(r"^  ([a-z]+) ", help_of().split("Subcommands:")[1], re.M)
+    return re.findall(r"^  ([a-z]+) ", help_of().split("Commands:")[1], re.M)
 
 
 def code_of(document):

@@ -157,8 +157,8 @@ class Urls(SteelyardTest):
         model = pathlib.Path(self.synth()).read_bytes()
         self.server.files.update({"page.gguf": b"<!doctype html><html>", "cut.gguf": model[:200]})
         self.fails("plan", f"{self.base}/none.gguf", code=1, says=r"there is nothing at http://.*/none\.gguf \(HTTP 404\)")
-        self.fails("plan", f"{self.base}/page.gguf", code=2, says="is not a GGUF file: it doesn't begin with GGUF")
-        self.fails("plan", f"{self.base}/cut.gguf", code=2, says="ends within its header")
+        self.fails("plan", f"{self.base}/page.gguf", code=1, says="is not a GGUF file: it doesn't begin with GGUF")
+        self.fails("plan", f"{self.base}/cut.gguf", code=1, says="ends within its header")
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
             port = closed.getsockname()[1]

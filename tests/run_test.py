@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """run: one answer, pipes, a conversation at a terminal, interruption."""
 import json
+import math
 import os
 import pty
 import re
 import select
 import signal
+import struct
 import subprocess
 import termios
 import time
@@ -32,6 +34,55 @@ class OneAnswer(SteelyardTest):
         self.assertEqual(self.ok("run", model, *flags, input=QUESTION).stdout, self.ok("run", model, QUESTION, *flags).stdout)
         self.assertEqual(self.ok("run", model, "-", *flags, input=QUESTION).stdout,
                          self.ok("run", model, QUESTION, *flags).stdout)
+
+    def test_piped_text_comes_before_the_prompt(self):
+        flags = [self.synth(), "--temperature", "0", "--num-predict", "8", "--json"]
+
+        def answer(*prompt, **options):
+            done = self.ok_json("run", *flags, *prompt, **options)
+            return done["prompt_tokens"], done["response"]
+
+        alone = answer("What failed?")
+        self.assertEqual(answer("What failed?", input="line 1\nline 2\n\n"), answer("line 1\nline 2\n\nWhat failed?"))
+        self.assertNotEqual(answer("What failed?", input="line 1"), alone)
+        path = self.dir / "log.txt"
+        path.write_text("line 1\nline 2\n")
+        with open(path) as log:
+            self.assertEqual(answer("What failed?", stdin=log), answer("line 1\nline 2\n\nWhat failed?"))
+        # Nothing there, or nothing wanted: the prompt alone.
+        self.assertEqual(answer("What failed?", input=""), alone)
+        self.assertEqual(answer("What failed?", input=" \n"), alone)
+        self.assertEqual(answer("What failed?", "--no-stdin", input="line 1"), alone)
+        closed = subprocess.run(f"exec '{BINARY}' run {' '.join(map(str, flags))} 'What failed?' <&-", shell=True,
+                                capture_output=True, timeout=PATIENCE)
+        self.assertEqual(json.loads(closed.stdout)["response"], alone[1])
+
+    def test_an_open_pipe_without_text_is_left_alone_when_asked(self):
+        reader, writer = os.pipe()
+        try:
+            self.ok("run", self.synth(), "hello", "--num-predict", "2", "--no-stdin", stdin=reader)
+        finally:
+            os.close(reader)
+            os.close(writer)
+
+    def test_an_answer_that_was_cut_says_so(self):
+        flags = [self.synth(), "hello", "--temperature", "0"]
+        self.assertEqual(self.ok("run", *flags, "--num-predict", "2").stderr,
+                         "note: the answer was cut after 2 tokens (num_predict)\n")
+        self.assertIn("the context of 40 tokens is full", self.ok("run", *flags, "--context", "40").stderr)
+
+    def test_a_context_beyond_the_trained_one_is_warned_of_once(self):
+        trained = self.ok_json("show", self.synth(), "--json")["config"]["context_trained"]
+        for command in (["run", self.synth(), "hi", "-n", "1"], ["plan", self.synth()]):
+            with self.subTest(command=command[0]):
+                beyond = self.ok(*command, "--context", trained + 8)
+                self.assertEqual(beyond.stderr.count("that the model was trained for"), 1, beyond.stderr)
+                self.assertNotIn("trained for", self.ok(*command, "--context", trained).stderr)
+
+    def test_timings_fit_a_terminal_of_80_columns(self):
+        done = self.ok("run", self.synth(), "hello " * 100, "--num-predict", "4", "--verbose")
+        for line in re.findall(r"^(?:load|prompt|reused|generation|total) .*$", done.stderr, re.M):
+            self.assertLessEqual(len(line), 80)
 
     def test_same_seed_same_answer(self):
         flags = ["--num-predict", "24", "--temperature", "1.5", "--top-k", "0", "--top-p", "1"]
@@ -74,7 +125,8 @@ class OneAnswer(SteelyardTest):
             self.assertLess(abs(resident - planned), max(planned * 0.05, 16 << 20), f"{resident} of {planned} planned bytes")
 
     def test_quiet_without_verbose(self):
-        self.assertEqual(self.ok("run", self.synth(), "hello", "--num-predict", "2").stderr, "")
+        done = self.ok("run", self.synth(), "hello", "--temperature", "0", "--num-predict", "2")
+        self.assertEqual([line for line in done.stderr.splitlines() if "cut after" not in line], [])
 
     def test_every_cache_type_and_mode(self):
         for flags in (["--kv-type", "q8_0"], ["--kv-type", "f32"], ["--mode", "invariant"], ["--mode", "exact"]):
@@ -102,15 +154,17 @@ class OneAnswer(SteelyardTest):
 
 
 class Terminal:
-    """`steelyard run` at a pseudo-terminal."""
+    """A program at a pseudo-terminal: `steelyard run`, unless `command` is another."""
 
-    def __init__(self, *arguments, env=None):
+    def __init__(self, *arguments, env=None, columns=80, command=(BINARY, "run")):
         self.process, self.terminal = None, None
         pid, self.terminal = pty.fork()
         if pid == 0:
+            termios.tcsetwinsize(0, (24, columns))
             os.environ.update({"TERM": "xterm", **(env or {})})
-            os.execv(BINARY, [BINARY, "run", *map(str, arguments)])
+            os.execvp(command[0], [*command, *map(str, arguments)])
         self.pid = pid
+        self.raw = b""  # all that came
         self.seen, self.cut = "", b""  # what it shows; the beginning of a control sequence or character
 
     def read_more(self, wanted):
@@ -122,6 +176,7 @@ class Terminal:
             data = b""
         if not data:
             raise AssertionError(f"it ended before {wanted} came; the terminal shows {self.seen!r}")
+        self.raw += data
         data = self.cut + data
         self.cut = re.search(rb"(\x1b(\[[0-9;?]*)?|[\xc0-\xff][\x80-\xbf]{0,2})?$", data)[0]
         whole = data[: len(data) - len(self.cut)].decode(errors="replace")
@@ -150,6 +205,11 @@ class Terminal:
         self.wait_for_signals(False)
         self.send(keys)
 
+    def lines(self):
+        """What was shown line by line, also what a carriage return wiped; without control sequences."""
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw.decode(errors="replace"))
+        return re.split(r"[\r\n]+", text)
+
     def send(self, text):
         os.write(self.terminal, text.encode())
 
@@ -164,26 +224,164 @@ class Terminal:
                 os.kill(self.pid, signal.SIGKILL)
                 raise AssertionError(f"it doesn't end; the terminal shows {self.seen!r}")
             try:
-                if not os.read(self.terminal, 4096):
-                    break
+                data = os.read(self.terminal, 4096)
             except OSError:
                 break
+            if not data:
+                break
+            self.raw += data
         _, status = os.waitpid(self.pid, 0)
         os.close(self.terminal)
         return os.waitstatus_to_exitcode(status)
 
 
 class Conversation(SteelyardTest):
-    def start(self, *arguments):
-        t = Terminal(*arguments, env={"XDG_STATE_HOME": str(self.dir / "state")})
+    def start(self, *arguments, state="state", **options):
+        t = Terminal(*arguments, env={"XDG_STATE_HOME": str(self.dir / state)}, **options)
         t.wait_for(">>> ")
         return t
+
+    def history(self, state="state"):
+        return (self.dir / state / "steelyard" / "history").read_text().splitlines()[1:]
+
+    def leave(self, t):
+        t.press("/bye\n")
+        self.assertEqual(t.exit_code(), 0)
+
+    def test_loading_fits_any_width(self):
+        model = self.dir / ("a model with a rather long name " * 3 + "模型.gguf")
+        model.write_bytes(self.synth().read_bytes())
+        for columns in (20, 40, 80, 130):
+            with self.subTest(columns=columns):
+                t = self.start(model, columns=columns)
+                self.leave(t)
+                bars = [line for line in t.lines() if "%" in line]
+                self.assertTrue(bars)
+                for line in bars:  # two columns for each of the two wide characters
+                    self.assertLess(len(line) + len(re.findall("[模型]", line)), columns)
+
+    def test_a_terminal_that_can_do_nothing_gets_plain_lines(self):
+        t = Terminal(self.synth(), "hello", "-n", "2", "--verbose", "--no-stdin", env={"TERM": "dumb"})
+        self.assertEqual(t.exit_code(), 0)
+        self.assertNotIn(b"\x1b", t.raw)
+        self.assertNotRegex(t.raw, rb"\r[^\n]")
+
+    def test_a_paste_is_one_message(self):
+        t = self.start(self.synth(), "--num-predict", "2", "--verbose", state="paste")
+        self.assertIn(b"\x1b[?2004h", t.raw)
+        t.press("\x1b[200~def f():\r\tpass\r\n\"\"\"doc\"\"\"\r\x1b[201~")
+        t.wait_for("doc")
+        answer = t.ask("")
+        self.assertEqual(answer.count("generation"), 1, answer)
+        t.press("\x10\n")  # the history's last entry, once more
+        t.wait_for("generation")
+        self.assertNotIn("generation", t.wait_for(">>> "))
+        self.leave(t)
+        self.assertTrue(t.raw.endswith(b"\x1b[?2004l") or t.raw.rfind(b"\x1b[?2004l") > t.raw.rfind(b"\x1b[?2004h"))
+        self.assertEqual(len([entry for entry in self.history("paste") if "pass" in entry]), 1)
+
+    def test_text_behind_a_block_counts(self):
+        t = self.start(self.synth(), "--num-predict", "1", "--verbose", "--temperature", "0")
+        tokens = lambda text: int(re.search(r"prompt .*?(\d+) tokens", text)[1])
+        whole = tokens(t.ask("hello and more"))
+        t.ask("/clear")
+        self.assertEqual(tokens(t.ask('"""hello""" and more')), whole)
+        self.leave(t)
+
+    def test_a_chat_that_outgrows_its_context_goes_on(self):
+        t = self.start(self.synth(), "--num-predict", "4", "--context", "200", "--system", "Be brief.")
+        shown = [t.ask(f"this is message number {i}") for i in range(12)]
+        self.assertEqual(sum("outgrew its context" in text for text in shown), 1, shown)
+        self.assertNotIn("outgrew", shown[0])
+        for text in shown:
+            self.assertNotIn("error: ", text)
+        self.leave(t)
+
+    def test_words_wrap(self):
+        model = need(SMOLLM2)
+        question = "Write two sentences on the sky."
+        flags = ["--temperature", "0", "--num-predict", "60", "--mode", "exact"]
+        plain = self.ok("run", model, question, *flags).stdout
+        for columns in (40, 80, 130):
+            with self.subTest(columns=columns):
+                t = Terminal(model, question, *flags, columns=columns)
+                self.assertEqual(t.exit_code(), 0)
+                shown = t.raw.decode().split("\x1b[K")[-1].split("note: ")[0].replace("\r", "").strip("\n")
+                self.assertEqual(shown.split(), plain.split())
+                self.assertLessEqual(max(map(len, shown.splitlines())), columns)
+                self.assertGreater(len(plain.strip()), 41)
+        t = Terminal(model, question, *flags, "--nowordwrap", columns=40)
+        self.assertEqual(t.exit_code(), 0)
+        self.assertIn(plain.splitlines()[0], t.raw.decode())
+
+    def test_sessions_share_their_history(self):
+        first = self.start(self.synth(), "--num-predict", "1", state="shared")
+        second = self.start(self.synth(), "--num-predict", "1", state="shared")
+        first.ask("from the first")
+        second.ask("from the second")
+        first.ask("/set nohistory")
+        first.ask("not to be kept")
+        first.ask("/set history")
+        first.ask("first again")
+        self.leave(first)
+        self.leave(second)
+        kept = "\n".join(self.history("shared")).replace("\\040", " ")
+        for text in ("from the first", "from the second", "first again"):
+            self.assertEqual(kept.count(text), 1, kept)
+        self.assertNotIn("not to be kept", kept)
+
+    def test_suspends_and_goes_on(self):
+        shell = Terminal(command=("bash", "--norc", "--noprofile", "-i"),
+                         env={"PS1": "shell$ ", "XDG_STATE_HOME": str(self.dir / "state")})
+        shell.wait_for("shell$ ")
+        shell.send(f"'{BINARY}' run '{self.synth()}' --num-predict 2\n")
+        shell.wait_for(">>> ")
+        shell.press("half a")
+        shell.press("\x1a")
+        shell.wait_for("Stopped")
+        shell.wait_for("shell$ ")
+        shell.send("stty -a | grep -o '[-]*icanon'; echo so-far\n")
+        shell.wait_for("icanon")
+        shell.wait_for("shell$ ")
+        self.assertGreater(shell.raw.rfind(b"\x1b[?2004l"), shell.raw.rfind(b"\x1b[?2004h", 0, shell.raw.rfind(b"Stopped")))
+        shell.send("fg\n")
+        shell.wait_for(">>> ")
+        shell.press(" line\n")
+        shell.wait_for(">>> ")
+        shell.press("\x04")
+        shell.wait_for("shell$ ")
+        shell.send("exit\n")
+        shell.exit_code()
+        self.assertIn("half a line", "\n".join(self.history()).replace("\\040", " "))
+
+    def test_end_of_input_ends_its_line(self):
+        t = self.start(self.synth())
+        t.press("\x04")
+        self.assertEqual(t.exit_code(), 0)
+        self.assertTrue(t.lines()[-1] == "" and t.raw.rstrip(b"\x1b[?2004l").endswith(b"\n"), t.raw[-40:])
+
+    def test_another_model_and_another_context(self):
+        other = self.synth("tiny-gemma3")
+        t = self.start(self.synth(), "--num-predict", "2", "--context", "128")
+        self.assertIn("128", t.ask("/show parameters"))
+        self.assertIn("may reach 64 tokens", t.ask("/set parameter num_ctx 64"))
+        self.assertIn("may reach 256 tokens", t.ask("/set parameter num_ctx 256"))
+        self.assertIn("256", t.ask("/show info"))
+        self.assertIn("error: ", t.ask("/set parameter num_ctx many"))
+        t.ask(f"/load {other}")
+        self.assertIn("gemma3", t.ask("/show info"))
+        self.assertIn("going back", t.ask("/load no-such-model"))
+        self.assertIn("gemma3", t.ask("/show info"))
+        self.assertIn("isn't built yet", t.ask("/save mine"))
+        self.assertIn("isn't built yet", t.ask("/set think"))
+        self.assertIn("names no license", t.ask("/show license"))
+        self.leave(t)
 
     def test_remembers_and_forgets(self):
         t = self.start(need(SMOLLM2), "--temperature", "0", "--num-predict", "40", "--verbose")
         self.assertIn(ANSWER, t.ask(QUESTION))
         # The second turn reuses the first's state.
-        self.assertRegex(t.ask("And of Italy?"), r"\((\d\d+) reused\)")
+        self.assertRegex(t.ask("And of Italy?"), r"reused +(\d\d+) tokens")
         self.assertIn("forgotten", t.ask("/clear"))
         t.send("/bye\n")
         self.assertEqual(t.exit_code(), 0)
@@ -208,7 +406,7 @@ class Conversation(SteelyardTest):
     def test_a_model_without_a_template_completes(self):
         model = self.synth("tiny-llama", "--no-template")
         flags = ["--temperature", "0", "--num-predict", "8"]
-        t = self.start(model, *flags)
+        t = self.start(model, *flags, "--nowordwrap")
         self.assertIn("no chat template", t.ask("/show template"))
         answer = t.ask("hello")
         t.send("/bye\n")
@@ -230,7 +428,8 @@ class Conversation(SteelyardTest):
         t.press("hello\n")
         t.wait_for_signals(True)
         t.send("\x03")
-        t.wait_for(">>> ")
+        self.assertIn("cut by Ctrl-C", t.wait_for(">>> "))
+        self.assertNotIn(b"^C", t.raw)
         self.assertIn("weights", t.ask("/show plan"))
         # At the prompt it drops the line.
         t.press("half a line\x03")
@@ -244,6 +443,42 @@ class Conversation(SteelyardTest):
         self.assertNotIn("error: ", t.ask("word"))
         t.send("/bye\n")
         self.assertEqual(t.exit_code(), 0)
+
+
+class ForeignText(SteelyardTest):
+    """Control characters of files and models are shown on a terminal, and go through pipes as they are."""
+
+    def shown(self, *arguments, env=None):
+        t = Terminal(*arguments, command=(BINARY,), env=env)
+        t.exit_code()
+        return t.raw
+
+    def test_names_of_files(self):
+        store = self.dir / "store"
+        store.mkdir()
+        (store / "a\x1b[31mred\u202e.gguf").write_bytes(self.synth().read_bytes())
+        env = {"STEELYARD_MODELS": str(store), "XDG_CACHE_HOME": str(self.dir / "none")}
+        self.assertEqual([m["name"] for m in self.ok_json("list", "--json", env=env)["models"]], ["a\x1b[31mred\u202e"])
+        raw = self.shown("list", env=env)
+        self.assertNotIn(b"\x1b[31m", raw)
+        self.assertIn(b"a\\x1b[31mred\\u202e", raw)
+
+    def test_texts_of_commands(self):
+        template = self.dir / "t.jinja"
+        template.write_text("one\n\x1b]0;title\x07\u009b2J")
+        variables = self.dir / "v.json"
+        variables.write_text("{}")
+        self.assertEqual(self.ok("render", "--template", template, variables).stdout, template.read_text())
+        raw = self.shown("render", "--template", template, variables)
+        self.assertNotRegex(raw, rb"\x1b|\x07|\xc2\x9b")
+        self.assertIn(b"one\r\n\\x1b]0;title\\x07\\u009b2J", raw)
+
+    def test_errors_are_one_readable_sentence(self):
+        done = run("show", "no\x1b[31m such\nmodel" + "x" * 5000)
+        self.assertEqual(done.returncode, 1)
+        self.assertNotIn("\x1b", done.stderr)
+        self.assertEqual(done.stderr.count("\n"), 1)
+        self.assertLess(len(done.stderr), 2100)
 
 
 class Measure(SteelyardTest):
@@ -272,6 +507,57 @@ class Measure(SteelyardTest):
         self.assertAlmostEqual(many["mean_kl"], 0, places=12)
         self.assertEqual(many["top1_agreement"], 1)
         self.assertEqual(saved.stat().st_size, 128 + 4 * 200 * 1024)
+
+    def test_eval_cuts_long_texts_into_windows(self):
+        """As llama.cpp's perplexity program: the second half of each window, from the logits that were saved."""
+        text = self.dir / "long.txt"
+        text.write_text("The quick brown fox jumps over the lazy dog. " * 6)
+        saved = self.dir / "windows.npy"
+        done = self.ok_json("eval", self.synth(), text, "--window", "64", "--mode", "exact", "--save-logits", saved, "--json")
+        ids = self.ok_json("tokenize", self.synth(), text, "--json")["ids"]
+        self.assertEqual((done["windows"], done["window"]), (len(ids) // 64, 64))
+        self.assertEqual(done["judged"], len(ids) // 64 * 31)
+        data = saved.read_bytes()[128:]
+        width = len(data) // 4 // done["tokens"]
+        loss = []
+        for at in range(done["tokens"]):
+            if 32 <= at % 64 < 63:
+                row = struct.unpack_from(f"<{width}f", data, at * width * 4)
+                top = max(row)
+                loss.append(top + math.log(math.fsum(math.exp(x - top) for x in row)) - row[ids[at + 1]])
+        self.assertAlmostEqual(done["perplexity"], math.exp(sum(loss) / len(loss)), delta=done["perplexity"] * 1e-6)
+        # A window sees nothing of the one before it: one alone gives the same logits.
+        one = self.ok_json("eval", self.synth(), text, "--tokens", "64", "--window", "64", "--mode", "exact", "--against", saved,
+                           "--json")
+        self.assertEqual(one["mean_kl"], 0)
+
+    def test_eval_of_a_text_beyond_the_context(self):
+        text = self.dir / "beyond.txt"
+        text.write_text("Some words to read. " * 20)
+        done = self.ok("eval", self.synth(), text, "--context", "128")
+        self.assertRegex(done.stdout, r"windows +3 of 128 tokens; 189 tokens judged")
+        self.fails("eval", self.synth(), text, "--context", "64", "--window", "128", code=2, says="--window")
+
+    def test_bench_leaves_out_what_the_model_cannot(self):
+        trained = self.ok_json("show", self.synth(), "--json")["config"]["context_trained"]
+        done = run("bench", self.synth(), "--tests", f"pp{trained + 1},tg2", "--repeat", "1", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([r["test"] for r in json.loads(done.stdout)["results"]], ["tg2"])
+        self.assertIn(f"pp{trained + 1} is left out", done.stderr)
+        self.assertIn("1 test, each run 2 times", done.stderr)
+        self.fails("bench", self.synth(), "--tests", f"pp{trained + 1}", code=1, says="no test is left")
+
+    def test_bench_says_what_runs(self):
+        t = Terminal("bench", self.synth(), "--tests", "tg1,tg2", "--repeat", "1", command=(BINARY,), columns=40)
+        self.assertEqual(t.exit_code(), 0)
+        self.assertIn(b"test 2 of 2: tg2", t.raw)
+
+    def test_tokenize_says_what_it_drops(self):
+        model = need(SMOLLM2)
+        done = self.ok("tokenize", model, "-", input=b"a\xff\xfeb")
+        self.assertIn("2 bytes of the text have no token", done.stderr)
+        self.assertEqual(self.ok_json("tokenize", model, "-", "--json", input=b"a\xff\xfeb")["dropped_bytes"], 2)
+        self.assertEqual(self.ok("tokenize", model, "-", input="plain text, 模型 😀").stderr, "")
 
     def test_probe_keeps_and_reuses(self):
         env = {"XDG_CACHE_HOME": str(self.dir / "cache")}

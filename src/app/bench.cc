@@ -7,9 +7,12 @@
 #include <random>
 
 #include "app/bench_case.h"
+#include "app/command_line.h"
 #include "app/commands.h"
 #include "app/common.h"
 #include "app/direct.h"
+#include "app/output.h"
+#include "app/progress.h"
 #include "base/error.h"
 #include "decoder/batch.h"
 #include "device/ceilings.h"
@@ -212,8 +215,7 @@ ModelOptions options_for(const std::vector<BenchCase>& cases, const Flags& flags
     options.slots = std::max(options.slots, c.streams);
   }
   if (options.context && options.context < context)
-    throw_error(ErrorKind::bad_input,
-                "the tests need {} tokens of context: leave --context out or choose other --tests", context);
+    throw_usage("the tests need {} tokens of context: leave --context out or choose other --tests", context);
   if (!options.context) options.context = context;
   return options;
 }
@@ -224,16 +226,17 @@ bool may_use_gpu(const std::string& device) {
   return name.kind == DeviceName::Kind::cuda;
 }
 
-// Of the tests that nobody asked for by name, those that the model wasn't trained for are left out, and said.
+// Tests that go beyond what the model was trained for are left out, and said.
 std::vector<BenchCase> choose_cases(const Flags& flags, const std::filesystem::path& path) {
-  if (!flags.tests.empty()) return parse_bench_cases(flags.tests);
-  auto cases = default_bench_cases(may_use_gpu(flags.load.device));
+  auto cases = flags.tests.empty() ? default_bench_cases(may_use_gpu(flags.load.device))
+                                   : parse_bench_cases(flags.tests);
   const std::uint32_t trained = read_config(GgufFile::open(path)).context_train;
   std::erase_if(cases, [&](const BenchCase& c) {
     const bool skip = trained && c.context() > trained;
     if (skip) note("{} is left out: the model was trained for {} tokens", c.name(), trained);
     return skip;
   });
+  if (cases.empty()) throw_error(ErrorKind::bad_input, "no test is left");
   return cases;
 }
 
@@ -244,6 +247,9 @@ int bench(const Flags& flags) {
   nlohmann::ordered_json machines = nlohmann::ordered_json::array();
   std::string last_device;
   Devices devices;
+  std::size_t number = 0;
+  StatusLine status;
+  note("{} test{}, each run {} times", cases.size(), cases.size() == 1 ? "" : "s", flags.repeat + 1);
   for (const auto& group : group_by_load(cases)) {
     PreparedModel prepared = prepare_model(path, options_for(group, flags), devices);
     note_device(prepared, true);
@@ -262,7 +268,9 @@ int bench(const Flags& flags) {
     }
     Bench bench(model, ceilings);
     for (const BenchCase& c : group) {
+      status.show(fmt::format("test {} of {}: {} …", ++number, cases.size(), c.name()));
       const Row row = bench.run(c, flags.repeat);
+      status.wipe();
       rows.push_back(to_json(row));
       if (!flags.json) print_row(row);
     }
@@ -292,12 +300,14 @@ void add_bench(CLI::App& app, Action& action) {
                   "  steelyard bench llama-1b.gguf --threads 2 --json > bench.json");
   auto flags = std::make_shared<Flags>();
   add_model_argument(*command, flags->model);
-  command->add_option("--tests", flags->tests, "the tests, separated by commas");
-  command->add_option("--repeat", flags->repeat, "timed runs of each test")
-      ->check(CLI::Range(1, 1000))
+  takes(command->add_option("--tests", flags->tests, "the tests, separated by commas"), "TESTS",
+        [](const std::string& text) { parse_bench_cases(text); });
+  takes_number(command->add_option("-r,--repeat,--repetitions", flags->repeat, "timed runs of each test"), 1,
+               1000)
       ->capture_default_str();
-  command->add_option("--batch", flags->batch, "tokens a step at most (default: 512, on a GPU 2048)")
-      ->check(CLI::Range(1, 8192));
+  takes_number(command->add_option("-b,--batch,--batch-size", flags->batch,
+                                   "tokens a step at most (default: 512, on a GPU 2048)"),
+               1, 8192);
   command->add_flag("--json", flags->json, "print JSON");
   flags->load.add(*command);
   command->callback([&action, flags] { action = [flags] { return bench(*flags); }; });

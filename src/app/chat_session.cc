@@ -1,10 +1,13 @@
 #include "app/chat_session.h"
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
 
 #include "app/interrupt.h"
 #include "base/error.h"
@@ -23,41 +26,15 @@ std::optional<T> number_of(const std::string& text) {
   return error == std::errc() && end == text.data() + text.size() ? std::optional(value) : std::nullopt;
 }
 
-// Text on its way from the engine's thread to the one that prints.
-class TextQueue {
- public:
-  void push(std::string_view text) {
-    const std::lock_guard lock(mutex_);
-    text_ += text;
-    changed_.notify_one();
-  }
-  void finish() {
-    const std::lock_guard lock(mutex_);
-    done_ = true;
-    changed_.notify_one();
-  }
-  // What has come since the last call; waits for it at most 50 ms. False: nothing more will come.
-  bool take(std::string& text) {
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, std::chrono::milliseconds(50), [&] { return done_ || !text_.empty(); });
-    text = std::exchange(text_, {});
-    return !text.empty() || !done_;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::string text_;
-  bool done_ = false;
-};
-
 double seconds(std::int64_t nanoseconds) { return static_cast<double>(nanoseconds) * 1e-9; }
 
 std::string rate_text(double rate, double achieved, double beat) {
   if (!(rate > 0)) return fmt::format("{:>9} tokens/s", "–");
   std::string text = fmt::format("{:9.1f} tokens/s", rate);
   if (achieved > 0) text += fmt::format(", {:.0f} % of the measured limit", 100 * achieved);
-  if (beat > 1) text += fmt::format(", which was {:.0f} % too low and is raised", 100 * (beat - 1));
+  // On a line of its own, so that all fit 80 columns.
+  if (beat > 1)
+    text += fmt::format("\n{:20}the limit was {:.0f} % too low and is raised", "", 100 * (beat - 1));
   return text;
 }
 
@@ -95,43 +72,119 @@ std::vector<std::string> AnswerSettings::list() const {
   return lines;
 }
 
+// What comes from the engine's thread, on its way to the one that prints.
+class AnswerQueue {
+ public:
+  struct News {
+    std::string text;
+    std::uint32_t read = 0, total = 0;  // of the prompt; total 0: nothing new
+  };
+
+  void push(std::string_view text) {
+    change([&] { news_.text += text; });
+  }
+  void prompt_read(std::uint32_t read, std::uint32_t total) {
+    change([&] { news_.read = read, news_.total = total; });
+  }
+  void finish() {
+    change([&] { done_ = true; });
+  }
+  // What has come since the last call; waits for it at most 50 ms. False: nothing more will come.
+  bool take(News& news) {
+    std::unique_lock lock(mutex_);
+    const auto some = [&] { return !news_.text.empty() || news_.total > 0; };
+    changed_.wait_for(lock, std::chrono::milliseconds(50), [&] { return done_ || some(); });
+    const bool more = some() || !done_;
+    news = std::exchange(news_, {});
+    return more;
+  }
+
+ private:
+  template <typename Fn>
+  void change(Fn&& fn) {
+    const std::lock_guard lock(mutex_);
+    fn();
+    changed_.notify_one();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  News news_;
+  bool done_ = false;
+};
+
+std::string cut_text(const Answer& answer, std::int32_t num_predict, std::uint32_t context) {
+  if (answer.reason == DoneReason::cancelled) return "the answer was cut by Ctrl-C";
+  if (answer.reason != DoneReason::length) return {};
+  if (num_predict >= 0 && answer.generated_tokens >= static_cast<std::uint32_t>(num_predict))
+    return fmt::format("the answer was cut after {} token{} (num_predict)", answer.generated_tokens,
+                       answer.generated_tokens == 1 ? "" : "s");
+  return fmt::format("the answer was cut: the context of {} tokens is full (--context makes it larger)",
+                     context);
+}
+
 ChatSession::ChatSession(LoadedModel& model, AnswerSettings settings, bool raw)
-    : model_(model), settings_(std::move(settings)), raw_(raw || !model.chat_template()) {}
+    : model_(&model), settings_(std::move(settings)), raw_(raw) {}
+
+void ChatSession::set_model(LoadedModel& model) { model_ = &model; }
+
+std::uint32_t ChatSession::context() const {
+  const std::uint32_t most = model_->engine().context();
+  return context_ > 0 ? std::min(context_, most) : most;
+}
 
 void ChatSession::set_system(const std::string& text) { system_ = text; }
 
-std::vector<TokenId> ChatSession::encode(const std::string& prompt) const {
-  if (raw_) return model_.encode_text(prompt);
+FittedChat ChatSession::encode(const std::string& prompt) const {
+  if (raw()) return {.prompt = model_->encode_text(prompt)};
   ChatInput input;
   if (!system_.empty()) input.messages.push_back({{"role", "system"}, {"content", system_}});
   for (const Json& turn : turns_) input.messages.push_back(turn);
   input.messages.push_back({{"role", "user"}, {"content", prompt}});
-  return model_.encode_chat(input);
+  return model_->fit_chat(input, answer_reserve(settings_.num_predict, context()), context());
 }
 
-ChatSession::Reply ChatSession::ask(const std::string& prompt, const OnText& on_text) {
+ChatSession::Reply ChatSession::ask(const std::string& prompt, const OnText& on_text,
+                                    const OnPrompt& on_prompt) {
+  FittedChat fitted = encode(prompt);
+  if (fitted.prompt.size() >= context())
+    throw_error(ErrorKind::bad_input,
+                "the prompt has {} tokens and the context holds {}: shorten it or give a larger --context",
+                fitted.prompt.size(), context());
   EngineRequest request;
-  request.prompt = encode(prompt);
-  const std::uint32_t context = model_.engine().context();
-  if (request.prompt.size() >= context)
-    throw_error(
-        ErrorKind::bad_input, "the {} has {} tokens and the context holds {}: {}",
-        raw_ || turns_.empty() ? "prompt" : "conversation", request.prompt.size(), context,
-        turns_.empty() ? "shorten it or give a larger --context" : "/clear it or give a larger --context");
   static_cast<AnswerOptions&>(request) = settings_;
-  const auto queue = std::make_shared<TextQueue>();
+  request.prompt = std::move(fitted.prompt);
+  request.context = context_;
+  const auto queue = std::make_shared<AnswerQueue>();
   request.on_text = [queue](std::string_view text) { queue->push(text); };
   request.on_done = [queue](const Answer&) { queue->finish(); };
-  Generation generation = model_.engine().submit(std::move(request));
+  if (on_prompt)
+    request.on_prompt = [queue](std::uint32_t read, std::uint32_t total) { queue->prompt_read(read, total); };
+  Reply reply = follow(model_->engine().submit(std::move(request)), *queue, on_text, on_prompt);
+  if (reply.answer.reason == DoneReason::error) throw Error(reply.answer.error_kind, reply.answer.error);
+  reply.dropped_turns = fitted.dropped_turns;
+  if (!raw()) {
+    turns_.erase(turns_.begin(), turns_.begin() + static_cast<std::ptrdiff_t>(fitted.dropped_messages));
+    turns_.push_back({{"role", "user"}, {"content", prompt}});
+    turns_.push_back({{"role", "assistant"}, {"content", reply.text}});
+  }
+  return reply;
+}
 
+ChatSession::Reply ChatSession::follow(Generation generation, AnswerQueue& queue, const OnText& on_text,
+                                       const OnPrompt& on_prompt) {
   Reply reply;
   try {
-    std::string text;
-    while (queue->take(text)) {
-      if (InterruptScope::interrupted()) generation.cancel();
-      if (text.empty()) continue;
-      reply.text += text;
-      on_text(text);
+    AnswerQueue::News news;
+    bool cut = false;
+    while (queue.take(news)) {
+      cut = cut || InterruptScope::interrupted();
+      if (cut) generation.cancel();
+      if (cut) continue;  // what still comes was not seen when the key was pressed
+      if (news.total > 0) on_prompt(news.read, news.total);
+      if (news.text.empty()) continue;
+      reply.text += news.text;
+      on_text(news.text);
     }
   } catch (...) {
     generation.cancel();
@@ -139,34 +192,27 @@ ChatSession::Reply ChatSession::ask(const std::string& prompt, const OnText& on_
     throw;
   }
   reply.answer = generation.wait();
-  if (reply.answer.reason == DoneReason::error) throw Error(reply.answer.error_kind, reply.answer.error);
-  if (!raw_) {
-    turns_.push_back({{"role", "user"}, {"content", prompt}});
-    turns_.push_back({{"role", "assistant"}, {"content", reply.text}});
-  }
   return reply;
 }
 
-namespace {
-// What of the prompt wasn't read: it was there already, or the answer was cancelled before.
-std::string prompt_note(const Answer& a) {
-  std::string text;
-  if (a.cached_tokens) text = fmt::format(" ({} reused)", a.cached_tokens);
-  if (a.prompt_read + a.cached_tokens < a.prompt_tokens) text += fmt::format(" ({} read)", a.prompt_read);
-  return text;
-}
-}  // namespace
-
 std::string timings_text(const Answer& a, double load_seconds) {
+  const auto line = [](const char* name, double seconds, std::uint32_t tokens, double rate, double achieved,
+                       double beat) {
+    return fmt::format("{:<11}{:7.2f} s{:6} tokens{}\n", name, seconds, tokens,
+                       rate_text(rate, achieved, beat));
+  };
+  const auto of_the_prompt = [](const char* name, std::uint32_t tokens) {
+    return fmt::format("{:<11}{:9}{:6} tokens of the prompt\n", name, "", tokens);
+  };
   std::string text;
-  if (load_seconds >= 0) text += fmt::format("load        {:8.2f} s\n", load_seconds);
-  text +=
-      fmt::format("prompt      {:8.2f} s  {:5} tokens{}  {}\n", seconds(a.prompt_ns), a.prompt_tokens,
-                  prompt_note(a), rate_text(a.prompt_tokens_per_second(), a.prompt_achieved, a.prompt_beat));
-  text +=
-      fmt::format("generation  {:8.2f} s  {:5} tokens  {}\n", seconds(a.generation_ns), a.generated_tokens,
-                  rate_text(a.generated_tokens_per_second(), a.generation_achieved, a.generation_beat));
-  text += fmt::format("total       {:8.2f} s  ended by {}, seed {}\n", seconds(a.total_ns),
+  if (load_seconds >= 0) text += fmt::format("{:<11}{:7.2f} s\n", "load", load_seconds);
+  text += line("prompt", seconds(a.prompt_ns), a.prompt_tokens, a.prompt_tokens_per_second(),
+               a.prompt_achieved, a.prompt_beat);
+  if (a.cached_tokens) text += of_the_prompt("reused", a.cached_tokens);
+  if (a.prompt_read + a.cached_tokens < a.prompt_tokens) text += of_the_prompt("read", a.prompt_read);
+  text += line("generation", seconds(a.generation_ns), a.generated_tokens, a.generated_tokens_per_second(),
+               a.generation_achieved, a.generation_beat);
+  text += fmt::format("{:<11}{:7.2f} s  ended by {}, seed {}\n", "total", seconds(a.total_ns),
                       a.stop_string.empty() ? done_reason_name(a.reason) : "a stop string", a.seed);
   return text;
 }

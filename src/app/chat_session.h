@@ -9,6 +9,7 @@
 
 #include "device/step.h"
 #include "engine/engine.h"
+#include "engine/fit_chat.h"
 #include "engine/loaded_model.h"
 #include "engine/sampling_options.h"
 #include "text/vocabulary.h"
@@ -24,14 +25,27 @@ struct AnswerSettings : AnswerOptions {
   std::vector<std::string> list() const;
 };
 
+// Why an answer ended before the model ended it, as a sentence; empty when it didn't. `context`: tokens that
+// the conversation could reach.
+std::string cut_text(const Answer& answer, std::int32_t num_predict, std::uint32_t context);
+
+class AnswerQueue;
+
 class ChatSession {
  public:
-  // The model must outlive the session. `raw`: prompts are completed as they are, without a template.
+  // The model must outlive the session or its next set_model(). `raw`: prompts are completed as they are,
+  // without a template.
   ChatSession(LoadedModel& model, AnswerSettings settings, bool raw);
+  // Another model takes over; the conversation stays.
+  void set_model(LoadedModel& model);
 
   AnswerSettings& settings() { return settings_; }
-  LoadedModel& model() { return model_; }
-  bool raw() const { return raw_; }
+  LoadedModel& model() { return *model_; }
+  bool raw() const { return raw_ || !model_->chat_template(); }
+  // The tokens that the conversation may reach: of the model's context, or fewer when the user wants so (0:
+  // all).
+  std::uint32_t context() const;
+  void limit_context(std::uint32_t tokens) { context_ = tokens; }
 
   // Empty: none. Takes the place of the present one, from the next answer on.
   void set_system(const std::string& text);
@@ -42,18 +56,24 @@ class ChatSession {
   struct Reply {
     std::string text;
     Answer answer;
+    std::size_t dropped_turns = 0;  // the oldest, forgotten because the conversation outgrew the context
   };
-  // Streams the answer to `on_text` on this thread. Ctrl-C under an InterruptScope ends it early
-  // (DoneReason::cancelled), keeping what was said; an exception of on_text cancels it. A turn that failed
-  // leaves the history as it was. Throws Error when the prompt is too long or the answer fails.
-  Reply ask(const std::string& prompt, const OnText& on_text);
+  using OnPrompt = std::function<void(std::uint32_t read, std::uint32_t total)>;
+  // Streams the answer to `on_text` on this thread, before that how far the prompt is read to `on_prompt`.
+  // Ctrl-C under an InterruptScope ends it early (DoneReason::cancelled), keeping what was said; an exception
+  // of a callback cancels it. A turn that failed leaves the history as it was. Throws Error when the prompt
+  // is too long or the answer fails.
+  Reply ask(const std::string& prompt, const OnText& on_text, const OnPrompt& on_prompt = {});
 
  private:
-  std::vector<TokenId> encode(const std::string& prompt) const;
+  // The prompt of the next answer; without the oldest turns where they don't fit.
+  FittedChat encode(const std::string& prompt) const;
+  Reply follow(Generation generation, AnswerQueue& queue, const OnText& on_text, const OnPrompt& on_prompt);
 
-  LoadedModel& model_;
+  LoadedModel* model_;
   AnswerSettings settings_;
   bool raw_;
+  std::uint32_t context_ = 0;
   std::string system_;
   nlohmann::ordered_json turns_ = nlohmann::ordered_json::array();
 };

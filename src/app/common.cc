@@ -6,6 +6,7 @@
 #include <fstream>
 #include <memory>
 
+#include "app/command_line.h"
 #include "app/output.h"
 #include "base/dtype.h"
 #include "base/error.h"
@@ -18,29 +19,32 @@ namespace steelyard {
 namespace fs = std::filesystem;
 
 void LoadFlags::add(CLI::App& command) {
-  command.add_option("--device", device,
-                     "auto (default: the first GPU on which the model fits, else the CPU), cpu, or cuda0, "
-                     "cuda1 …");
-  command
-      .add_option("--threads", threads,
-                  "CPU threads to compute with (default: one a core, less under a CPU quota)")
-      ->check(CLI::Range(1, 1024));
-  command
-      .add_option("--context", context, "tokens a conversation may reach (default: 4096, at most as trained)")
-      ->check(CLI::Range(8, 1 << 24));
-  command.add_option("--kv-type", kv_type, "type of the cached keys and values: f16 (default), q8_0 or f32")
-      ->check(CLI::IsMember({"f16", "q8_0", "f32"}, CLI::ignore_case));
-  command
-      .add_option("--mode", mode,
-                  "fast (default), invariant (the same bits whatever else runs) or exact (float, slow)")
-      ->check(CLI::IsMember({"fast", "invariant", "exact"}, CLI::ignore_case));
-  command.add_option("--memory-limit", memory_limit,
-                     "memory that the whole program may take, such as 900M or 2G (default: what is free)");
+  takes(command.add_option("--device", device,
+                           "auto (default: the first GPU on which the model fits, else the CPU), cpu, or "
+                           "cuda0, cuda1 …"),
+        "NAME", [](const std::string& text) { parse_device(text); });
+  takes_number(
+      command.add_option("-t,--threads", threads,
+                         "CPU threads to compute with (default: one a core, less under a CPU quota)"),
+      1, 1024);
+  takes_number(command.add_option("-c,--context,--ctx-size,--num-ctx", context,
+                                  "tokens a conversation may reach (default: 4096, at most as trained)"),
+               8, 1 << 24);
+  takes_one_of(command.add_option("--kv-type,--cache-type", kv_type,
+                                  "type of the cached keys and values: f16 (default), q8_0 or f32"),
+               {"f16", "q8_0", "f32"});
+  takes_one_of(command.add_option(
+                   "--mode", mode,
+                   "fast (default), invariant (the same bits whatever else runs) or exact (float, slow)"),
+               {"fast", "invariant", "exact"});
+  takes(command.add_option(
+            "--memory-limit", memory_limit,
+            "memory that the whole program may take, such as 900M or 2G (default: what is free)"),
+        "SIZE", [](const std::string& text) { parse_size(text); });
 }
 
 ModelOptions LoadFlags::options() const {
   ModelOptions o;
-  parse_device(device);  // says now what is wrong with it
   o.device = device;
   o.threads = threads;
   o.context = context;
@@ -48,11 +52,10 @@ ModelOptions LoadFlags::options() const {
   o.mode = m == "exact" ? Mode::exact : m == "invariant" ? Mode::invariant : Mode::fast;
   if (o.mode == Mode::exact) {
     if (!kv_type.empty() && CLI::detail::to_lower(kv_type) != "f32")
-      throw_error(ErrorKind::bad_input, "--mode exact keeps keys and values in f32: leave --kv-type {} out",
-                  kv_type);
+      throw_usage("--mode exact keeps keys and values in f32: leave --kv-type {} out", kv_type);
     o.kv_type = DType::F32;
   } else if (!kv_type.empty()) {
-    o.kv_type = find_dtype(kv_type)->type;
+    o.kv_type = find_dtype(CLI::detail::to_lower(kv_type))->type;
   }
   if (!memory_limit.empty()) o.memory_limit = parse_size(memory_limit);
   return o;
@@ -66,7 +69,10 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
 }
 
 void add_model_argument(CLI::App& command, std::string& model) {
-  command.add_option("MODEL", model, "a GGUF file, or a name from `steelyard list`")->required();
+  takes(command.add_option("MODEL", model, "a GGUF file, or a name from `steelyard list`")->required(),
+        "NAME", [](const std::string& text) {
+          if (text.empty()) throw_usage("the model's name is empty");
+        });
 }
 
 fs::path resolve_model(const std::string& model) { return ModelStore::from_environment().resolve(model); }

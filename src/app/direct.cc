@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "app/progress.h"
 #include "plan/plan.h"
 
 namespace steelyard {

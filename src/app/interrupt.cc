@@ -16,7 +16,9 @@ InterruptScope::InterruptScope(bool second_ends) {
   action.sa_handler = note_interrupt;
   action.sa_flags = SA_RESTART | (second_ends ? static_cast<int>(SA_RESETHAND) : 0);
   sigemptyset(&action.sa_mask);
-  sigaction(SIGINT, &action, &before_);
+  sigaction(SIGINT, nullptr, &before_);
+  if (before_.sa_handler != SIG_IGN)
+    sigaction(SIGINT, &action, nullptr);  // a script may have switched it off
 }
 
 InterruptScope::~InterruptScope() { sigaction(SIGINT, &before_, nullptr); }

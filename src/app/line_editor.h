@@ -9,8 +9,8 @@ namespace steelyard {
 
 class LineEditor {
  public:
-  // The history lives in ${XDG_STATE_HOME:-~/.local/state}/steelyard/history; without one that can be written
-  // it just isn't kept.
+  // The history lives in ${XDG_STATE_HOME:-~/.local/state}/steelyard/history, to which every session appends;
+  // without one that can be written it just isn't kept. $STEELYARD_NOHISTORY: it begins switched off.
   LineEditor();
   ~LineEditor();
   LineEditor(const LineEditor&) = delete;
@@ -19,10 +19,14 @@ class LineEditor {
   enum class Ending { line, interrupt, end };  // Enter, Ctrl-C, Ctrl-D on an empty line
   struct Line {
     Ending ending;
-    std::string text;  // without the newline
+    // Without the newline that ended it. Holds newlines where it was pasted as one (bracketed paste) or comes
+    // from the history.
+    std::string text;
   };
+  // Ctrl-Z stops the program as in a shell; its line is there again when it goes on.
   Line read(const std::string& prompt);
   void remember(const std::string& text);
+  void keep_history(bool on);
 
  private:
   struct Impl;

@@ -1,72 +1,93 @@
-// The command line: parses, runs one command, and turns what it throws into one sentence and an exit code:
-// 0 done, 1 it failed, 2 wrong usage or input, 130 interrupted.
+// The command line: parses, runs one command, and turns what it throws into one sentence and an exit code: 0
+// it is done, 1 it failed (for what the files hold or the machine can't), 2 the command line is wrong, 130
+// interrupted.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <exception>
+#include <memory>
 #include <new>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <vector>
 
+#include "app/command_line.h"
 #include "app/commands.h"
 #include "app/output.h"
 #include "base/error.h"
+#include "base/readable.h"
 
 namespace steelyard {
 namespace {
 
 constexpr int kFailed = 1, kBadUsage = 2, kInterrupted = 130;
-
-int exit_code(ErrorKind kind) {
-  if (kind == ErrorKind::bad_input) return kBadUsage;
-  return kind == ErrorKind::cancelled ? kInterrupted : kFailed;
-}
+constexpr const char* kVersion = "steelyard " STEELYARD_VERSION;
 
 int fail(int code, const std::string& sentence) {
-  note("error: {}", sentence);
+  note("error: {}", readable(sentence, 2000));
   return code;
 }
 
+void add_help(CLI::App& app, Action& action) {
+  auto* command = app.add_subcommand("help", "this text, or a command's flags and examples");
+  auto name = std::make_shared<std::string>();
+  command->add_option("COMMAND", *name, "the command");
+  command->callback([&app, &action, name] {
+    action = [&app, name] {
+      std::string title = "steelyard";
+      const CLI::App* of = &app;
+      for (const CLI::App* sub : app.get_subcommands({}))
+        if (sub->get_name() == *name) of = sub;
+      if (of == &app && !name->empty())
+        throw_usage("there is no command '{}': `steelyard help` lists them", readable(*name));
+      if (of != &app) title += " " + *name;
+      write_stdout(of->get_formatter()->make_help(of, title, CLI::AppFormatMode::Normal));
+      return 0;
+    };
+  });
+}
+
+void add_version(CLI::App& app, Action& action) {
+  auto* command = app.add_subcommand("version", "the program's version");
+  command->callback([&action] { action = [] { return print("{}\n", kVersion), 0; }; });
+}
+
 void add_commands(CLI::App& app, Action& action) {
-  app.set_version_flag("--version", "steelyard " STEELYARD_VERSION);
+  set_up_parser(app);
+  app.set_version_flag("-v,--version", kVersion, "the program's version");
+  app.set_help_flag("-h,--help", "this text");
   app.set_help_all_flag("--help-all", "help of every command");
   app.require_subcommand(1);
-  app.failure_message([](const CLI::App*, const CLI::Error& e) { return std::string(e.what()); });
   for (auto* add : {add_run, add_serve, add_list, add_show, add_plan, add_bench, add_probe, add_eval,
-                    add_tokenize, add_render, add_synth})
+                    add_tokenize, add_render, add_synth, add_help, add_version})
     add(app, action);
+  for (CLI::App* command : app.get_subcommands({})) command->group("Commands");
 }
 
-// `first`: the first word after the program's name.
-int parse_error(const CLI::App& app, const CLI::ParseError& e, const std::string& first) {
-  const CLI::App* command = &app;
-  for (const CLI::App* sub : app.get_subcommands()) command = sub;
-  const std::string where =
-      command == &app ? "steelyard --help" : "steelyard " + command->get_name() + " --help";
-  if (app.get_subcommands().empty() && !first.empty() && first[0] != '-')
-    return fail(kBadUsage, fmt::format("there is no command '{}': `steelyard --help` lists them", first));
-  if (app.get_subcommands().empty() && dynamic_cast<const CLI::RequiredError*>(&e))
-    return fail(kBadUsage, "say what to do: `steelyard --help` lists the commands");
-  return fail(kBadUsage, fmt::format("{} (see `{}`)", e.what(), where));
-}
-
-int run(int argc, char** argv) {
+int run(std::vector<std::string> typed) {
   CLI::App app(
       "Steelyard runs open-weight language models (GGUF files) near the speed limit of this machine.",
       "steelyard");
-  app.footer("`steelyard COMMAND --help` shows a command's flags and examples.");
+  app.footer(
+      "`steelyard help COMMAND` shows a command's flags and examples. Exit codes: 0 done, 1 it failed, 2 "
+      "the\n"
+      "command line is wrong, 130 interrupted.");
   Action action;
   add_commands(app, action);
+  std::vector<std::string> words = normal_words(app, typed);
+  std::reverse(words.begin(), words.end());  // as the parser takes them
   try {
-    app.parse(argc, argv);
+    app.parse(std::move(words));
   } catch (const CLI::Success& e) {  // --help, --version
     std::ostringstream out;
     app.exit(e, out, out);
     write_stdout(out.str());
     return 0;
   } catch (const CLI::ParseError& e) {
-    return parse_error(app, e, argc > 1 ? argv[1] : "");
+    return fail(kBadUsage, usage_sentence(app, e, typed));
   }
   return action();
 }
@@ -85,11 +106,13 @@ void warn_of_old_variables() {
 int guarded(int argc, char** argv) {
   try {
     warn_of_old_variables();
-    return run(argc, argv);
+    return run({argv + std::min(argc, 1), argv + argc});
   } catch (const BrokenPipe&) {
     return 0;
+  } catch (const UsageError& e) {
+    return fail(kBadUsage, e.what());
   } catch (const Error& e) {
-    return fail(exit_code(e.kind()), e.what());
+    return fail(e.kind() == ErrorKind::cancelled ? kInterrupted : kFailed, e.what());
   } catch (const std::bad_alloc&) {
     return fail(kFailed, "there is not enough memory; try a smaller --context or a smaller model");
   } catch (const std::system_error& e) {

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "app/command_line.h"
 #include "app/commands.h"
 #include "app/common.h"
 #include "app/output.h"
@@ -13,6 +14,7 @@
 #include "device/devices.h"
 #include "engine/loaded_model.h"
 #include "plan/plan.h"
+#include "store/mixture.h"
 #include "store/remote_header.h"
 #include "store/synth.h"
 
@@ -59,7 +61,7 @@ ModelOptions options_for(const Flags& flags) {
   const DeviceName device = parse_device(options.device);
   if (!flags.devices.empty()) {
     if (device.kind == DeviceName::Kind::cpu)
-      throw_error(ErrorKind::bad_input, "--devices describes a GPU, so --device cpu can't go with it");
+      throw_usage("--devices describes a GPU, so --device cpu can't go with it");
     if (flags.devices.find_first_of(",xX") != std::string::npos)
       throw_error(
           ErrorKind::unsupported,
@@ -85,8 +87,7 @@ std::filesystem::path find_model(const Flags& flags, const ScratchDirectory& scr
   if (is_url(flags.model)) return fetch_header(flags.model, scratch.path());
   const bool shape = is_shape(flags.model);
   if (!flags.type.empty() && !shape)
-    throw_error(ErrorKind::bad_input,
-                "--type goes with a shape of `steelyard synth --list`, and '{}' is none", flags.model);
+    throw_usage("--type goes with a shape of `steelyard synth --list`, and '{}' is none", flags.model);
   if (shape && flags.type.empty()) {
     try {
       return resolve_model(flags.model);
@@ -133,17 +134,25 @@ void add_plan(CLI::App& app, Action& action) {
                   "  steelyard plan qwen2.5-32b --type q4_k_m --devices 24GiB    by a shape, without a file\n"
                   "  steelyard plan https://example.org/model.gguf       reads the header alone");
   auto flags = std::make_shared<Flags>();
-  command
-      ->add_option("MODEL", flags->model,
-                   "a GGUF file, its address on a web server, a name from `steelyard list`, or a shape from "
-                   "`steelyard synth --list`")
-      ->required();
-  command->add_option("--type", flags->type, "of a shape's weights: q4_k_m (default) or a type such as q8_0");
-  command->add_option("--parallel", flags->parallel, "conversations running at once")
-      ->check(CLI::Range(1, 4096))
+  takes(command
+            ->add_option(
+                "MODEL", flags->model,
+                "a GGUF file, its address on a web server, a name from `steelyard list`, or a shape from "
+                "`steelyard synth --list`")
+            ->required(),
+        "NAME", [](const std::string& text) {
+          if (text.empty()) throw_usage("the model's name is empty");
+        });
+  takes(command->add_option("--type", flags->type,
+                            "of a shape's weights: q4_k_m (default) or a type such as q8_0"),
+        "TYPE", [](const std::string& text) { parse_mixture(text); });
+  takes_number(command->add_option("--parallel", flags->parallel, "conversations running at once"), 1, 4096)
       ->capture_default_str();
-  command->add_option("--devices", flags->devices,
-                      "plan on paper for a GPU with so much memory, such as 24GiB");
+  takes(command->add_option("--devices", flags->devices,
+                            "plan on paper for a GPU with so much memory, such as 24GiB"),
+        "SIZE", [](const std::string& text) {
+          if (text.find_first_of(",xX") == std::string::npos) parse_size(text);  // else see options_for()
+        });
   command->add_flag("--json", flags->json, "print JSON");
   flags->load.add(*command);
   command->callback([&action, flags] { action = [flags] { return plan(*flags); }; });

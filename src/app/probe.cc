@@ -2,6 +2,7 @@
 #include <memory>
 #include <sstream>
 
+#include "app/command_line.h"
 #include "app/commands.h"
 #include "app/common.h"
 #include "app/output.h"
@@ -35,8 +36,7 @@ std::vector<std::uint32_t> thread_counts(const std::string& text) {
   for (std::string part; std::getline(list, part, ',');) {
     std::uint32_t n = 0;
     if (!CLI::detail::lexical_cast(part, n) || n < 1 || n > 1024)
-      throw_error(ErrorKind::bad_input,
-                  "--threads wants numbers from 1 to 1024 separated by commas, not '{}'", text);
+      throw_usage("wants numbers from 1 to 1024 separated by commas, not '{}'", text);
     counts.push_back(n);
   }
   return counts;
@@ -146,20 +146,22 @@ int probe(const Flags& flags) {
 }  // namespace
 
 void add_probe(CLI::App& app, Action& action) {
-  auto* command = add_command(
-      app, "probe",
-      "measure this machine's limits: the CPU's read bandwidth and multiply rate per weight type, by\n"
-      "threads; each GPU's read bandwidth, tensor cores, link to the host and launch cost.\n"
-      "The figures are kept in the user's cache and used by run, bench and serve.",
-      "  steelyard probe\n"
-      "  steelyard probe --device cpu --threads 1,2,8 --again\n"
-      "  steelyard probe --device cuda0\n"
-      "  steelyard probe --json");
+  auto* command = add_command(app, "probe",
+                              "measure this machine's limits\n"
+                              "The CPU's read bandwidth and multiply rate per weight type, by threads; each "
+                              "GPU's read bandwidth, tensor cores, link to the host and launch cost.\n"
+                              "The figures are kept in the user's cache and used by run, bench and serve.",
+                              "  steelyard probe\n"
+                              "  steelyard probe --device cpu --threads 1,2,8 --again\n"
+                              "  steelyard probe --device cuda0\n"
+                              "  steelyard probe --json");
   auto flags = std::make_shared<Flags>();
-  command->add_option("--device", flags->device,
-                      "cpu, cuda0, cuda1 … (default: auto, the CPU and every GPU)");
-  command->add_option("--threads", flags->threads,
-                      "thread counts, separated by commas (default: 1, 2, 4 … all cores)");
+  takes(command->add_option("--device", flags->device,
+                            "cpu, cuda0, cuda1 … (default: auto, the CPU and every GPU)"),
+        "NAME", [](const std::string& text) { parse_device(text); });
+  takes(command->add_option("-t,--threads", flags->threads,
+                            "thread counts, separated by commas (default: 1, 2, 4 … all cores)"),
+        "N,…", [](const std::string& text) { thread_counts(text); });
   command->add_flag("--again", flags->again, "measure again, even if figures are kept");
   command->add_flag("--json", flags->json, "print JSON");
   command->callback([&action, flags] { action = [flags] { return probe(*flags); }; });

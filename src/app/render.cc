@@ -1,4 +1,5 @@
 // steelyard render
+#include "app/command_line.h"
 #include "app/commands.h"
 #include "app/common.h"
 #include "app/output.h"
@@ -49,9 +50,8 @@ int render(const Flags& flags) {
   const bool from_model = flags.template_file.empty();
   const std::size_t wanted = from_model ? 2 : 1;
   if (flags.arguments.size() != wanted)
-    throw_error(ErrorKind::bad_input, "{}",
-                from_model ? "render wants MODEL and VARS.json, or --template FILE and VARS.json"
-                           : "with --template, render wants just VARS.json");
+    throw_usage("{}", from_model ? "render wants MODEL and VARS.json, or --template FILE and VARS.json"
+                                 : "with --template, render wants just VARS.json");
   Json vars = parse_vars(flags.arguments.back());
   const std::string source =
       from_model ? template_of_model(flags.arguments[0], vars) : read_input(flags.template_file);
@@ -75,8 +75,10 @@ void add_render(CLI::App& app, Action& action) {
                    "template's "
                    "variables: messages, tools, add_generation_prompt, …; - for standard input")
       ->required()
-      ->expected(1, 2);
-  command->add_option("--template", flags->template_file, "a template file instead of a model's own");
+      ->expected(1, 2)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--template", flags->template_file, "a template file instead of a model's own")
+      ->type_name("FILE");
   command->callback([&action, flags] { action = [flags] { return render(*flags); }; });
 }
 

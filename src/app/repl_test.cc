@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 #include "base/error.h"
+#include "engine/engine.h"
 
 namespace steelyard {
 namespace {
@@ -20,6 +23,62 @@ TEST(ReplLine, SeparatesCommandsFromPrompts) {
 TEST(ReplLine, APathIsAPrompt) {
   EXPECT_EQ(parse_repl_line("/usr/bin is what?").command, "");
   EXPECT_EQ(parse_repl_line("/ or \\?").command, "");
+}
+
+TEST(ReplLine, WhatIsPastedIsACommandOnlyIfItBeginsWithOne) {
+  EXPECT_EQ(parse_repl_line("/* a comment */\nint x;").command, "");
+  EXPECT_EQ(parse_repl_line("/usage\nof this").command, "");
+  EXPECT_EQ(parse_repl_line("/set system one\ntwo").command, "set");
+  EXPECT_EQ(parse_repl_line("/set system one\ntwo").argument, "system one\ntwo");
+  EXPECT_EQ(parse_repl_line("/fly").command, "fly");  // a slip, to be told
+  EXPECT_EQ(parse_repl_line("/?").command, "?");
+}
+
+TEST(MultiLine, TextBehindTheEndCounts) {
+  MultiLine m;
+  EXPECT_TRUE(m.take(R"("""one""" two)"));
+  EXPECT_FALSE(m.open());
+  EXPECT_EQ(m.text(), "one two");
+  EXPECT_TRUE(m.take(R"("""three)"));
+  EXPECT_TRUE(m.take(R"(four""" five)"));
+  EXPECT_EQ(m.text(), "three\nfour five");
+}
+
+TEST(MultiLine, PastedTextIsTextAsItStands) {
+  MultiLine m;
+  EXPECT_TRUE(m.take(R"("""see:)"));
+  m.take_pasted("def f():\n  \"\"\"doc\"\"\"\n  pass");
+  EXPECT_TRUE(m.open());
+  m.take_pasted("end\"\"\"");
+  EXPECT_FALSE(m.open());
+  EXPECT_EQ(m.text(), "see:\ndef f():\n  \"\"\"doc\"\"\"\n  pass\nend");
+}
+
+TEST(CutText, SaysWhatEndedAnAnswer) {
+  Answer answer;
+  answer.reason = DoneReason::stop;
+  EXPECT_EQ(cut_text(answer, 5, 100), "");
+  answer.reason = DoneReason::cancelled;
+  EXPECT_THAT(cut_text(answer, 5, 100), testing::HasSubstr("Ctrl-C"));
+  answer.reason = DoneReason::length;
+  answer.generated_tokens = 5;
+  EXPECT_EQ(cut_text(answer, 5, 100), "the answer was cut after 5 tokens (num_predict)");
+  EXPECT_THAT(cut_text(answer, 6, 100), testing::HasSubstr("context of 100 tokens is full"));
+  EXPECT_THAT(cut_text(answer, -2, 100), testing::HasSubstr("context of 100 tokens is full"));
+}
+
+TEST(TimingsText, FitsATerminalOf80Columns) {
+  Answer answer;
+  answer.prompt_tokens = 123456;
+  answer.cached_tokens = 23456;
+  answer.generated_tokens = 99999;
+  answer.prompt_ns = 12'345'678'901;
+  answer.generation_ns = 999'999'999'999;
+  answer.total_ns = 1'012'345'678'900;
+  answer.seed = ~std::uint64_t{0} >> 1;
+  answer.prompt_achieved = answer.generation_achieved = 0.99;
+  std::istringstream lines(timings_text(answer, 3600));
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 80u) << line;
 }
 
 TEST(MultiLine, OneLine) {

@@ -15,6 +15,7 @@
 
 #include "api/requests.h"
 #include "api/server.h"
+#include "app/command_line.h"
 #include "app/commands.h"
 #include "app/common.h"
 #include "app/log_queue.h"
@@ -49,7 +50,7 @@ void apply_address(std::string text, ServerOptions& options) {
     const std::string port = text.substr(colon + 1);
     std::uint16_t number = 0;
     if (!CLI::detail::lexical_cast(port, number))
-      throw_error(ErrorKind::bad_input, "'{}' is no port: give one from 0 to 65535", port);
+      throw_usage("'{}' is no port: give one from 0 to 65535", port);
     options.port = number;
     text = text.substr(0, colon);
   }
@@ -198,29 +199,42 @@ void add_serve(CLI::App& app, Action& action) {
   auto flags = std::make_shared<Flags>();
   command->add_option("--host", flags->host,
                       "address to listen on (default: $STEELYARD_HOST, else 127.0.0.1)");
-  command->add_option("--port", flags->port, "port; 0 takes any free one (default: 11434)")
-      ->check(CLI::Range(0, 65535));
-  command->add_option("--parallel", flags->parallel, "conversations answered at once by a model")
-      ->check(CLI::Range(1, 4096))
+  takes_number(command->add_option("--port", flags->port, "port; 0 takes any free one (default: 11434)"), 0,
+               65535);
+  takes_number(
+      command->add_option("--parallel", flags->parallel, "conversations answered at once by a model"), 1,
+      4096)
       ->capture_default_str();
-  command->add_option("--max-queue", flags->max_queue, "requests that may wait; more get status 503")
-      ->check(CLI::Range(1, 1 << 20))
+  takes_number(
+      command->add_option("--max-queue", flags->max_queue, "requests that may wait; more get status 503"), 1,
+      1 << 20)
       ->capture_default_str();
-  command
-      ->add_option(
-          "--keep-alive", flags->keep_alive,
-          "how long a model stays loaded after its last use: seconds, or 5m, 1h30m; negative: always")
+  takes(command->add_option(
+            "--keep-alive,--keepalive", flags->keep_alive,
+            "how long a model stays loaded after its last use: seconds, or 5m, 1h30m; negative: always"),
+        "TIME",
+        [](const std::string& text) {
+          try {
+            api::parse_keep_alive(text);
+          } catch (const Error&) {
+            throw_usage("wants seconds, or a duration such as 5m or 1h30m, not '{}'", readable(text));
+          }
+        })
       ->capture_default_str();
   command
       ->add_option("--allow-host", flags->hosts,
                    "a name of this machine that requests on the loopback address may use (also "
                    "$STEELYARD_ALLOW_HOST, with commas); may be given several times")
+      ->type_name("NAME")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false);
   command->add_flag("--no-prefix-cache", flags->forget_prompts,
                     "read every prompt anew: no client can tell by time or cached_tokens what others asked");
   command
       ->add_option("--origin", flags->origins,
                    "a web origin that browsers may call from; may be given several times")
+      ->type_name("URL")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false);
   command->add_flag("--quiet", flags->quiet, "no line for each request");
   flags->load.add(*command);

@@ -1,10 +1,15 @@
 // steelyard synth
 #include "store/synth.h"
 
+#include "app/command_line.h"
 #include "app/commands.h"
 #include "app/common.h"
+#include "app/interrupt.h"
 #include "app/output.h"
+#include "app/progress.h"
 #include "base/error.h"
+#include "store/mixture.h"
+#include "store/synth_model.h"
 
 namespace steelyard {
 namespace {
@@ -27,10 +32,16 @@ int list_shapes() {
 int synth(Flags& flags) {
   if (flags.list) return list_shapes();
   if (flags.options.shape.empty() || flags.out.empty())
-    throw_error(ErrorKind::bad_input, "synth wants SHAPE and OUT; `steelyard synth --list` shows the shapes");
+    throw_usage("synth wants SHAPE and OUT; `steelyard synth --list` shows the shapes");
+  if (flags.out == "-")
+    throw_usage("synth writes a file, not standard output: name one, or /dev/stdout for a pipe");
   flags.options.chat_template = !flags.no_template;
   Progress progress("writing " + flags.out);
-  flags.options.progress = [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); };
+  const InterruptScope scope(false);
+  flags.options.progress = [&](std::uint64_t done, std::uint64_t total) {
+    if (InterruptScope::interrupted()) throw_error(ErrorKind::cancelled, "interrupted: nothing was written");
+    progress.update(done, total);
+  };
   write_synthetic_model(flags.options, flags.out);
   return 0;
 }
@@ -43,14 +54,16 @@ void add_synth(CLI::App& app, Action& action) {
                               "  steelyard synth llama3.2-1b /tmp/llama-1b.gguf\n"
                               "  steelyard synth tiny-gemma3 /tmp/tiny.gguf --type q8_0 --vocabulary");
   auto flags = std::make_shared<Flags>();
-  command->add_option("SHAPE", flags->options.shape, "a shape of --list");
+  takes(command->add_option("SHAPE", flags->options.shape, "a shape of --list"), "NAME",
+        [](const std::string& text) { find_synth_shape(text); });
   command->add_option("OUT", flags->out, "the file to write");
-  command->add_option("--type", flags->options.type, "q4_k_m or a type such as q8_0 or f16")
+  takes(command->add_option("--type", flags->options.type, "q4_k_m or a type such as q8_0 or f16"), "TYPE",
+        [](const std::string& text) { parse_mixture(text); })
       ->capture_default_str();
-  command->add_option("--seed", flags->options.seed, "the same seed writes the same bytes")
+  takes_number(command->add_option("-s,--seed", flags->options.seed, "the same seed writes the same bytes"),
+               0, 9e15)
       ->capture_default_str();
-  command->add_option("--threads", flags->options.threads, "threads to write with")
-      ->check(CLI::Range(1, 1024))
+  takes_number(command->add_option("-t,--threads", flags->options.threads, "threads to write with"), 1, 1024)
       ->capture_default_str();
   command->add_flag("--vocabulary", flags->options.vocabulary,
                     "add a byte-level vocabulary, so that commands on text work");

@@ -1,4 +1,6 @@
 // steelyard tokenize
+#include <algorithm>
+
 #include "app/commands.h"
 #include "app/common.h"
 #include "app/output.h"
@@ -34,9 +36,31 @@ std::string quoted(std::string_view piece) {
   return out + "\"";
 }
 
-void print_tokens(const Flags& flags, const Tokenizer& tokenizer, const std::vector<TokenId>& ids) {
+// Bytes of the text that no token stands for: byte-level vocabularies needn't have every byte.
+std::size_t dropped_bytes(const Tokenizer& tokenizer, const std::string& text, EncodeOptions options) {
+  const Vocabulary& vocabulary = tokenizer.vocabulary();
+  if (vocabulary.kind() != VocabularyKind::bpe) return 0;
+  if (options.parse_special && vocabulary.strip_after_special()) return 0;  // leaves spaces out on purpose
+  options.add_special = false;
+  std::size_t kept = 0;
+  for (const TokenId id : tokenizer.encode(text, options)) kept += tokenizer.piece(id, true).size();
+  return text.size() - std::min(text.size(), kept);
+}
+
+void note_losses(const Tokenizer& tokenizer, const std::vector<TokenId>& ids, std::size_t dropped) {
+  if (dropped > 0)
+    note(
+        "warning: {} byte{} of the text {} no token in this vocabulary: dropped, the ids don't give the text "
+        "back",
+        dropped, dropped == 1 ? "" : "s", dropped == 1 ? "has" : "have");
+  const auto unknown = std::count(ids.begin(), ids.end(), tokenizer.vocabulary().unknown());
+  if (unknown > 0) note("warning: {} of the tokens stand for text that the vocabulary doesn't know", unknown);
+}
+
+void print_tokens(const Flags& flags, const Tokenizer& tokenizer, const std::vector<TokenId>& ids,
+                  std::size_t dropped) {
   if (flags.json) {
-    nlohmann::ordered_json value = {{"ids", ids}};
+    nlohmann::ordered_json value = {{"ids", ids}, {"dropped_bytes", dropped}};
     if (flags.pieces)
       for (const TokenId id : ids) value["pieces"].push_back(quoted(tokenizer.piece(id, true)));
     print_json(value);
@@ -59,8 +83,11 @@ int tokenize(const Flags& flags) {
     note(
         "warning: the file names no pre-tokenizer; the default is used, and ids may differ from the model's");
   const std::string text = read_input(flags.file);
-  print_tokens(flags, tokenizer,
-               tokenizer.encode(text, {.add_special = flags.bos, .parse_special = flags.special}));
+  const EncodeOptions options{.add_special = flags.bos, .parse_special = flags.special};
+  const auto ids = tokenizer.encode(text, options);
+  const std::size_t dropped = dropped_bytes(tokenizer, text, options);
+  note_losses(tokenizer, ids, dropped);
+  print_tokens(flags, tokenizer, ids, dropped);
   return 0;
 }
 

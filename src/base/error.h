@@ -1,6 +1,6 @@
 // The one exception type of the core. A message is one clear sentence: the cause and, where there is one, the
 // way out. The core never prints and never aborts on input: it throws Error, and app/ or api/ turn it into an
-// exit code or a status.
+// exit code (1, unless it was cancelled) or a status.
 #pragma once
 
 #include <fmt/format.h>
@@ -12,11 +12,11 @@
 namespace steelyard {
 
 enum class ErrorKind {
-  bad_input,    // a file, flag or request is wrong: exit 2, HTTP 400
-  not_found,    // a model or file doesn't exist: exit 1, HTTP 404
-  no_memory,    // it can't fit: exit 1, HTTP 503
-  unsupported,  // valid, but Steelyard can't do it yet: exit 1, HTTP 400
-  io,           // the system refused: disk full, port in use: exit 1, HTTP 500
+  bad_input,    // a file or request is wrong: HTTP 400
+  not_found,    // a model or file doesn't exist: HTTP 404
+  no_memory,    // it can't fit: HTTP 503
+  unsupported,  // valid, but Steelyard can't do it yet: HTTP 400
+  io,           // the system refused: disk full, port in use: HTTP 500
   busy,         // a queue is full: HTTP 503
   cancelled,    // the caller asked to stop
   internal,     // a broken promise inside Steelyard: HTTP 500

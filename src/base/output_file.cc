@@ -25,12 +25,24 @@ OutputFile::OutputFile(fs::path path) : path_(std::move(path)), place_(path_) {
   }
   if (fs::exists(status)) place_ = fs::canonical(path_, error);
   if (error || place_.empty()) place_ = path_;
-  open_beside();
+  open_nameless();
+  if (fd_ < 0) open_beside();
+}
+
+void OutputFile::open_nameless() {
+  if (::access("/proc/self/fd", X_OK) != 0) return;  // it will be named through this
+  const fs::path folder = place_.parent_path();
+  fd_ = ::open(folder.empty() ? "." : folder.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+  nameless_ = fd_ >= 0;
+}
+
+fs::path OutputFile::temporary_name(int attempt) const {
+  return fmt::format("{}.partial-{}-{}", place_.string(), ::getpid(), attempt);
 }
 
 void OutputFile::open_beside() {
   for (int attempt = 0; fd_ < 0; ++attempt) {
-    temporary_ = fmt::format("{}.partial-{}-{}", place_.string(), ::getpid(), attempt);
+    temporary_ = temporary_name(attempt);
     fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd_ < 0 && (errno != EEXIST || attempt == 1000)) {
       const int error = errno;
@@ -65,8 +77,23 @@ void OutputFile::write(const void* data, std::uint64_t bytes) {
   }
 }
 
+// Gives the bytes a name beside their place: a link can't replace a file, only a rename can. An errno or 0.
+int OutputFile::name_it() {
+  const std::string from = fmt::format("/proc/self/fd/{}", fd_);
+  for (int attempt = 0;; ++attempt) {
+    const fs::path name = temporary_name(attempt);
+    if (::linkat(AT_FDCWD, from.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0) {
+      temporary_ = name;
+      return 0;
+    }
+    if (errno != EEXIST || attempt == 1000) return errno;
+  }
+}
+
 void OutputFile::finish() {
   if (fd_ < 0) throw_error(ErrorKind::internal, "{} is finished twice", path_.string());
+  if (nameless_)
+    if (const int error = name_it()) fail(error);
   if (::close(std::exchange(fd_, -1)) != 0) fail(errno);
   if (!temporary_.empty() && ::rename(temporary_.c_str(), place_.c_str()) != 0) fail(errno);
   temporary_.clear();

@@ -1,6 +1,8 @@
-// A file to be written as a whole: it appears under its name only when finish() was reached. Until then the
-// bytes go to a temporary name beside it, which nothing leaves behind. A path that leads through a symbolic
-// link replaces what the link points to; a device or a pipe is written to directly. One thread at a time.
+// A file to be written as a whole: it appears under its name only when finish() was reached. Until then its
+// bytes have no name, so that no way of ending the program leaves a part behind; on file systems that can't
+// do that they go to a temporary name beside it, which only a killed program leaves. A path that leads
+// through a symbolic link replaces what the link points to; a device or a pipe is written to directly. One
+// thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -25,12 +27,16 @@ class OutputFile {
   bool open() const { return fd_ >= 0; }
 
  private:
+  void open_nameless();
   void open_beside();
+  std::filesystem::path temporary_name(int attempt) const;
+  int name_it();
   void discard() noexcept;
   [[noreturn]] void fail(int error);
 
   std::filesystem::path path_, place_, temporary_;  // place_: path_ without links
   int fd_ = -1;
+  bool nameless_ = false;
 };
 
 }  // namespace steelyard

@@ -1,9 +1,12 @@
 #include "base/output_file.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <fstream>
 #include <iterator>
 
@@ -47,6 +50,23 @@ TEST_F(OutputFileTest, AppearsWhenFinished) {
   { OutputFile(path).write("x", 1); }  // without finish()
   EXPECT_EQ(text(path), "new one");
   EXPECT_EQ(files(), 1u);
+}
+
+// Whatever ends the program while it writes: nothing of the file is left.
+TEST_F(OutputFileTest, AKilledWriterLeavesNothing) {
+  const int probe = ::open(folder_.c_str(), O_TMPFILE | O_WRONLY, 0600);
+  if (probe < 0) GTEST_SKIP() << "files without a name aren't possible in " << folder_;
+  ::close(probe);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    OutputFile file(folder_ / "a");
+    file.write("part", 4);
+    ::kill(::getpid(), SIGKILL);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFSIGNALED(status));
+  EXPECT_EQ(files(), 0u);
 }
 
 TEST_F(OutputFileTest, ReplacesWhatALinkPointsTo) {

@@ -17,5 +17,25 @@ TEST(Readable, KeepsTextAndEscapesTheRest) {
   EXPECT_EQ(readable(""), "");
 }
 
+TEST(Readable, ShowsWhatTurnsTheWritingRound) {
+  EXPECT_EQ(readable("a\xc2\x9b"
+                     "31mb"),
+            "a\\u009b31mb");  // C1's own CSI
+  EXPECT_EQ(readable("a\xe2\x80\xae"
+                     "b"),
+            "a\\u202eb");                                               // right-to-left override
+  EXPECT_EQ(readable("\xe2\x81\xa6x\xe2\x81\xa9"), "\\u2066x\\u2069");  // isolates
+  EXPECT_EQ(readable("\xd7\xa9\xd7\x9c"), "\xd7\xa9\xd7\x9c");          // Hebrew itself stays
+}
+
+TEST(Visible, KeepsLinesAndEscapesControls) {
+  EXPECT_EQ(visible("a\n\tb \xf0\x9f\x98\x80"), "a\n\tb \xf0\x9f\x98\x80");
+  EXPECT_EQ(visible("\x1b]0;title\x07\r"), "\\x1b]0;title\\x07\\x0d");
+  EXPECT_EQ(visible("\xc2\x9b"
+                    "2J\x9b\xe2\x80\xae"),
+            "\\u009b2J\\x9b\\u202e");
+  EXPECT_EQ(visible(std::string(100'000, 'x')).size(), 100'000u);  // nothing is cut
+}
+
 }  // namespace
 }  // namespace steelyard

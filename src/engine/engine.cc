@@ -257,7 +257,9 @@ void Engine::Impl::start(StepPlan& plan) {
   const auto now = EngineClock::now();
   for (const auto& entry : plan.entries) {
     State& state = *entry.sequence;
-    if (!std::exchange(state.started, true)) state.first_step = now;
+    if (std::exchange(state.started, true)) continue;
+    state.first_step = now;
+    state.tell_prompt(state.cached_tokens);
   }
   if (!prepare(plan)) return;
   try {
@@ -306,7 +308,11 @@ bool Engine::Impl::collect_results(const StepPlan& plan) {
 
 void Engine::Impl::process(StepPlan& plan) {
   record(plan);
-  for (const auto& entry : plan.entries) scheduler_.confirm(entry);
+  for (const auto& entry : plan.entries) {
+    scheduler_.confirm(entry);
+    const State& state = *entry.sequence;
+    if (!entry.decode && state.phase != Sequence::Phase::finished) state.tell_prompt(state.confirmed);
+  }
   for (const auto& entry : plan.entries)
     if (entry.output >= 0 && entry.sequence->phase != Sequence::Phase::finished)
       take_token(entry.sequence, samples_[entry.output]);

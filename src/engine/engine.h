@@ -68,6 +68,9 @@ struct EngineRequest : AnswerOptions {
   // Text is whole UTF-8 characters, never part of a stop string. on_done is the last call, exactly once.
   std::function<void(std::string_view text)> on_text;
   std::function<void(const Answer& answer)> on_done;
+  // The same, while the prompt is read: how many of its tokens are, those that were cached included. First
+  // before its first step, then after each.
+  std::function<void(std::uint32_t read, std::uint32_t total)> on_prompt;
 };
 
 // A request on its way. Copies share it; dropping all of them does not cancel. Thread-safe.

@@ -75,6 +75,29 @@ TEST(Engine, StreamsTheAnswerOfOneRequest) {
   EXPECT_THAT(runner.faults, IsEmpty());
 }
 
+// In steps of 16 rows, and what a second turn finds cached counts as read from the start.
+TEST(Engine, TellsHowMuchOfThePromptIsRead) {
+  FakeRunner runner(small_info());
+  FakeText text;
+  Engine engine(runner, text);
+  std::mt19937 random(3);
+  const auto prompt = some_tokens(random, 40);
+  const auto told = [&](std::vector<TokenId> tokens) {
+    std::vector<std::uint32_t> reads;
+    EngineRequest request = request_of(std::move(tokens), 1);
+    request.on_prompt = [&](std::uint32_t read, std::uint32_t total) {
+      EXPECT_EQ(total, 40u);
+      reads.push_back(read);
+    };
+    engine.submit(std::move(request)).wait();
+    return reads;
+  };
+  EXPECT_THAT(told(prompt), testing::ElementsAre(0, 16, 32, 40));
+  const auto again = told(prompt);
+  EXPECT_GT(again.front(), 32u);
+  EXPECT_EQ(again.back(), 40u);
+}
+
 TEST(Engine, AnOnlyTokenTookItsStep) {
   FakeRunner runner(small_info());
   runner.step_time = std::chrono::milliseconds(3);

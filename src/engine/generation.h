@@ -1,6 +1,7 @@
 // The inside of a Generation: what the engine's thread and the caller's share. Private to engine/.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -53,6 +54,10 @@ struct Generation::State : Sequence {
   Answer answer;
 
   std::uint32_t generated() const { return static_cast<std::uint32_t>(tokens.size()) - prompt_tokens; }
+  // How much of the prompt is read, to the caller.
+  void tell_prompt(std::uint32_t read) const {
+    if (request.on_prompt) request.on_prompt(std::min(read, prompt_tokens), prompt_tokens);
+  }
   // Text of one token to the caller; false when a stop string ended the answer.
   bool push(std::string_view piece);
   // The last call: held-back text, figures, on_done.

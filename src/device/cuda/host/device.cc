@@ -27,8 +27,11 @@ KernelFile open_kernels() {
   const char* wish = std::getenv("STEELYARD_CUDA_KERNELS");
   if (wish && *wish) return KernelFile::open(wish, kernels_id());
   std::error_code error;
-  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  const auto path = self.parent_path() / "steelyard_kernels.bin";
+  // Beside the program where it was built, in ../lib/steelyard where it was installed.
+  const auto folder = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+  auto path = folder / "steelyard_kernels.bin";
+  if (!std::filesystem::exists(path, error))
+    path = folder.parent_path() / "lib" / "steelyard" / path.filename();
   if (!std::filesystem::exists(path, error))
     throw_error(ErrorKind::not_found, "this build has no {}", path.filename().string());
   return KernelFile::open(path, kernels_id());

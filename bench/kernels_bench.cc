@@ -141,7 +141,8 @@ int main(int argc, char** argv) {
   const unsigned threads = argc > 1 ? static_cast<unsigned>(std::atoi(argv[1])) : 0;
   const Isa isa = choose_isa();
   Bench b{kernels(isa), ThreadPool(threads), 0, 0, 0};
-  b.bandwidth = measure_read_bandwidth(isa, b.pool.size());
+  const std::uint64_t beyond_caches[] = {std::uint64_t{512} << 20};
+  b.bandwidth = measure_read_bandwidth(isa, b.pool.size(), beyond_caches).bytes_per_second.front();
   b.dots = measure_dot_rate(isa, b.pool.size());
   b.fmas = measure_fma_rate(isa, b.pool.size());
   fmt::print("{} threads, {}: read {:.1f} GB/s, int8 {:.0f} GOP/s, f32 {:.0f} GFLOP/s\n", b.pool.size(),

@@ -37,7 +37,7 @@ class Choice(SteelyardTest):
         done = self.ok("run", self.synth(), "hello", "--num-predict", "2", "--verbose", env=NO_GPU)
         self.assertIn("no CUDA: ", done.stderr)
         self.assertIn("using the CPU", done.stderr)
-        self.assertEqual(self.ok("run", self.synth(), "hello", "--num-predict", "2", env=NO_GPU).stderr, "")
+        self.assertEqual(self.ok("run", self.synth(), "hello", "--num-predict", "2", env=NO_GPU).stderr, CUT)
 
     def test_the_cpu_can_be_asked_for(self):
         done = self.ok("run", self.synth(), "hello", "--num-predict", "2", "--verbose", "--device", "CPU")
@@ -74,7 +74,7 @@ class OnAFakeGpu(SteelyardTest):
 
     def test_the_cpu_takes_over_where_a_model_does_not_fit(self):
         done = self.ok("run", self.synth(), "hello", "--num-predict", "2", env=self.with_fake(memory=64 << 20))
-        self.assertRegex(done.stderr, r"^CUDA0 isn't used: the model needs .* of memory on CUDA0.*; using the CPU\n$")
+        self.assertRegex(done.stderr, r"^CUDA0 isn't used: the model needs .* of memory on CUDA0.*; using the CPU\n" + re.escape(CUT) + "$")
         self.fails("run", self.synth(), "hello", "--device", "cuda0", env=self.with_fake(memory=64 << 20),
                    code=1, says="of memory on CUDA0")
 

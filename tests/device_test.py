@@ -13,6 +13,8 @@ from support import SMOLLM2, SteelyardTest, need, run
 QUESTION = "What is the capital of France?"
 # Whatever this machine has, these commands see a machine without a driver.
 NO_GPU = {"STEELYARD_CUDA_DRIVER": "/nonexistent/libcuda.so.1"}
+# What `run` says of an answer that --num-predict ends.
+CUT = "note: the answer was cut after 2 tokens (num_predict)\n"
 
 
 def plan_and_actual(purpose, table):

@@ -415,18 +415,19 @@ TEST(Vocabulary, RefusesWhatDoesNotFitTogether) {
 }
 
 TEST(Vocabulary, IdsOutOfRangeThatNoEncodingNeedsCountAsNone) {
-  auto parts = small_spm().parts;
+  const SmallVocabulary spm = small_spm();
+  VocabularyParts parts = spm.parts;
   parts.padding = 271, parts.separator = 4000000000, parts.eot = 300;
   const Vocabulary padded(parts);
   EXPECT_EQ(padded.padding(), kNoToken);
   ASSERT_EQ(padded.notes().size(), 3u);
   EXPECT_EQ(padded.notes()[0],
             "tokenizer.ggml.padding_token_id is 271, but the vocabulary has 271 tokens: it counts as none");
-  parts = small_spm().parts, parts.eos = 5000;  // </s> is known to end answers
+  parts = spm.parts, parts.eos = 5000;  // </s> is known to end answers
   EXPECT_THAT(Vocabulary(parts).end_tokens(), ElementsAre(2));
-  parts = small_spm().parts, parts.bos = 5000, parts.add_bos = false;
+  parts = spm.parts, parts.bos = 5000, parts.add_bos = false;
   EXPECT_EQ(Vocabulary(parts).bos(), kNoToken);
-  parts = small_spm().parts, parts.bos = kNoToken;  // "none" is none, also where the model's kind wants one
+  parts = spm.parts, parts.bos = kNoToken;  // "none" is none, also where the model's kind wants one
   EXPECT_THAT(Tokenizer{Vocabulary(parts)}.encode("b"), ElementsAre(259, 261));
   EXPECT_THAT(Vocabulary(parts).notes(), ElementsAre());
 }

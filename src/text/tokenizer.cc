@@ -102,7 +102,6 @@ struct Tokenizer::Impl {
   explicit Impl(Vocabulary v) : vocabulary(std::move(v)) {
     for (TokenId id = 0; id < vocabulary.size(); ++id) {
       pieces += piece_bytes(vocabulary, id);
-      longest_piece = std::max(longest_piece, pieces.size() - (piece_ends.empty() ? 0 : piece_ends.back()));
       piece_ends.push_back(pieces.size());
       add_special(id);
     }
@@ -164,9 +163,8 @@ struct Tokenizer::Impl {
   }
 
   Vocabulary vocabulary;
-  std::string pieces;                   // bytes of all tokens, one after the other
-  std::vector<std::size_t> piece_ends;  // token i is pieces[piece_ends[i-1] .. piece_ends[i])
-  std::size_t longest_piece = 1;
+  std::string pieces;                      // bytes of all tokens, one after the other
+  std::vector<std::size_t> piece_ends;     // token i is pieces[piece_ends[i-1] .. piece_ends[i])
   TextSet user_defined, control, special;  // cut out of text always; never by chance; the two together
   std::optional<BpeEncoder> bpe;
   std::optional<SpmEncoder> spm;
@@ -200,8 +198,6 @@ std::size_t Tokenizer::control_token_at(std::string_view text) const {
   if (text.empty() || !impl_->control.may_start(text[0])) return 0;
   return impl_->control.longest_prefix(text).second;
 }
-
-std::size_t Tokenizer::least_tokens(std::size_t bytes) const { return bytes / impl_->longest_piece; }
 
 std::string_view Tokenizer::piece(TokenId id, bool special) const {
   if (id < 0 || id >= size()) return {};

@@ -33,8 +33,6 @@ class Tokenizer {
 
   // Bytes of the longest control token that `text` begins with; 0: none.
   std::size_t control_token_at(std::string_view text) const;
-  // No fewer tokens than this come out of a text of so many bytes, white space aside.
-  std::size_t least_tokens(std::size_t bytes) const;
 
   // The bytes a token stands for; a single token may hold part of a UTF-8 character (stream.h puts them
   // together). Control tokens are empty unless `special`. Ids out of range are empty.

@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ElementTree
 REASONS = (
     re.compile(r"\.cc:\d+: Skipped\n(.*?)\n", re.S),  # GoogleTest
     re.compile(r"skipped ['\"](.*?)['\"]$", re.M),  # unittest
+    re.compile(r"(no CUDA: [^\n]*)"),  # a test program that found no device to run on
 )
 
 

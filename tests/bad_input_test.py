@@ -10,7 +10,7 @@ import struct
 import subprocess
 import unittest
 
-from support import BINARY, PATIENCE, SteelyardTest, run
+from support import BINARY, PATIENCE, SteelyardTest, own_memory, run
 
 # Every command that opens a model, with the arguments that it needs beside it; {text} is a text file.
 MODEL_COMMANDS = {
@@ -256,6 +256,7 @@ class Surroundings(SteelyardTest):
             port = taken.getsockname()[1]
             self.fails("serve", "--port", port, code=1, says=f"{port}|in use")
 
+    @own_memory
     def test_memory_limit_says_what_would_fit(self):
         size = r"\d+\.\d+ [MG]iB"
         sizes = rf"needs {size} of memory on CPU, where {size} is available"
@@ -276,6 +277,7 @@ class Surroundings(SteelyardTest):
         told = json.loads(run("plan", self.synth(), "--memory-limit", "1M", "--json").stdout)
         self.assertEqual((told["fits"], told["available_bytes"], told["changes"]), (False, 1 << 20, ""))
 
+    @own_memory
     def test_plan_says_that_it_fits_and_how_far_that_goes(self):
         self.assertRegex(self.ok("plan", self.synth(), "--memory-limit", "4G").stdout, r"\nfits: \d\.\d+ GiB left; longest context that fits: \d+.*\n\Z")
         told = self.ok_json("plan", self.synth(), "--memory-limit", "40M", "--json")
@@ -301,6 +303,7 @@ class Surroundings(SteelyardTest):
         self.assertTrue(advice, done.stdout)
         self.ok("plan", self.synth(), *advice.group(1).split(), "--memory-limit", limit)
 
+    @own_memory
     def test_too_little_address_space(self):
         model = self.synth()
 
@@ -331,6 +334,7 @@ class Surroundings(SteelyardTest):
         self.assertRegex(done.stderr, r"\Aerror: the model needs \d+\.\d+ GiB of memory on CPU, where \d+\.\d MiB is "
                                       r"available; it would fit with --context \d+[^\n]*\n\Z")
 
+    @own_memory
     def test_server_in_too_little_address_space(self):
         for mib in (48, 64, 96, 128, 192, 256, 1024):
             with self.subTest(mib=mib):

@@ -13,7 +13,7 @@ import urllib.parse
 import urllib.request
 
 from gguf_file import ARRAY, BOOL, F32, F64, STRING, U16, U32, Gguf, text_bytes
-from support import PATIENCE, SteelyardTest, run
+from support import PATIENCE, SteelyardTest, own_memory, run
 
 
 class Store(SteelyardTest):
@@ -158,6 +158,7 @@ class Broken(Store):
         self.assertEqual(len(self.get(address, "/api/tags")["models"]), 1)
         self.assertEqual(len(self.get(address, "/v1/models")["data"]), 1)
 
+    @own_memory
     def test_many_empty_strings_take_little_memory(self):
         for strings, accepted in ((1 << 22, True), ((1 << 30) // 8 - 100, False)):
             path = self.dir / "strings.gguf"

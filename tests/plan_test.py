@@ -14,7 +14,7 @@ import time
 import unittest
 import urllib.request
 
-from support import BINARY, PATIENCE, SteelyardTest, run
+from support import BINARY, PATIENCE, SteelyardTest, own_memory, run
 
 
 class Shapes(SteelyardTest):
@@ -74,6 +74,7 @@ class WholeProgram(SteelyardTest):
         self.assertNotIn("unloaded", log)
         self.assertLess(resident, 400)
 
+    @own_memory
     def test_two_models_of_which_one_fits(self):
         resident, log = self.rounds("75M")
         self.assertGreaterEqual(log.count("unloaded"), 3)

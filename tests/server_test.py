@@ -15,7 +15,7 @@ import time
 import unittest
 import urllib.parse
 
-from support import BINARY, PATIENCE, ROOT, SteelyardTest, run
+from support import BINARY, PATIENCE, ROOT, SteelyardTest, own_memory, run
 
 
 class Server:
@@ -132,6 +132,7 @@ class Hostile(SteelyardTest):
         self.assertEqual(server.ask("GET", "/api/version")[0], 200)
         self.assertEqual(server.end(), 0)
 
+    @own_memory
     def test_memory_comes_back(self):
         server = self.start("--quiet")
         self.assertEqual(server.post("/api/generate", self.ASK)[0], 200)
@@ -180,6 +181,7 @@ class Hostile(SteelyardTest):
         self.assertEqual(server.post("/api/generate", self.ASK)[0], 200)
         self.assertEqual(server.end(), 0)
 
+    @own_memory
     def test_memory_that_the_system_refuses(self):
         server = self.start("--quiet", limit=700 << 20)
         with concurrent.futures.ThreadPoolExecutor(16) as pool:

@@ -23,6 +23,11 @@ def need(path):
     return path
 
 
+def own_memory(test):
+    """For a test that limits or measures the program's memory: a sanitizer's is many times its own."""
+    return unittest.skipIf(os.environ.get("STEELYARD_SANITIZED"), "a sanitizer's memory isn't the program's own")(test)
+
+
 def run(*arguments, input=None, env=None, timeout=PATIENCE, **options):
     """Runs `steelyard arguments…`; text in and out."""
     if isinstance(input, str):

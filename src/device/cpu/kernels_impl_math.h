@@ -172,9 +172,8 @@ STEELYARD_INLINE void encode_q8(VF a, VF b, std::uint8_t* rec) {
   vi_store_i8(rec, qa);
   vi_store_i8(rec + 16, qb);
   QTail t;
-  // Unsigned: values that aren't finite round to the least integer, whose sums would overflow.
-  const std::uint32_t s0 = static_cast<std::uint32_t>(vi_sum(qa)),
-                      s1 = static_cast<std::uint32_t>(vi_sum(qb));
+  // Modulo 2^32: values that aren't finite round to the least integer, whose sums would overflow.
+  const std::uint32_t s0 = vi_sum(qa), s1 = vi_sum(qb);
   t.scale = range * (1.0f / 254.0f);
   t.middle = middle;
   t.minus_sum[0] = static_cast<std::int32_t>(0 - s0);

@@ -84,11 +84,11 @@ STEELYARD_INLINE VF vi_to_float(VI x) { return {_mm256_cvtepi32_ps(x.a), _mm256_
 STEELYARD_INLINE VI vf_round(VF x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
 STEELYARD_INLINE VF vi_as_float(VI x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
 STEELYARD_INLINE VI vf_as_int(VF x) { return {_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)}; }
-STEELYARD_INLINE int vi_sum(VI x) {
+STEELYARD_INLINE std::uint32_t vi_sum(VI x) {
   const __m256i h = _mm256_add_epi32(x.a, x.b);
   __m128i q = _mm_add_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
   q = _mm_add_epi32(q, _mm_shuffle_epi32(q, 0x4e));
-  return _mm_cvtsi128_si32(_mm_add_epi32(q, _mm_shuffle_epi32(q, 0xb1)));
+  return static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm_add_epi32(q, _mm_shuffle_epi32(q, 0xb1))));
 }
 STEELYARD_INLINE void vi_store_i8(std::uint8_t* p, VI x) {  // values fit i8
   const __m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8);

@@ -69,7 +69,13 @@ STEELYARD_INLINE VF vi_to_float(VI a) { return {_mm512_cvtepi32_ps(a.v)}; }
 STEELYARD_INLINE VI vf_round(VF a) { return {_mm512_cvtps_epi32(a.v)}; }  // to nearest, ties to even
 STEELYARD_INLINE VF vi_as_float(VI a) { return {_mm512_castsi512_ps(a.v)}; }
 STEELYARD_INLINE VI vf_as_int(VF a) { return {_mm512_castps_si512(a.v)}; }
-STEELYARD_INLINE int vi_sum(VI a) { return _mm512_reduce_add_epi32(a.v); }
+// Modulo 2^32: _mm512_reduce_add_epi32 adds as signed integers, whose overflow the language leaves open.
+STEELYARD_INLINE std::uint32_t vi_sum(VI a) {
+  const __m256i h = _mm256_add_epi32(_mm512_castsi512_si256(a.v), _mm512_extracti64x4_epi64(a.v, 1));
+  __m128i q = _mm_add_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+  q = _mm_add_epi32(q, _mm_shuffle_epi32(q, 0x4e));
+  return static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm_add_epi32(q, _mm_shuffle_epi32(q, 0xb1))));
+}
 // The low bytes of the lanes.
 STEELYARD_INLINE void vi_store_i8(std::uint8_t* p, VI a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));

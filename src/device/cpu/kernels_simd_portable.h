@@ -81,7 +81,11 @@ STEELYARD_INLINE VI vf_as_int(VF a) { return {(IntLanes)a.v}; }
 STEELYARD_INLINE VI vf_round(VF a) {  // to nearest, ties to even; |a| < 2^22
   return {(IntLanes)(a.v + 12582912.0f) - 0x4b400000};
 }
-STEELYARD_INLINE int vi_sum(VI a) { int s = 0; for (int i = 0; i < 16; ++i) s += a.v[i]; return s; }
+STEELYARD_INLINE std::uint32_t vi_sum(VI a) {
+  std::uint32_t s = 0;
+  for (int i = 0; i < 16; ++i) s += static_cast<std::uint32_t>(a.v[i]);
+  return s;
+}
 STEELYARD_INLINE void vi_store_i8(std::uint8_t* p, VI a) { for (int i = 0; i < 16; ++i) p[i] = static_cast<std::uint8_t>(a.v[i]); }
 constexpr bool kSignedWeights = false;  // see kernels_simd_avx512.h
 template <bool Full> STEELYARD_INLINE VI vi_dot(VI c, VI w, const std::uint8_t* x) {

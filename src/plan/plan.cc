@@ -68,6 +68,7 @@ std::uint64_t state_bytes(const std::vector<GroupPlan>& groups) {
 }
 
 std::string weights_note(const PlanInput& in, const WeightSums& sums) {
+  if (!in.share.empty()) return fmt::format("{}; {}", in.share, types_note(sums.types));
   const std::size_t n = in.config->layers.size();
   return fmt::format("{} repeating layers + output layer: {}/{} on {}; {}", n, n + 1, n + 1, in.device,
                      types_note(sums.types));
@@ -126,6 +127,8 @@ const char* purpose_name(Purpose purpose) {
       return "KV state";
     case Purpose::workspace:
       return "workspace";
+    case Purpose::links:
+      return "links";
     case Purpose::executables:
       return "executables";
     case Purpose::context:

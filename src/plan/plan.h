@@ -17,6 +17,7 @@ enum class Purpose : std::uint8_t {
   weights,
   state,
   workspace,
+  links,        // what other parts of the model hand to this one
   executables,  // compiled kernels and graphs on a device that isn't the host: estimated, then measured
   context,      // what the driver takes when the device is opened
   staging,      // page-locked host memory
@@ -73,6 +74,8 @@ struct PlanInput {
   // Where the device isn't the host: what its driver context takes, measured or (paper) assumed.
   std::uint64_t context_bytes = 0;
   bool paper = false;  // nobody has opened the device
+  // What of the model this is, for the note ("layers 12–63 + output layer"); empty: all of it.
+  std::string share;
 };
 
 MemoryPlan plan_memory(const PlanInput& input);

@@ -1,0 +1,340 @@
+// Which placement: every order of devices and every way to make ranks of equal ones, each cut as well as
+// memory and predicted times allow.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <functional>
+#include <set>
+#include <string>
+
+#include "base/dtype.h"
+#include "base/units.h"
+#include "device/target.h"
+#include "plan/parts.h"
+#include "plan/placement.h"
+#include "plan/speed.h"
+#include "plan/split.h"
+#include "program/cost.h"
+#include "program/program.h"
+#include "program/share.h"
+
+namespace steelyard {
+namespace {
+
+using Group = std::vector<std::uint32_t>;  // the devices of a stage
+using Order = std::vector<Group>;          // the stages' devices
+
+constexpr std::size_t kMostPermuted = 5;  // more groups than that keep the order in which they were named
+
+// Equal GPUs, in the order of the fleet.
+std::vector<Group> kinds_of(const PaperFleet& fleet) {
+  std::vector<Group> kinds;
+  for (std::uint32_t d = 0; d < fleet.devices.size(); ++d) {
+    const auto same = std::ranges::find_if(
+        kinds, [&](const Group& k) { return fleet.devices[k[0]].alike(fleet.devices[d]); });
+    if (same == kinds.end())
+      kinds.push_back({d});
+    else
+      same->push_back(d);
+  }
+  return kinds;
+}
+
+// Orders of a placement's groups, without those that differ only in which of equal devices is which.
+class Orders {
+ public:
+  Orders(const PlacementInput& in, bool ranks) : in_(in), times_(in), ranks_(ranks) {
+    kinds_ = kinds_of(*in.fleet);
+    group_kind({}, 0);
+  }
+  std::vector<Order> take() { return std::move(orders_); }
+
+ private:
+  // For every kind of device: one by one, or in groups of some size and the rest one by one.
+  void group_kind(const Order& before, std::size_t kind) {
+    if (kind == kinds_.size()) return subsets(before);
+    const Group& devices = kinds_[kind];
+    const std::size_t most = ranks_ && !in_.fleet->devices[devices[0]].host ? devices.size() : 1;
+    for (std::size_t size = 1; size <= most; ++size) {
+      if (!why_not_ranks(*in_.program, static_cast<std::uint32_t>(size)).empty()) continue;
+      Order groups = before;
+      std::size_t d = 0;
+      for (; d + size <= devices.size(); d += size)
+        groups.emplace_back(devices.begin() + static_cast<std::ptrdiff_t>(d),
+                            devices.begin() + static_cast<std::ptrdiff_t>(d + size));
+      for (; d < devices.size(); ++d) groups.push_back({devices[d]});
+      group_kind(groups, kind + 1);
+    }
+  }
+
+  void subsets(Order groups) {
+    // As named, the CPU first: its layers are the first ones.
+    std::ranges::sort(groups, {},
+                      [&](const Group& g) { return std::pair(!in_.fleet->devices[g[0]].host, g[0]); });
+    if (groups.size() <= kMostPermuted) return permute({}, groups);
+    for (std::uint32_t set = 1; set < 1u << groups.size(); ++set) {
+      Order order;
+      for (std::size_t g = 0; g < groups.size(); ++g)
+        if (set >> g & 1) order.push_back(groups[g]);
+      add(order);
+    }
+  }
+
+  void permute(const Order& before, const Order& left) {
+    if (!before.empty()) add(before);
+    for (std::size_t g = 0; g < left.size(); ++g) {
+      Order longer = before, rest = left;
+      longer.push_back(left[g]);
+      rest.erase(rest.begin() + static_cast<std::ptrdiff_t>(g));
+      permute(longer, rest);
+    }
+  }
+
+  void add(const Order& order) {
+    std::string key;
+    for (std::size_t g = 0; g < order.size(); ++g) {
+      const auto& first = in_.fleet->devices[order[g][0]];
+      const auto same =
+          std::ranges::find_if(kinds_, [&](const Group& k) { return in_.fleet->devices[k[0]].alike(first); });
+      key += fmt::format("{}x{}{}", order[g].size(), same - kinds_.begin(),
+                         link_key(times_.link_within(order[g])));
+      if (g > 0) key += link_key(times_.link_between(order[g - 1], order[g]));
+    }
+    if (seen_.insert(key).second) orders_.push_back(order);
+  }
+  static std::string link_key(const DeviceLink& link) {
+    return fmt::format(" {}{} ", link.bytes_per_second, link.peer ? "p" : "");
+  }
+
+  const PlacementInput& in_;
+  PartTimes times_;
+  bool ranks_;
+  std::vector<Group> kinds_;
+  std::vector<Order> orders_;
+  std::set<std::string> seen_;
+};
+
+std::uint32_t gpus_of(const PlacementInput& in, const Order& order) {
+  std::uint32_t gpus = 0;
+  for (const Group& group : order)
+    for (const std::uint32_t d : group) gpus += !in.fleet->devices[d].host;
+  return gpus;
+}
+
+Placement placement_of(const Order& order, std::span<const std::uint32_t> ends) {
+  Placement placement;
+  std::uint32_t begin = 0;
+  for (std::size_t s = 0; s < ends.size(); begin = ends[s++])
+    if (ends[s] > begin) placement.stages.push_back({begin, ends[s], order[s]});
+  return placement;
+}
+
+// The best cut for the devices in this order, if they can hold the model.
+std::optional<Placement> cut(const PlacementInput& in, const Order& order, PartMemory& memory,
+                             PartTimes& times) {
+  const std::uint32_t gpus = gpus_of(in, order), streams = std::max(in.limits.slots, 1u);
+  const auto turns = std::min(streams, static_cast<std::uint32_t>(order.size()));
+  const StepShape shape = decode_shape(in, (streams + turns - 1) / turns);
+  SplitInput split{.units = unit_count(*in.program), .turns = turns};
+  split.reach = [&](std::size_t s, std::uint32_t begin) { return memory.reach(order[s], begin, gpus); };
+  for (std::size_t s = 0; s < order.size(); ++s) {
+    split.until.push_back(times.until(order[s], shape));
+    if (s > 0)
+      split.between +=
+          hop_seconds(times.link_between(order[s - 1], order[s]), shape.rows, in.program->n_embd);
+  }
+  if (split.between > 1e3 || split.until.back().back() > 1e6) return std::nullopt;  // no link at all
+  const std::optional<Split> best = best_split(split);
+  if (!best) return std::nullopt;
+  return placement_of(order, best->ends);
+}
+
+// As many units as fit, in order; a device that takes none is left out.
+std::vector<std::uint32_t> fill(const PlacementInput& in, const Order& order, PartMemory& memory) {
+  std::vector<std::uint32_t> ends;
+  std::uint32_t unit = 0;
+  for (const Group& group : order) ends.push_back(unit = memory.reach(group, unit, gpus_of(in, order)));
+  return ends;
+}
+
+bool fits_somehow(const PlacementInput& in, const std::vector<Order>& orders) {
+  PartMemory memory(in);
+  return std::ranges::any_of(
+      orders, [&](const Order& order) { return fill(in, order, memory).back() == unit_count(*in.program); });
+}
+
+// Variants of the input with less context, a smaller KV type, fewer sequences.
+class Variant {
+ public:
+  Variant(const PlacementInput& in, const std::vector<Order>& orders)
+      : in_(in), orders_(orders), small_(*in.program), context_(in.limits.context) {
+    for (auto& state : small_.states) state.type = DType::Q8_0;
+  }
+  // As loading would plan it: no more rows a step than there can be tokens.
+  bool fits() const {
+    PlacementInput in = in_;
+    StepLimits& l = in.limits;
+    l.rows = static_cast<std::uint32_t>(std::min<std::uint64_t>(l.rows, std::uint64_t{l.context} * l.slots));
+    l.rows = std::max({l.rows, l.slots, 1u});
+    l.outputs = std::min(l.outputs, l.slots);
+    return fits_somehow(in, orders_);
+  }
+  bool take_q8_0() {
+    if (in_.kv_type == DType::Q8_0 || in_.mode == Mode::exact) return false;
+    in_.program = &small_, in_.kv_type = DType::Q8_0;
+    return true;
+  }
+  bool take_one_slot() { return in_.limits.slots > 1 && (in_.limits.slots = 1); }
+  // The longest context in steps of 256 that fits, less than now; 0: none.
+  std::uint32_t longest_context() {
+    std::uint32_t low = 0, high = (context_ - 1) / 256;
+    while (low < high) {
+      const std::uint32_t middle = (low + high + 1) / 2;
+      in_.limits.context = middle * 256;
+      if (fits())
+        low = middle;
+      else
+        high = middle - 1;
+    }
+    return low * 256;
+  }
+
+ private:
+  PlacementInput in_;
+  const std::vector<Order>& orders_;
+  Program small_;
+  std::uint32_t context_;
+};
+
+// The flags of a set of changes (1 context, 2 KV type, 4 one sequence) that makes it fit, or nothing.
+std::string try_changes(const PlacementInput& in, const std::vector<Order>& orders, unsigned set) {
+  Variant variant(in, orders);
+  std::string flags;
+  if (set & 2) {
+    if (!variant.take_q8_0()) return {};
+    flags += " --kv-type q8_0";
+  }
+  if (set & 4) {
+    if (!variant.take_one_slot()) return {};
+    flags += " --parallel 1";
+  }
+  if (!(set & 1)) return variant.fits() ? flags : std::string();
+  const std::uint32_t context = variant.longest_context();
+  return context ? fmt::format(" --context {}{}", context, flags) : std::string();
+}
+
+// All sets of as few changes as are enough.
+std::string fewest_changes(const PlacementInput& in, const std::vector<Order>& orders) {
+  for (int size = 1; size <= 3; ++size) {
+    std::string text;
+    for (unsigned set = 1; set < 8; ++set) {
+      if (std::popcount(set) != size) continue;
+      const std::string flags = try_changes(in, orders, set);
+      if (!flags.empty())
+        text += fmt::format("{}{}{}", text.empty() ? "" : ", or ", std::string_view(flags).substr(1),
+                            size > 1 ? " together" : "");
+    }
+    if (!text.empty()) return text;
+  }
+  return {};
+}
+
+// Which device can't hold the model alone, and by how much.
+void add_lacks(const PlacementInput& in, PartMemory& memory, PlacementChoice& choice) {
+  for (std::uint32_t d = 0; d < in.fleet->devices.size(); ++d) {
+    const PaperDevice& device = in.fleet->devices[d];
+    const std::uint64_t needed = memory.bytes(d, {0, unit_count(*in.program)}, 0);
+    if (needed > device.memory)
+      choice.lacks.push_back(
+          {d, fmt::format("{} alone: needs {}, where {} is there: {} too much", device.id,
+                          size_text(needed, Rounding::up), size_text(device.memory, Rounding::down),
+                          size_text(needed - device.memory, Rounding::up))});
+  }
+}
+
+void add_impossible_ranks(const PlacementInput& in, PlacementChoice& choice) {
+  for (const Group& kind : kinds_of(*in.fleet))
+    for (std::uint32_t ranks = 2; ranks <= kind.size(); ++ranks)
+      if (const std::string why = why_not_ranks(*in.program, ranks); !why.empty())
+        choice.not_possible.push_back(fmt::format("{} ranks: {}", ranks, why));
+}
+
+void say_what_lacks(const PlacementInput& in, const std::vector<Order>& orders, PartMemory& memory,
+                    PlacementChoice& choice) {
+  std::uint32_t most = 0;
+  for (const Order& order : orders) {
+    const std::vector<std::uint32_t> ends = fill(in, order, memory);
+    if (ends.back() > most || choice.filled.stages.empty())
+      most = ends.back(), choice.filled = placement_of(order, ends);
+  }
+  const std::uint32_t units = unit_count(*in.program);
+  choice.units_left = units - most;
+  const DevicePlan left = memory.plan(0, {most, units}, 0);
+  choice.short_bytes = left.bytes(Purpose::weights) + left.bytes(Purpose::state);
+  choice.changes = fewest_changes(in, orders);
+}
+
+std::string ms(double seconds) {
+  return seconds < 1e-3 ? fmt::format("{:.2g} ms", seconds * 1e3) : fmt::format("{:.3g} ms", seconds * 1e3);
+}
+
+// Where a token's time goes.
+std::string reason_of(const PlacementInput& in, const Placement& placement, const Prediction& p) {
+  std::string text;
+  for (std::size_t s = 0; s < placement.stages.size(); ++s) {
+    const Group& devices = placement.stages[s].devices;
+    text += s ? ", " : "";
+    for (std::size_t d = 0; d < devices.size(); ++d)
+      text += fmt::format("{}{}", d ? "+" : "", in.fleet->devices[devices[d]].id);
+    text += fmt::format(" {}", ms(p.stage_seconds[s]));
+  }
+  if (p.hop_seconds > 0) text += ", hops " + ms(p.hop_seconds);
+  if (p.sum_seconds > 0) text += fmt::format(", of it {} for sums between ranks", ms(p.sum_seconds));
+  return text;
+}
+
+bool faster(const Candidate& a, const Candidate& b) {
+  const Prediction &p = a.prediction, &q = b.prediction;
+  constexpr double kSame = 1 + 1e-9;
+  if (p.streams_tokens_per_second > q.streams_tokens_per_second * kSame) return true;
+  if (q.streams_tokens_per_second > p.streams_tokens_per_second * kSame) return false;
+  if (p.prompt_tokens_per_second != q.prompt_tokens_per_second)
+    return p.prompt_tokens_per_second > q.prompt_tokens_per_second;
+  return a.placement.stages.size() < b.placement.stages.size();
+}
+
+// Devices whose rates nobody gave count as equally fast.
+PaperFleet with_rates(PaperFleet fleet) {
+  if (!fleet.rates_known())
+    for (PaperDevice& d : fleet.devices) d.read_bytes_per_second = 1e12, d.multiplies_per_second = 0;
+  return fleet;
+}
+
+}  // namespace
+
+PlacementChoice choose_placement(const PlacementInput& asked) {
+  const bool known = asked.fleet->rates_known();
+  const PaperFleet fleet = with_rates(*asked.fleet);
+  PlacementInput in = asked;
+  in.fleet = &fleet;
+  PartMemory memory(in);
+  PartTimes times(in);
+  PlacementChoice choice;
+  const std::vector<Order> orders = Orders(in, known).take();
+  for (const Order& order : orders)
+    if (const auto placement = cut(in, order, memory, times)) {
+      Candidate c{*placement, predict(in, *placement, times), {}};
+      c.reason = known ? reason_of(in, c.placement, c.prediction) : "";
+      choice.candidates.push_back(std::move(c));
+    }
+  std::ranges::stable_sort(choice.candidates, faster);
+  if (!known)
+    for (Candidate& c : choice.candidates) c.prediction = {};
+  add_lacks(in, memory, choice);
+  if (known) add_impossible_ranks(in, choice);
+  if (!choice.fits()) say_what_lacks(in, orders, memory, choice);
+  return choice;
+}
+
+}  // namespace steelyard

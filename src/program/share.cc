@@ -1,0 +1,235 @@
+#include "program/share.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "base/dtype.h"
+#include "base/error.h"
+#include "program/uses.h"
+
+namespace steelyard {
+namespace {
+
+// Pieces of `unit` that a rank gets of `total`: what doesn't divide goes to the first ranks.
+std::uint32_t piece(std::uint32_t total, std::uint32_t unit, const Share& share) {
+  const std::uint32_t units = total / unit;
+  return (units / share.ranks + (share.rank < units % share.ranks ? 1 : 0)) * unit;
+}
+
+// No block of a type is cut: super-blocks have 256 weights, blocks 32.
+std::uint32_t feed_forward_unit(std::uint32_t n_ff) {
+  return n_ff % 256 == 0 ? 256 : n_ff % 32 == 0 ? 32 : 1;
+}
+// Kernels take matrices by groups of 16 rows.
+std::uint32_t vocabulary_unit(std::uint32_t vocab) { return vocab % 16 == 0 ? 16 : 1; }
+
+std::uint32_t kv_heads_of_rank(std::uint32_t kv_heads, std::uint32_t ranks) {
+  return std::max(kv_heads / ranks, 1u);
+}
+
+// Makes widths a rank's. An op writes the same widths whatever op came before, so that doing it for every
+// layer does no harm.
+class Divider {
+ public:
+  Divider(const Program& whole, Program& part, const Share& share)
+      : whole_(whole), part_(part), share_(share) {}
+
+  void operator()(const EmbedOp& o) { part_.weights[o.table].rows = vocabulary(); }
+  void operator()(const QkvOp& o) {
+    rows(o.q, o.q_bias, o.q_out, whole_.buffers[o.q_out].width / share_.ranks);
+    rows(o.k, o.k_bias, o.k_out, kv_width(o.k_out));
+    rows(o.v, o.v_bias, o.v_out, kv_width(o.v_out));
+  }
+  void operator()(RopeAppendOp& o) {
+    o.n_heads /= share_.ranks;
+    part_.states[o.state].n_kv_heads = kv_heads_of_rank(whole_.states[o.state].n_kv_heads, share_.ranks);
+  }
+  void operator()(AttentionOp& o) {
+    o.n_heads /= share_.ranks;
+    part_.buffers[o.out].width = whole_.buffers[o.out].width / share_.ranks;
+    if (o.sinks != kNoWeight) part_.weights[o.sinks].cols = o.n_heads;
+  }
+  void operator()(const ResidualLinearOp& o) { part_.weights[o.weight].cols = part_.buffers[o.in].width; }
+  void operator()(const GateUpOp& o) {
+    const std::uint32_t n_ff = whole_.buffers[o.out].width;
+    const std::uint32_t width = piece(n_ff, feed_forward_unit(n_ff), share_);
+    rows(o.gate, o.gate_bias, o.out, width);
+    rows(o.up, o.up_bias, o.out, width);
+  }
+  void operator()(const HeadOp& o) {
+    part_.weights[o.weight].rows = vocabulary();
+    part_.buffers[o.logits].width = vocabulary();
+  }
+  void operator()(const SampleOp&) {}
+
+  std::uint32_t vocabulary() const {
+    return piece(whole_.vocab_size, vocabulary_unit(whole_.vocab_size), share_);
+  }
+
+ private:
+  void rows(WeightId weight, WeightId bias, BufferId out, std::uint32_t width) {
+    part_.weights[weight].rows = width;
+    if (bias != kNoWeight) part_.weights[bias].cols = width;
+    part_.buffers[out].width = width;
+  }
+  // Of keys or values: as many heads as the first state's.
+  std::uint32_t kv_width(BufferId buffer) const {
+    const std::uint32_t heads = whole_.states.front().n_kv_heads;
+    return whole_.buffers[buffer].width / heads * kv_heads_of_rank(heads, share_.ranks);
+  }
+
+  const Program& whole_;
+  Program& part_;
+  const Share& share_;
+};
+
+// Old number → new number of the things that a part keeps; -1: not kept.
+struct Renumbering {
+  std::vector<int> weights, buffers, states;
+};
+
+// Calls of every id that an op names, by reference.
+template <typename W, typename B, typename S>
+void each_id(OpBody& body, W w, B b, S s) {
+  std::visit(Overloaded{
+                 [&](EmbedOp& o) { w(o.table), b(o.out); },
+                 [&](QkvOp& o) {
+                   for (WeightId* id : {&o.norm.weight, &o.q, &o.k, &o.v, &o.q_bias, &o.k_bias, &o.v_bias})
+                     w(*id);
+                   for (BufferId* id : {&o.in, &o.q_out, &o.k_out, &o.v_out}) b(*id);
+                 },
+                 [&](RopeAppendOp& o) {
+                   w(o.q_norm.weight), w(o.k_norm.weight), b(o.q), b(o.k), b(o.v), s(o.state);
+                 },
+                 [&](AttentionOp& o) { w(o.sinks), b(o.q), b(o.out), s(o.state); },
+                 [&](ResidualLinearOp& o) {
+                   w(o.weight), w(o.bias), w(o.post_norm.weight), b(o.in), b(o.residual), b(o.out);
+                 },
+                 [&](GateUpOp& o) {
+                   for (WeightId* id : {&o.norm.weight, &o.gate, &o.up, &o.gate_bias, &o.up_bias}) w(*id);
+                   b(o.in), b(o.out);
+                 },
+                 [&](HeadOp& o) { w(o.norm.weight), w(o.weight), b(o.in), b(o.logits); },
+                 [&](SampleOp& o) { b(o.logits); },
+             },
+             body);
+}
+
+// Gives what is marked (0) numbers in order, and returns the kept things.
+template <typename T>
+std::vector<T> keep(std::vector<T> all, std::vector<int>& numbers) {
+  std::vector<T> kept;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (numbers[i] < 0) continue;
+    numbers[i] = static_cast<int>(kept.size());
+    kept.push_back(std::move(all[i]));
+  }
+  return kept;
+}
+
+void mark(const Program& program, std::vector<Op>& ops, Renumbering& kept) {
+  const auto marker = [](std::vector<int>& numbers) {
+    return [&numbers](auto id) {
+      if (id >= 0) numbers[id] = 0;
+    };
+  };
+  for (Op& op : ops) {
+    each_id(op.body, marker(kept.weights), marker(kept.buffers), marker(kept.states));
+    const auto* rope = std::get_if<RopeAppendOp>(&op.body);
+    if (rope && rope->rope >= 0) marker(kept.weights)(program.ropes[rope->rope].factors);
+  }
+}
+
+// A table that no op of the part multiplies with is only looked up.
+void name_roles(Program& part) {
+  for (WeightSpec& w : part.weights)
+    if (w.role == WeightRole::head) w.role = WeightRole::embedding;
+  for (const Op& op : part.ops)
+    if (const auto* head = std::get_if<HeadOp>(&op.body)) part.weights[head->weight].role = WeightRole::head;
+}
+
+// The program without what no op uses.
+void drop_unused(Program& part) {
+  Renumbering kept{std::vector<int>(part.weights.size(), -1), std::vector<int>(part.buffers.size(), -1),
+                   std::vector<int>(part.states.size(), -1)};
+  mark(part, part.ops, kept);
+  part.weights = keep(std::move(part.weights), kept.weights);
+  part.buffers = keep(std::move(part.buffers), kept.buffers);
+  part.states = keep(std::move(part.states), kept.states);
+  const auto renumber = [](const std::vector<int>& numbers) {
+    return [&numbers](auto& id) {
+      if (id >= 0) id = static_cast<std::remove_reference_t<decltype(id)>>(numbers[id]);
+    };
+  };
+  for (Op& op : part.ops)
+    each_id(op.body, renumber(kept.weights), renumber(kept.buffers), renumber(kept.states));
+  for (RopeSpec& rope : part.ropes)
+    if (rope.factors >= 0) rope.factors = kept.weights[rope.factors];
+}
+
+// Columns that a rank would have of every matrix must be whole blocks of its type.
+std::string cut_block(const Program& program, std::uint32_t ranks) {
+  Program part = program;
+  const Share share{.begin = 0, .end = unit_count(program), .rank = ranks - 1, .ranks = ranks};
+  Divider divider(program, part, share);
+  for (Op& op : part.ops) std::visit(divider, op.body);
+  for (const WeightSpec& w : part.weights)
+    if (w.cols == 0 || w.rows == 0 || w.cols % dtype_info(w.type).block != 0)
+      return fmt::format("{} would be cut within a block of {}", w.name, dtype_info(w.type).name);
+  return {};
+}
+
+}  // namespace
+
+std::uint32_t layer_count(const Program& program) {
+  int last = -1;
+  for (const Op& op : program.ops) last = std::max<int>(last, op.layer);
+  return static_cast<std::uint32_t>(last + 1);
+}
+
+std::uint32_t unit_count(const Program& program) { return layer_count(program) + 2; }
+
+std::uint32_t unit_of(const Op& op, std::uint32_t layers) {
+  switch (role(op)) {
+    case OpRole::input:
+      return 0;
+    case OpRole::layer:
+      return static_cast<std::uint32_t>(op.layer + 1);
+    case OpRole::logits:
+    case OpRole::sample:
+      break;
+  }
+  return layers + 1;
+}
+
+Program part_of(const Program& program, const Share& share) {
+  Program part = program;
+  const std::uint32_t layers = layer_count(program);
+  std::erase_if(part.ops, [&](const Op& op) {
+    const std::uint32_t unit = unit_of(op, layers);
+    return unit < share.begin || unit >= share.end;
+  });
+  if (share.ranks > 1) {
+    Divider divider(program, part, share);
+    for (Op& op : part.ops) std::visit(divider, op.body);
+    part.vocab_size = divider.vocabulary();
+  }
+  drop_unused(part);
+  name_roles(part);
+  return part;
+}
+
+std::string why_not_ranks(const Program& program, std::uint32_t ranks) {
+  if (ranks < 2) return {};
+  for (const Op& op : program.ops) {
+    const auto a = attends(op);
+    if (!a) continue;
+    const std::uint32_t kv = program.states[a->state].n_kv_heads;
+    if (a->n_heads % ranks != 0) return fmt::format("{} heads don't divide by {}", a->n_heads, ranks);
+    if (kv % ranks != 0 && ranks % kv != 0) return fmt::format("{} KV heads don't divide by {}", kv, ranks);
+  }
+  return cut_block(program, ranks);
+}
+
+}  // namespace steelyard

@@ -1,0 +1,126 @@
+#include "program/share.h"
+
+#include <gtest/gtest.h>
+
+#include "base/dtype.h"
+#include "program/cost.h"
+#include "program/testing.h"
+
+namespace steelyard {
+namespace {
+
+using testing::Shape;
+using testing::tiny_program;
+
+const Shape kShape{.width = 256,
+                   .n_heads = 8,
+                   .n_kv_heads = 4,
+                   .head_dim = 64,
+                   .n_ff = 768,
+                   .vocab = 100,
+                   .layers = 3,
+                   .qkv_bias = true,
+                   .out_bias = true,
+                   .head_norms = true,
+                   .sinks = true,
+                   .rope_factors = true};
+
+std::uint64_t weight_bytes(const Program& p) {
+  std::uint64_t bytes = 0;
+  for (const auto& w : p.weights) bytes += w.file_bytes();
+  return bytes;
+}
+
+TEST(Share, PartsOfAllUnitsHoldTheProgram) {
+  for (const bool tied : {false, true}) {
+    Shape shape = kShape;
+    shape.tied = tied;
+    shape.rope_factors = false;
+    const Program whole = tiny_program(shape, DType::Q8_0, DType::F16);
+    ASSERT_EQ(unit_count(whole), 5u);
+    const StepShape step{.rows = 3, .outputs = 3, .context = 10, .state_reads = 30};
+    double flops = 0;
+    std::uint64_t bytes = 0;
+    std::size_t ops = 0, states = 0;
+    for (std::uint32_t unit = 0; unit < 5; ++unit) {
+      const Program part = part_of(whole, {.begin = unit, .end = unit + 1});
+      EXPECT_NO_THROW(check(part));
+      bytes += weight_bytes(part), ops += part.ops.size(), states += part.states.size();
+      flops += step_cost(part, step).flops;
+    }
+    EXPECT_EQ(ops, whole.ops.size());
+    EXPECT_EQ(states, whole.states.size());
+    EXPECT_DOUBLE_EQ(flops, step_cost(whole, step).flops);
+    // A tied table is needed at both ends.
+    EXPECT_EQ(bytes, weight_bytes(whole) + (tied ? whole.weights[0].file_bytes() : 0));
+  }
+}
+
+TEST(Share, ATableThatIsOnlyLookedUpIsAnEmbedding) {
+  Shape shape = kShape;
+  shape.tied = true;
+  const Program whole = tiny_program(shape, DType::Q8_0, DType::F16);
+  const Program first = part_of(whole, {.begin = 0, .end = 2}), last = part_of(whole, {.begin = 2, .end = 5});
+  EXPECT_EQ(first.weights[std::get<EmbedOp>(first.ops[0].body).table].role, WeightRole::embedding);
+  const auto& head = std::get<HeadOp>(last.ops[last.ops.size() - 2].body);
+  EXPECT_EQ(last.weights[head.weight].role, WeightRole::head);
+}
+
+TEST(Share, APartKeepsNumbersOfGroupsAndRopes) {
+  Program whole = tiny_program(kShape, DType::Q8_0, DType::F16);
+  whole.groups.push_back({"window 64", 64});
+  whole.states[2].group = 1;
+  const Program part = part_of(whole, {.begin = 3, .end = 4});
+  ASSERT_EQ(part.groups.size(), 2u);
+  ASSERT_EQ(part.states.size(), 1u);
+  EXPECT_EQ(part.states[0].group, 1);
+  ASSERT_EQ(part.ropes.size(), 1u);
+  EXPECT_EQ(part.weights[part.ropes[0].factors].role, WeightRole::rope_factors);
+  // An embedding alone rotates nothing.
+  EXPECT_EQ(part_of(whole, {.begin = 0, .end = 1}).ropes[0].factors, kNoWeight);
+}
+
+TEST(Share, RanksDivideHeadsFeedForwardAndVocabulary) {
+  const Program whole = tiny_program(kShape, DType::Q8_0, DType::F16);
+  EXPECT_EQ(why_not_ranks(whole, 2), "");
+  const StepShape step{.rows = 4, .outputs = 2, .context = 100, .state_reads = 300};
+  double flops = 0, attention = 0;
+  std::uint32_t vocab = 0, inner = 0;
+  for (std::uint32_t rank = 0; rank < 2; ++rank) {
+    const Program part = part_of(whole, {.begin = 0, .end = 5, .rank = rank, .ranks = 2});
+    EXPECT_NO_THROW(check(part));
+    EXPECT_EQ(part.states[0].n_kv_heads, 2u);
+    const OpCost cost = step_cost(part, step);
+    flops += cost.flops, attention += cost.attention_flops;
+    vocab += part.vocab_size;
+    for (const auto& b : part.buffers) inner += b.name == "inner" ? b.width : 0;
+  }
+  EXPECT_EQ(vocab, 100u);
+  EXPECT_EQ(inner, 768u);  // 3 units of 256: 512 and 256
+  EXPECT_DOUBLE_EQ(flops, step_cost(whole, step).flops);
+  EXPECT_DOUBLE_EQ(attention, step_cost(whole, step).attention_flops);
+}
+
+TEST(Share, MoreRanksThanKvHeadsRepeatThem) {
+  const Program whole = tiny_program(kShape, DType::F16, DType::F16);
+  Shape few = kShape;
+  few.n_kv_heads = 2, few.n_ff = 1024;
+  const Program p = tiny_program(few, DType::F16, DType::F16);
+  EXPECT_EQ(why_not_ranks(p, 4), "");
+  EXPECT_EQ(part_of(p, {.begin = 0, .end = 5, .rank = 3, .ranks = 4}).states[0].n_kv_heads, 1u);
+}
+
+TEST(Share, SaysWhyItDoesNotDivide) {
+  const Program whole = tiny_program(kShape, DType::Q8_0, DType::F16);
+  EXPECT_EQ(why_not_ranks(whole, 3), "8 heads don't divide by 3");
+  Shape shape = kShape;
+  shape.n_heads = 9, shape.n_kv_heads = 9, shape.head_dim = 64, shape.width = 576;
+  EXPECT_EQ(why_not_ranks(tiny_program(shape, DType::Q8_0, DType::F16), 3), "");
+  shape.n_heads = 8, shape.n_kv_heads = 8, shape.width = 512;
+  // 8 ranks of a head of 64 columns: no super-block of 256.
+  EXPECT_EQ(why_not_ranks(tiny_program(shape, DType::Q4_K, DType::F16), 2), "");
+  EXPECT_NE(why_not_ranks(tiny_program(shape, DType::Q4_K, DType::F16), 8), "");
+}
+
+}  // namespace
+}  // namespace steelyard

@@ -36,15 +36,19 @@ std::string quoted(std::string_view piece) {
   return out + "\"";
 }
 
-// Bytes of the text that no token stands for: byte-level vocabularies needn't have every byte.
-std::size_t dropped_bytes(const Tokenizer& tokenizer, const std::string& text, EncodeOptions options) {
+// Bytes of the text that none of its tokens `ids` stands for: byte-level vocabularies needn't have every
+// byte.
+std::size_t dropped_bytes(const Tokenizer& tokenizer, const std::string& text,
+                          const std::vector<TokenId>& ids, EncodeOptions options) {
   const Vocabulary& vocabulary = tokenizer.vocabulary();
   if (vocabulary.kind() != VocabularyKind::bpe) return 0;
   if (options.parse_special && vocabulary.strip_after_special()) return 0;  // leaves spaces out on purpose
-  options.add_special = false;
-  std::size_t kept = 0;
-  for (const TokenId id : tokenizer.encode(text, options)) kept += tokenizer.piece(id, true).size();
-  return text.size() - std::min(text.size(), kept);
+  const auto bytes = [&](TokenId id) { return tokenizer.piece(id, true).size(); };
+  std::size_t added = 0, kept = 0;
+  if (options.add_special && vocabulary.add_bos()) added += bytes(vocabulary.bos());
+  if (options.add_special && vocabulary.add_eos()) added += bytes(vocabulary.eos());
+  for (const TokenId id : ids) kept += bytes(id);
+  return text.size() - std::min(text.size(), kept - added);
 }
 
 void note_losses(const Tokenizer& tokenizer, const std::vector<TokenId>& ids, std::size_t dropped) {
@@ -85,7 +89,7 @@ int tokenize(const Flags& flags) {
   const std::string text = read_input(flags.file);
   const EncodeOptions options{.add_special = flags.bos, .parse_special = flags.special};
   const auto ids = tokenizer.encode(text, options);
-  const std::size_t dropped = dropped_bytes(tokenizer, text, options);
+  const std::size_t dropped = dropped_bytes(tokenizer, text, ids, options);
   note_losses(tokenizer, ids, dropped);
   print_tokens(flags, tokenizer, ids, dropped);
   return 0;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/thread_pool.h"
 
 namespace steelyard {
 
@@ -50,6 +51,17 @@ std::shared_ptr<Device> Devices::cuda(std::uint32_t index) {
   if (known) return known;
   std::shared_ptr<Device> device = make_cuda_device(index);
   open_[index] = device;
+  return device;
+}
+
+std::shared_ptr<Device> Devices::cpu(const CpuOptions& options) {
+  CpuOptions wanted = options;
+  if (wanted.threads == 0) wanted.threads = ThreadPool::available_cores();
+  const std::lock_guard lock(mutex_);
+  std::weak_ptr<Device>& open = cpus_[{wanted.threads, wanted.memory_limit}];
+  if (auto known = open.lock()) return known;
+  std::shared_ptr<Device> device = make_cpu_device(wanted);
+  open = device;
   return device;
 }
 

@@ -1,5 +1,5 @@
-// The devices of this machine by name. A GPU is opened when it is first asked for and shared by everybody who
-// holds it: its context and kernels are there once.
+// The devices of this machine by name. Each is opened when it is first asked for and shared by everybody who
+// holds it: a GPU's context and kernels, the CPU's threads and queue are there once, however many models run.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "device/device.h"
 
@@ -52,14 +53,18 @@ class Devices {
   // Throws Error: not_found when there is no such device, io when it is lost, what the driver says when it
   // can't be opened.
   std::shared_ptr<Device> cuda(std::uint32_t index);
+  // One for everybody who asks for as many threads (0: their number by default) and the same limit. Throws
+  // Error(no_memory) when the system refuses a thread.
+  std::shared_ptr<Device> cpu(const CpuOptions& options);
   // It was found to be lost: it isn't opened again, even when nobody holds it any more.
   void lose(const Device& device);
   const std::shared_ptr<HeldMemory>& held() const { return held_; }
 
  private:
   std::mutex mutex_;
-  std::map<std::uint32_t, std::weak_ptr<Device>> open_;
-  std::set<std::string> lost_;  // ids
+  std::map<std::uint32_t, std::weak_ptr<Device>> open_;                            // GPUs
+  std::map<std::pair<std::uint32_t, std::uint64_t>, std::weak_ptr<Device>> cpus_;  // by threads and limit
+  std::set<std::string> lost_;                                                     // ids
   std::shared_ptr<HeldMemory> held_ = std::make_shared<HeldMemory>();
 };
 

@@ -105,10 +105,6 @@ std::string plan_for(PreparedModel& m, const ModelOptions& options, std::shared_
   return m.verdict.why_not;
 }
 
-std::shared_ptr<Device> cpu_device(const ModelOptions& o) {
-  return make_cpu_device({.threads = o.threads, .memory_limit = o.memory_limit});
-}
-
 // The first GPU on which the model fits. False: none, and the note says why.
 bool plan_for_any_gpu(PreparedModel& m, const ModelOptions& options, Devices& devices) {
   const CudaDevices found = find_cuda_devices();
@@ -147,7 +143,8 @@ PreparedModel prepare_model(const std::filesystem::path& path, const ModelOption
   } else if (wanted.kind == DeviceName::Kind::cuda) {
     why = plan_for(m, options, devices.cuda(wanted.index));
   } else if (wanted.kind == DeviceName::Kind::cpu || !plan_for_any_gpu(m, options, devices)) {
-    why = plan_for(m, options, cpu_device(options));
+    why =
+        plan_for(m, options, devices.cpu({.threads = options.threads, .memory_limit = options.memory_limit}));
   }
   if (!why.empty() && !even_if_too_big)
     throw NoRoom(why, m.plan.devices[0].device, m.verdict.needed, m.verdict.available);

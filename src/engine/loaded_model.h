@@ -75,7 +75,7 @@ struct PreparedModel {
 
 // Throws Error: what file, vocabulary, configuration and options have wrong; no_memory with the smallest
 // changes that would make it fit (as NoRoom), unless `even_if_too_big` (for `plan`). Models prepared with one
-// `devices` share their GPUs.
+// `devices` share its devices.
 PreparedModel prepare_model(const std::filesystem::path& path, const ModelOptions& options, Devices& devices,
                             bool even_if_too_big = false);
 PreparedModel prepare_model(const std::filesystem::path& path, const ModelOptions& options,

@@ -171,7 +171,7 @@ LoadedModel::LoadedModel(PreparedModel prepared, const LoadProgress& progress)
     ceilings_.reset();  // unknown, as on a machine that was never probed
   }
   text_ = std::make_unique<TokenizerText>(prepared_.tokenizer);
-  read_text_facts();
+  if (prepared_.file) answer_defaults_ = file_answer_options(prepared_.file->metadata());
   EngineOptions options{.max_queue = prepared_.options.max_queue,
                         .reuse_prefixes = prepared_.options.reuse_prefixes};
   if (ceilings_)
@@ -195,26 +195,18 @@ LoadedModel::LoadedModel(PreparedModel prepared, std::unique_ptr<StepRunner> run
     : prepared_(std::move(prepared)),
       runner_(std::move(runner)),
       text_(std::make_unique<TokenizerText>(prepared_.tokenizer)) {
-  read_text_facts();
+  if (prepared_.file) answer_defaults_ = file_answer_options(prepared_.file->metadata());
   engine_ =
       std::make_unique<Engine>(*runner_, *text_, EngineOptions{.max_queue = prepared_.options.max_queue});
 }
 
 LoadedModel::~LoadedModel() = default;
 
-void LoadedModel::read_text_facts() {
-  if (prepared_.file) answer_defaults_ = file_answer_options(prepared_.file->metadata());
-  if (!prepared_.tokenizer) return;
-  const Vocabulary& vocabulary = prepared_.tokenizer->vocabulary();
-  for (TokenId id = 0; id < static_cast<TokenId>(vocabulary.size()); ++id)
-    longest_token_ = std::max(longest_token_, vocabulary.text(id).size());
-}
-
 // No token stands for more bytes than its own, so so much text can't be few enough tokens. Spaces at the
 // ends, which a template may take off, count: nobody needs megabytes of them.
 void LoadedModel::check_length(std::size_t bytes) const {
   if (!prepared_.tokenizer) return;  // said by tokenizer()
-  const std::size_t most = std::size_t{engine_->context()} * longest_token_;
+  const std::size_t most = engine_->context() * prepared_.tokenizer->longest_token();
   if (bytes > most)
     throw TooLong(
         fmt::format("the prompt has {} bytes, but the context's {} tokens can hold {} at most: shorten it or "

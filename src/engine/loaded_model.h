@@ -127,7 +127,6 @@ class LoadedModel {
 
  private:
   const ChatTemplate& usable_template() const;
-  void read_text_facts();
   void check_length(std::size_t bytes) const;
 
   PreparedModel prepared_;
@@ -139,7 +138,6 @@ class LoadedModel {
   std::unique_ptr<TokenText> text_;
   std::unique_ptr<Engine> engine_;
   AnswerOptions answer_defaults_;
-  std::size_t longest_token_ = 0;  // bytes
 };
 
 }  // namespace steelyard

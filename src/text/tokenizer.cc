@@ -103,6 +103,7 @@ struct Tokenizer::Impl {
     for (TokenId id = 0; id < vocabulary.size(); ++id) {
       pieces += piece_bytes(vocabulary, id);
       piece_ends.push_back(pieces.size());
+      longest = std::max(longest, vocabulary.text(id).size());
       add_special(id);
     }
     user_defined.sort();
@@ -165,6 +166,7 @@ struct Tokenizer::Impl {
   Vocabulary vocabulary;
   std::string pieces;                      // bytes of all tokens, one after the other
   std::vector<std::size_t> piece_ends;     // token i is pieces[piece_ends[i-1] .. piece_ends[i])
+  std::size_t longest = 0;                 // bytes of a token's text
   TextSet user_defined, control, special;  // cut out of text always; never by chance; the two together
   std::optional<BpeEncoder> bpe;
   std::optional<SpmEncoder> spm;
@@ -177,6 +179,7 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
 const Vocabulary& Tokenizer::vocabulary() const { return impl_->vocabulary; }
+std::size_t Tokenizer::longest_token() const { return impl_->longest; }
 
 std::vector<TokenId> Tokenizer::encode(std::string_view text, EncodeOptions options) const {
   const Vocabulary& vocabulary = impl_->vocabulary;

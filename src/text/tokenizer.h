@@ -3,6 +3,7 @@
 // called from many threads at once.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -39,6 +40,9 @@ class Tokenizer {
   std::string_view piece(TokenId id, bool special = false) const;
   // All pieces joined. For SPM with a space prefix the first space that encode() added is dropped.
   std::string decode(const std::vector<TokenId>& tokens, bool special = false) const;
+
+  // Bytes of the longest token's text: none stands for more.
+  std::size_t longest_token() const;
 
   const Vocabulary& vocabulary() const;
   bool is_end(TokenId id) const { return vocabulary().is_end(id); }

@@ -11,16 +11,6 @@
 namespace steelyard::cuda {
 namespace {
 
-struct NvmlDevice;
-struct NvmlMemory {
-  unsigned long long total, free, used;
-};
-struct NvmlProcess {
-  unsigned pid;
-  unsigned long long used;
-  unsigned gpu_instance, compute_instance;
-};
-constexpr int kInsufficientSize = 7;
 constexpr unsigned long long kNotAvailable = ~0ull;
 
 // The functions used, by their names in the library; any may be missing.
@@ -47,7 +37,7 @@ std::optional<std::uint64_t> own_memory(const Nvml& nvml, NvmlDevice* device) {
   std::vector<NvmlProcess> list(64);
   auto n = static_cast<unsigned>(list.size());
   int result = nvml.processes(device, &n, list.data());
-  if (result == kInsufficientSize) {
+  if (result == kNvmlInsufficientSize) {
     list.resize(n + 64);  // some may start meanwhile
     n = static_cast<unsigned>(list.size());
     result = nvml.processes(device, &n, list.data());

@@ -8,6 +8,18 @@
 
 namespace steelyard::cuda {
 
+// What the library's functions take (nvml.h of the CUDA toolkit), for those who call or fake them.
+struct NvmlDevice;
+struct NvmlMemory {
+  unsigned long long total, free, used;
+};
+struct NvmlProcess {
+  unsigned pid;
+  unsigned long long used;
+  unsigned gpu_instance, compute_instance;
+};
+constexpr int kNvmlNotFound = 6, kNvmlInsufficientSize = 7;
+
 // Everything in use, arenas too. `pci` as cuDeviceGetPCIBusId writes it. nullopt: the library isn't there or
 // doesn't say. A process that holds nothing isn't told. Thread-safe; takes tens of milliseconds.
 std::optional<DriverMemory> used_memory(const std::string& pci);

@@ -14,6 +14,7 @@
 #include <sstream>
 #include <string_view>
 
+#include "device/cuda/host/nvml.h"
 #include "device/cuda/testing/fake_driver.h"
 
 namespace steelyard::cuda {
@@ -47,26 +48,17 @@ FakeDriver* const fake = make_fake();  // for the life of the process, as the re
 }  // namespace
 }  // namespace steelyard::cuda
 
-using steelyard::cuda::fake;
+using namespace steelyard::cuda;
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-struct NvmlDevice;  // a device's number, one up
-struct NvmlMemory {
-  unsigned long long total, free, used;
-};
-struct NvmlProcess {
-  unsigned pid;
-  unsigned long long used;
-  unsigned gpu_instance, compute_instance;
-};
-
+// An NvmlDevice* is a device's number, one up.
 EXPORT int nvmlInit_v2() { return 0; }
 EXPORT int nvmlShutdown() { return 0; }
 EXPORT int nvmlDeviceGetHandleByPciBusId_v2(const char* pci, NvmlDevice** device) {
   for (std::size_t i = 0; i < fake->devices.size(); ++i)
     if (fake->pci(static_cast<int>(i)) == pci) return *device = reinterpret_cast<NvmlDevice*>(i + 1), 0;
-  return 6;  // not found
+  return kNvmlNotFound;
 }
 EXPORT int nvmlDeviceGetMemoryInfo(NvmlDevice* device, NvmlMemory* memory) {
   const auto index = static_cast<int>(reinterpret_cast<std::uintptr_t>(device)) - 1;
@@ -80,7 +72,7 @@ EXPORT int nvmlDeviceGetComputeRunningProcesses_v3(NvmlDevice* device, unsigned*
   const auto index = static_cast<int>(reinterpret_cast<std::uintptr_t>(device)) - 1;
   const std::lock_guard lock(fake->mutex);
   const bool runs = fake->devices.at(index).contexts > 0;
-  if (runs && *n < 1) return 7;  // insufficient size
+  if (runs && *n < 1) return kNvmlInsufficientSize;
   if (runs) *list = {static_cast<unsigned>(getpid()), fake->taken(index), 0, 0};
   return *n = runs, 0;
 }

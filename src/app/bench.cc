@@ -240,6 +240,12 @@ std::vector<BenchCase> choose_cases(const Flags& flags, const std::filesystem::p
   return cases;
 }
 
+void print_table_head(const PreparedModel& model, const Ceilings& ceilings) {
+  print("{}; {}, {} mode; limits {}\n\n", device_text(model.device->info()), model.path.filename().string(),
+        mode_name(model.plan.mode), measured_text(ceilings, machine_cores()));
+  print_header();
+}
+
 int bench(const Flags& flags) {
   const auto path = resolve_model(flags.model);
   const auto cases = choose_cases(flags, path);
@@ -259,10 +265,8 @@ int bench(const Flags& flags) {
     if (device.id != last_device) {
       machines.push_back(to_json(device));
       if (!flags.json) {
-        print("{}{}; {}, {} mode; limits {}\n\n", last_device.empty() ? "" : "\n", device_text(device),
-              path.filename().string(), mode_name(model.prepared().plan.mode),
-              measured_text(ceilings, machine_cores()));
-        print_header();
+        if (!last_device.empty()) print("\n");
+        print_table_head(model.prepared(), ceilings);
       }
       last_device = device.id;
     }

@@ -143,8 +143,35 @@ void end_at_last() {
   }).detach();
 }
 
+// A thread that waits for the signals of `signals`, which all threads block: the first one stops the server.
+// What can't be ended in good order ends all the same, at once when asked again.
+class SignalWaiter {
+ public:
+  SignalWaiter(Server& server, const sigset_t& signals)
+      : thread_([this, &server, signals] { wait(server, signals); }) {}
+  ~SignalWaiter() {
+    ended_ = true;
+    pthread_kill(thread_.native_handle(), SIGTERM);
+    thread_.join();
+  }
+
+ private:
+  void wait(Server& server, const sigset_t& signals) const {
+    int signal = 0;
+    sigwait(&signals, &signal);
+    if (ended_) return;
+    server.stop();
+    const timespec patience{15, 0};
+    const int again = sigtimedwait(&signals, nullptr, &patience);
+    if (!ended_) std::_Exit(again > 0 ? 128 + again : 0);
+  }
+
+  std::atomic<bool> ended_ = false;
+  std::thread thread_;
+};
+
 int serve(const Flags& flags) {
-  // Blocked here, so in every thread made from here on; one thread waits for them.
+  // Blocked here, so in every thread made from here on.
   const sigset_t signals = ending_signals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   tame_allocator();
@@ -160,32 +187,26 @@ int serve(const Flags& flags) {
   models.check_device();
   Server server(server_options(flags, log), models, store);
   say_where(server, log);
-  std::atomic<bool> ended = false;
-  std::thread waiter([&] {
-    int signal = 0;
-    sigwait(&signals, &signal);
-    if (ended) return;
-    server.stop();
-    // What can't be ended in good order ends all the same, at once when asked again.
-    const timespec patience{15, 0};
-    const int again = sigtimedwait(&signals, nullptr, &patience);
-    if (!ended) std::_Exit(again > 0 ? 128 + again : 0);
-  });
-  const auto end_waiter = [&] {
-    ended = true;
-    pthread_kill(waiter.native_handle(), SIGTERM);
-    waiter.join();
-  };
-  try {
+  {
+    const SignalWaiter waiter(server, signals);
     server.run();
-  } catch (...) {
-    end_waiter();
-    throw;
   }
-  end_waiter();
   log.write("stopped");
   end_at_last();
   return 0;
+}
+
+void check_keep_alive(const std::string& text) {
+  try {
+    api::parse_keep_alive(text);
+  } catch (const Error&) {
+    throw_usage("wants seconds, or a duration such as 5m or 1h30m, not '{}'", readable(text));
+  }
+}
+
+// Each time the flag is given it takes one more.
+void takes_several(CLI::Option* option, const char* what) {
+  option->type_name(what)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->allow_extra_args(false);
 }
 
 }  // namespace
@@ -212,30 +233,18 @@ void add_serve(CLI::App& app, Action& action) {
   takes(command->add_option(
             "--keep-alive,--keepalive", flags->keep_alive,
             "how long a model stays loaded after its last use: seconds, or 5m, 1h30m; negative: always"),
-        "TIME",
-        [](const std::string& text) {
-          try {
-            api::parse_keep_alive(text);
-          } catch (const Error&) {
-            throw_usage("wants seconds, or a duration such as 5m or 1h30m, not '{}'", readable(text));
-          }
-        })
+        "TIME", check_keep_alive)
       ->capture_default_str();
-  command
-      ->add_option("--allow-host", flags->hosts,
-                   "a name of this machine that requests on the loopback address may use (also "
-                   "$STEELYARD_ALLOW_HOST, with commas); may be given several times")
-      ->type_name("NAME")
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
-      ->allow_extra_args(false);
+  takes_several(
+      command->add_option("--allow-host", flags->hosts,
+                          "a name of this machine that requests on the loopback address may use (also "
+                          "$STEELYARD_ALLOW_HOST, with commas); may be given several times"),
+      "NAME");
   command->add_flag("--no-prefix-cache", flags->forget_prompts,
                     "read every prompt anew: no client can tell by time or cached_tokens what others asked");
-  command
-      ->add_option("--origin", flags->origins,
-                   "a web origin that browsers may call from; may be given several times")
-      ->type_name("URL")
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
-      ->allow_extra_args(false);
+  takes_several(command->add_option("--origin", flags->origins,
+                                    "a web origin that browsers may call from; may be given several times"),
+                "URL");
   command->add_flag("--quiet", flags->quiet, "no line for each request");
   flags->load.add(*command);
   command->callback([&action, flags] { action = [flags] { return serve(*flags); }; });

@@ -231,8 +231,9 @@ bool gemm_shape(GemmShape& s, const LinearArg& a, std::uint32_t rows, const GpuI
   return place_ring(s, a, gpu.shared_per_block);
 }
 
-// How fast a kernel is beside the widest when both keep the GPU busy, rounded from timings of 8B's shapes:
-// fewer groups side by side read the input more often, and a cluster that shares columns adds up its results.
+// How fast a kernel is beside the widest when both keep the GPU busy: fewer groups side by side read the
+// input more often, and a cluster that shares columns adds up its results. The numbers are a guess; the
+// choices that follow from them are those whose speeds docs/benchmarks.md gives of an H200.
 double speed_of(const GemmShape& s) {
   const double width = s.kernel->wide == 4 ? 1.0 : s.kernel->wide == 2 ? 0.85 : 0.7;
   return width * (s.arg.splits > 1 ? 0.85 : 1.0);

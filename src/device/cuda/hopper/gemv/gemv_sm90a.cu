@@ -277,6 +277,31 @@ struct Memory {
   }
 };
 
+// The factor of the one row's norm, if it is normed. Up to 8192 columns stay in registers between norm and
+// conversion, which leaves the units `loaded` from the first on.
+template <class M>
+__device__ __forceinline__ void norm_row(const LinearArg& a, const M& m, const float (&weights)[2][8],
+                                         std::uint32_t units, std::uint32_t rows, float& scale,
+                                         std::uint32_t& loaded) {
+  const bool kept = a.norm && a.cols <= kThreads * 16;
+  if (kept && rows > 0) {
+    scale = norm_in_registers(a, weights, units, m.input.halves, m.input.sums, m.scratch);
+    loaded = 0;
+  } else if (a.norm) {
+    scale = row_scale(a, a.x, m.scratch);
+  }
+}
+
+// The input's units of a phase, to shared memory, if they aren't there; `brought`: copies before.
+template <int N, class M>
+__device__ __forceinline__ void bring(const LinearArg& a, const M& m, float scale, std::uint32_t first_unit,
+                                      std::uint32_t units, bool load, int warp, std::uint32_t& brought) {
+  if (N == 1 && load) load_row(a, scale, first_unit, units, m.input.halves, m.input.sums);
+  if (N > 1 && load && warp == 0) bring_rows(a, first_unit, units, m.input, m.arrived);
+  sync_warps();
+  if (N > 1 && load) barrier_wait(m.arrived, brought++ & 1);
+}
+
 // N = 1: exactly one row; N = 8: up to 8.
 template <int N>
 __device__ __forceinline__ void gemv(const LinearArg& a) {
@@ -306,27 +331,15 @@ __device__ __forceinline__ void gemv(const LinearArg& a) {
   float results[kResults] = {}, others[kResults] = {};  // others: of the up matrix
   std::uint32_t loaded = ~0u, brought = 0;
   float scale = 1;
-  // One row of up to 8192 columns stays in registers between its norm and its conversion.
-  const bool kept = N == 1 && a.norm && a.cols <= kThreads * 16;
-  if (kept && rows > 0) {
-    scale = norm_in_registers(a, weights, walk.units, m.input.halves, m.input.sums, m.scratch);
-    loaded = 0;
-  } else if (N == 1 && a.norm) {
-    scale = row_scale(a, a.x, m.scratch);
-  }
+  if constexpr (N == 1) norm_row(a, m, weights, walk.units, rows, scale, loaded);
   for (; !walk.done(); walk.close()) {
     walk.open(warp);
-    const std::uint32_t first_unit = walk.first_unit, phase_groups = walk.groups_now(),
-                        phase_units = walk.units_now();
-    const bool load = loaded != first_unit;
-    if (N == 1 && load) load_row(a, scale, first_unit, phase_units, m.input.halves, m.input.sums);
-    if (N > 1 && load && warp == 0) bring_rows(a, first_unit, phase_units, m.input, m.arrived);
-    sync_warps();
-    if (N > 1 && load) barrier_wait(m.arrived, brought++ & 1);
+    const std::uint32_t first_unit = walk.first_unit, groups = walk.groups_now(), units = walk.units_now();
+    bring<N>(a, m, scale, first_unit, units, loaded != first_unit, warp, brought);
     loaded = first_unit;
     multiply_run<N>(a, paired, m.input, first_unit, column, warp, lane, walk, out, m.partial, fill_more);
     sync_warps();
-    add_up<N>(a, paired, walk, phase_groups, rows, m.partial, results, others);
+    add_up<N>(a, paired, walk, groups, rows, m.partial, results, others);
   }
 }
 

@@ -13,6 +13,7 @@ import threading
 import time
 import unittest
 import urllib.request
+import xml.etree.ElementTree
 
 from support import BINARY, PATIENCE, SteelyardTest, own_memory, run
 
@@ -39,6 +40,70 @@ class Shapes(SteelyardTest):
     def test_a_type_goes_with_a_shape(self):
         self.fails("plan", "no-such-shape", "--type", "q8_0", code=2, says="--type goes with a shape")
         self.fails("plan", "tiny-llama", "--type", "q9", code=2, says="q9")
+
+
+class Devices(SteelyardTest):
+    """`plan --devices LIST`: several devices that nobody need own."""
+
+    def test_the_case_that_people_ask_about(self):
+        done = self.ok("plan", "qwen2.5-32b", "--type", "q4_k_m", "--devices", "2x16GiB@448GB/s,pcie4x16", "--parallel", "4")
+        self.assertTrue(done.stdout.startswith("on paper: `steelyard run` and `steelyard serve` don't run this yet"), done.stdout)
+        self.assertRegex(done.stdout, r"\n  64 repeating layers \+ output layer: CUDA0")
+        self.assertRegex(done.stdout, r"2 stages: CUDA0 3[1-4], CUDA1 3[1-4]")
+        self.assertRegex(done.stdout, r"\d+\.\d tokens/s for one stream, \d+ % of the \d+\.\d")
+        self.assertRegex(done.stdout, r"\d+(\.\d)? tokens/s for 4 streams together")
+        self.assertRegex(done.stdout, r"CUDA1 alone: needs 2\d\.\d+ GiB, where 16\.00 GiB is there: \d+\.\d+ GiB too much")
+
+    def test_json_adds_up(self):
+        told = self.ok_json("plan", self.synth(), "--devices", "3090,3060+cpu:64GiB@80GB/s", "--json")
+        self.assertTrue(told["on_paper"] and told["fits"])
+        for device in told["devices"]:
+            self.assertEqual(device["total_bytes"], sum(line["bytes"] for line in device["lines"]))
+        self.assertGreater(told["placement"]["predicted"]["tokens_per_second"], 0)
+        stages = told["placement"]["stages"]
+        self.assertTrue(stages[0]["embedding"] and stages[-1]["output_layer"])
+        self.assertGreater(len(told["runners_up"]), 2)
+
+    def test_one_named_card_holds_what_its_size_does(self):
+        by_name = self.ok_json("plan", self.synth(), "--devices", "3090", "--json")["devices"][0]
+        by_size = self.ok_json("plan", self.synth(), "--devices", "24GiB", "--json")["devices"][0]
+        lines = [{line["purpose"]: line["bytes"] for line in device["lines"]} for device in (by_name, by_size)]
+        self.assertEqual(*lines)
+
+    def test_what_does_not_fit_says_by_how_much_and_what_would(self):
+        asked = ("plan", "qwen2.5-32b", "--type", "q4_k_m", "--devices", "12GiB,8GiB")
+        done = run(*asked)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("as much as fits:\n  64 repeating layers + output layer: CUDA", done.stdout)
+        self.assertRegex(done.stdout, r"\ndoesn't fit: \d\.\d+ GiB for \d+ of the 64 repeating layers .* with 20\.00 GiB in all; [^\n]*\n\Z")
+        advice = re.search(r"would fit with (--context \d+)(?: |\n)", run(*asked[:-1], "12GiB,11GiB", "--context", "16384").stdout)
+        self.assertTrue(advice)
+        self.ok(*asked[:-1], "12GiB,11GiB", *advice.group(1).split())
+
+    def test_a_picture(self):
+        for devices, code in (("2x3090", 0), ("2x8GiB", 1)):
+            picture = self.dir / "map.svg"
+            done = run("plan", "qwen2.5-32b", "--type", "q4_k_m", "--devices", devices, "--svg", picture)
+            self.assertEqual(done.returncode, code, done.stderr)
+            root = xml.etree.ElementTree.parse(picture).getroot()
+            texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+            self.assertIn("CUDA1", texts)
+            self.assertEqual("lacking" in texts, code == 1)
+        self.fails("plan", self.synth(), "--devices", "2x3090", "--svg", "/nowhere/map.svg", code=1, says="map.svg")
+        self.fails("plan", self.synth(), "--svg", "map.svg", code=2, says="--devices 2x3090")
+
+    def test_what_is_wrong_is_said(self):
+        for devices, says in (("rtx3091", "neither a card nor a size"), ("2x3090,pcie9", "no link that is known"),
+                              ("12GiB,3090", "for all or for none"), ("", "no size")):
+            self.fails("plan", self.synth(), "--devices", devices, code=2, says=says)
+        self.fails("plan", self.synth(), "--devices", "2x3090", "--memory-limit", "4G", code=2, says="--memory-limit is for one device")
+        self.fails("plan", self.synth(), "--devices", "2x3090", "--device", "cpu", code=2, says="can't go with it")
+
+    def test_nothing_runs_on_several_devices_yet(self):
+        for command in (("run", self.synth(), "hi"), ("serve",)):
+            for flags in (("--devices", "cuda0,cuda1"), ("--placement", "stages"), ("--tensor-split", "1,1"), ("--device", "cuda0,cuda1")):
+                with self.subTest(command=command[0], flags=flags):
+                    self.fails(*command, *flags, code=2, says="isn't built yet: a model lies on one")
 
 
 class WholeProgram(SteelyardTest):

@@ -7,12 +7,14 @@
 #include "app/commands.h"
 #include "app/common.h"
 #include "app/output.h"
+#include "app/plan_devices.h"
 #include "base/dtype.h"
 #include "base/error.h"
 #include "base/units.h"
 #include "device/device.h"
 #include "device/devices.h"
 #include "engine/loaded_model.h"
+#include "plan/fleet.h"
 #include "plan/plan.h"
 #include "store/mixture.h"
 #include "store/remote_header.h"
@@ -24,7 +26,7 @@ namespace {
 struct Flags {
   std::string model, type;
   std::uint32_t parallel = 1;
-  std::string devices;
+  std::string devices, svg;
   bool json = false;
   LoadFlags load;
 };
@@ -62,10 +64,11 @@ ModelOptions options_for(const Flags& flags) {
   if (!flags.devices.empty()) {
     if (device.kind == DeviceName::Kind::cpu)
       throw_usage("--devices describes a GPU, so --device cpu can't go with it");
-    if (flags.devices.find_first_of(",xX") != std::string::npos)
-      throw_error(
-          ErrorKind::unsupported,
-          "a plan over several devices isn't built yet: give --devices the size of one, such as 24GiB");
+    if (is_fleet(flags.devices)) {
+      if (options.memory_limit)
+        throw_usage("--memory-limit is for one device: say in --devices how much memory each has");
+      return options;
+    }
     options.paper_bytes = parse_size(flags.devices);
   } else if (device.kind == DeviceName::Kind::cuda) {
     const CudaDevices found = find_cuda_devices();
@@ -106,8 +109,14 @@ std::filesystem::path find_model(const Flags& flags, const ScratchDirectory& scr
 
 int plan(const Flags& flags) {
   const ModelOptions options = options_for(flags);
+  const bool fleet = is_fleet(flags.devices);
+  if (!flags.svg.empty() && !fleet)
+    throw_usage("--svg goes with devices that are named or counted, such as --devices 2x3090 or 1x24GiB");
   const ScratchDirectory scratch;
   const auto path = find_model(flags, scratch);
+  if (fleet)
+    return plan_devices(path, flags.model, options,
+                        {.fleet = flags.devices, .svg = flags.svg, .json = flags.json});
   Devices devices;
   const PreparedModel prepared = prepare_model(path, options, devices, true);
   note_device(prepared, true);
@@ -124,15 +133,17 @@ int plan(const Flags& flags) {
 }  // namespace
 
 void add_plan(CLI::App& app, Action& action) {
-  auto* command =
-      add_command(app, "plan",
-                  "show what memory a model would take, to the byte, and whether it fits, without loading it",
-                  "  steelyard plan smollm2\n"
-                  "  steelyard plan llama-8b.gguf --context 32768 --kv-type q8_0 --parallel 4\n"
-                  "  steelyard plan llama-8b.gguf --memory-limit 4G      says what would make it fit\n"
-                  "  steelyard plan llama-8b.gguf --devices 24GiB        for a GPU that isn't here\n"
-                  "  steelyard plan qwen2.5-32b --type q4_k_m --devices 24GiB    by a shape, without a file\n"
-                  "  steelyard plan https://example.org/model.gguf       reads the header alone");
+  auto* command = add_command(
+      app, "plan",
+      "show what memory a model would take, to the byte, and whether it fits, without loading it",
+      "  steelyard plan smollm2\n"
+      "  steelyard plan llama-8b.gguf --context 32768 --kv-type q8_0 --parallel 4\n"
+      "  steelyard plan llama-8b.gguf --memory-limit 4G      says what would make it fit\n"
+      "  steelyard plan llama-8b.gguf --devices 24GiB        for a GPU that isn't here\n"
+      "  steelyard plan qwen2.5-32b --type q4_k_m --devices 24GiB    by a shape, without a file\n"
+      "  steelyard plan https://example.org/model.gguf       reads the header alone\n"
+      "  steelyard plan qwen2.5-32b --devices 2x12GiB@360GB/s,cpu:64GiB@80GB/s --svg map.svg\n\n" +
+          fleet_grammar());
   auto flags = std::make_shared<Flags>();
   takes(command
             ->add_option(
@@ -149,9 +160,17 @@ void add_plan(CLI::App& app, Action& action) {
   takes_number(command->add_option("--parallel", flags->parallel, "conversations running at once"), 1, 4096)
       ->capture_default_str();
   takes(command->add_option("--devices", flags->devices,
-                            "plan on paper for a GPU with so much memory, such as 24GiB"),
-        "SIZE", [](const std::string& text) {
-          if (text.find_first_of(",xX") == std::string::npos) parse_size(text);  // else see options_for()
+                            "plan on paper for a GPU with so much memory, such as 24GiB, or for several "
+                            "devices with predicted speed, such as 2x3090: see below"),
+        "LIST", [](const std::string& text) {
+          if (is_fleet(text))
+            parse_fleet(text);
+          else
+            parse_size(text);
+        });
+  takes(command->add_option("--svg", flags->svg, "with several devices: a picture of their memory as well"),
+        "FILE", [](const std::string& text) {
+          if (text.empty() || text == "-") throw_usage("--svg takes the name of a file to write");
         });
   command->add_flag("--json", flags->json, "print JSON");
   flags->load.add(*command);

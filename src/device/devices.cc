@@ -39,6 +39,10 @@ DeviceName parse_device(std::string_view name) {
     const auto [rest, error] = std::from_chars(begin, end, index);
     if (begin == end || (error == std::errc() && rest == end)) return {DeviceName::Kind::cuda, index};
   }
+  if (name.find_first_of(",+") != std::string_view::npos)
+    throw_error(ErrorKind::bad_input,
+                "'{}' names several devices, which isn't built yet: a model lies on one, such as cuda0",
+                name);
   throw_error(ErrorKind::bad_input, "'{}' is no device: give auto, cpu or cuda0, cuda1 …", name);
 }
 

@@ -6,7 +6,10 @@
 #include <bit>
 #include <functional>
 #include <set>
+#include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/dtype.h"
 #include "base/units.h"
@@ -275,8 +278,8 @@ void say_what_lacks(const PlacementInput& in, const std::vector<Order>& orders, 
   choice.changes = fewest_changes(in, orders);
 }
 
-std::string ms(double seconds) {
-  return seconds < 1e-3 ? fmt::format("{:.2g} ms", seconds * 1e3) : fmt::format("{:.3g} ms", seconds * 1e3);
+std::string time_text(double seconds) {
+  return seconds < 1e-4 ? fmt::format("{:.2g} µs", seconds * 1e6) : fmt::format("{:.3g} ms", seconds * 1e3);
 }
 
 // Where a token's time goes.
@@ -287,21 +290,45 @@ std::string reason_of(const PlacementInput& in, const Placement& placement, cons
     text += s ? ", " : "";
     for (std::size_t d = 0; d < devices.size(); ++d)
       text += fmt::format("{}{}", d ? "+" : "", in.fleet->devices[devices[d]].id);
-    text += fmt::format(" {}", ms(p.stage_seconds[s]));
+    text += fmt::format(" {}", time_text(p.stage_seconds[s]));
   }
-  if (p.hop_seconds > 0) text += ", hops " + ms(p.hop_seconds);
-  if (p.sum_seconds > 0) text += fmt::format(", of it {} for sums between ranks", ms(p.sum_seconds));
+  if (p.hop_seconds > 0) text += ", hops " + time_text(p.hop_seconds);
+  if (p.sum_seconds > 0) text += fmt::format(", of it {} for sums between ranks", time_text(p.sum_seconds));
   return text;
 }
 
 bool faster(const Candidate& a, const Candidate& b) {
-  const Prediction &p = a.prediction, &q = b.prediction;
-  constexpr double kSame = 1 + 1e-9;
-  if (p.streams_tokens_per_second > q.streams_tokens_per_second * kSame) return true;
-  if (q.streams_tokens_per_second > p.streams_tokens_per_second * kSame) return false;
-  if (p.prompt_tokens_per_second != q.prompt_tokens_per_second)
-    return p.prompt_tokens_per_second > q.prompt_tokens_per_second;
-  return a.placement.stages.size() < b.placement.stages.size();
+  return a.prediction.streams_tokens_per_second > b.prediction.streams_tokens_per_second;
+}
+
+// Of those predicted equally fast, within what predictions can tell, the one with the fastest prompts; of
+// those again the simplest.
+std::size_t simplest_of_the_fastest(std::span<const Candidate> sorted) {
+  constexpr double kSameSpeed = 0.995, kSamePrompts = 0.95;
+  const double least = kSameSpeed * sorted[0].prediction.streams_tokens_per_second;
+  double prompts = 0;
+  for (const Candidate& c : sorted)
+    if (c.prediction.streams_tokens_per_second >= least)
+      prompts = std::max(prompts, c.prediction.prompt_tokens_per_second);
+  std::size_t best = sorted.size();
+  const auto devices = [](const Candidate& c) {
+    std::size_t n = 0;
+    for (const Stage& s : c.placement.stages) n += s.devices.size();
+    return std::pair(c.placement.stages.size(), n);
+  };
+  for (std::size_t i = 0; i < sorted.size(); ++i) {
+    const Prediction& p = sorted[i].prediction;
+    if (p.streams_tokens_per_second < least || p.prompt_tokens_per_second < kSamePrompts * prompts) continue;
+    if (best == sorted.size() || devices(sorted[i]) < devices(sorted[best])) best = i;
+  }
+  return best;
+}
+
+void put_in_order(std::vector<Candidate>& candidates) {
+  if (candidates.empty()) return;
+  std::ranges::stable_sort(candidates, faster);
+  const auto best = candidates.begin() + static_cast<std::ptrdiff_t>(simplest_of_the_fastest(candidates));
+  std::rotate(candidates.begin(), best, best + 1);
 }
 
 // Devices whose rates nobody gave count as equally fast.
@@ -328,7 +355,7 @@ PlacementChoice choose_placement(const PlacementInput& asked) {
       c.reason = known ? reason_of(in, c.placement, c.prediction) : "";
       choice.candidates.push_back(std::move(c));
     }
-  std::ranges::stable_sort(choice.candidates, faster);
+  put_in_order(choice.candidates);
   if (!known)
     for (Candidate& c : choice.candidates) c.prediction = {};
   add_lacks(in, memory, choice);

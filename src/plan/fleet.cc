@@ -303,15 +303,20 @@ PaperFleet parse_fleet(std::string_view text) {
 }
 
 std::string fleet_grammar() {
-  std::string names;
-  for (const Card& card : kCards) names += fmt::format("{}{}", names.empty() ? "" : " ", card.name);
-  return "Devices on paper: items with ',' or '+' between them.\n"
-         "  2x3090, h200             cards: " +
-         names +
-         "\n"
-         "  24GiB@936GB/s@71TFLOP/s  any GPU: memory, its bandwidth, f16 products with sums in f32\n"
-         "  cpu:64GiB@80GB/s         the CPU takes layers too\n"
-         "  pcie4x16, nvlink, link:50GB/s   joins the GPUs; p2p: PCIe with peer access\n";
+  std::string text =
+      "Devices on paper (LIST): items with ',' or '+' between them.\n"
+      "  2x3090, h200             cards by name, see below\n"
+      "  24GiB@936GB/s@71TFLOP/s  any GPU: memory, its bandwidth, f16 products summed in f32\n"
+      "  cpu:64GiB@80GB/s         the CPU may take layers too\n"
+      "  pcie4x16, nvlink, link:50GB/s    joins the GPUs; p2p: PCIe with peer access\n"
+      "Cards:";
+  std::size_t column = 6;
+  for (const Card& card : kCards) {
+    if (column + card.name.size() > 95) text += "\n ", column = 1;
+    text += fmt::format(" {}", card.name);
+    column += card.name.size() + 1;
+  }
+  return text;
 }
 
 }  // namespace steelyard

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <span>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -13,6 +14,9 @@
 #include "program/share.h"
 
 namespace steelyard {
+
+// "66.8", "233"; "–" for 0, which means not known.
+std::string rate_text(double tokens_per_second);
 
 // "embedding + layers 0–11 of 64: 12/65 on CPU".
 std::string share_text(const Share& share, std::uint32_t layers, const std::string& device);

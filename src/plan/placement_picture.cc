@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/units.h"
+#include "plan/parts.h"
 #include "plan/placement.h"
 
 namespace steelyard {
@@ -95,9 +96,11 @@ std::string device_row(const PlacementInput& in, const PartPlan& part, double y,
   svg += text_at(kLeft - 14, y + 37, 12, d.title, "text-anchor=\"end\" fill=\"#555\"");
   svg += bar(d, part, y, scale);
   const std::string& note = part.plan.lines[0].note;  // "layers 0–31 of 64: 32/65 on CUDA0; Q4_K 8.1 GiB"
-  return svg + text_at(kLeft, y + kBar + 18, 13, note.substr(0, note.find(';')), "fill=\"#333\"") +
-         text_at(kWidth - kRight, y + kBar + 18, 13, size_text(d.memory, Rounding::down),
-                 "text-anchor=\"end\" fill=\"#555\"");
+  svg += text_at(kLeft, y + kBar + 18, 13, note.substr(0, note.find(';')), "fill=\"#333\"");
+  const double end = kLeft + static_cast<double>(d.memory) * scale;
+  const std::string size = size_text(d.memory, Rounding::down);
+  if (end + 80 < kWidth) return svg + text_at(end + 8, y + kBar / 2.0 + 5, 13, size, "fill=\"#555\"");
+  return svg + text_at(end, y + kBar + 18, 13, size, "text-anchor=\"end\" fill=\"#555\"");
 }
 
 std::string legend(const PlacementPlan& plan, double y) {
@@ -120,7 +123,7 @@ std::string summary(const PlacementInput& in, const PlacementChoice& choice) {
   const Candidate& best = choice.candidates[0];
   std::string text = kind_text(in, best.placement) + ": " + layers_text(in, best.placement);
   if (best.prediction.tokens_per_second > 0)
-    text += fmt::format("; predicted {:.4g} tokens/s", best.prediction.tokens_per_second);
+    text += fmt::format("; predicted {} tokens/s", rate_text(best.prediction.tokens_per_second));
   return text;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/units.h"
+#include "plan/parts.h"
 #include "plan/placement.h"
 #include "program/share.h"
 
@@ -13,12 +14,6 @@ namespace steelyard {
 namespace {
 
 constexpr std::size_t kMostRunnersUp = 4;
-
-std::string rate_text(double tokens_per_second) {
-  if (tokens_per_second <= 0) return "–";
-  return tokens_per_second < 100 ? fmt::format("{:.1f}", tokens_per_second)
-                                 : fmt::format("{:.0f}", tokens_per_second);
-}
 
 std::string ids_of(const PlacementInput& in, const Stage& stage) {
   std::string text;
@@ -152,6 +147,12 @@ std::string not_taken(const PlacementChoice& choice) {
 
 }  // namespace
 
+std::string rate_text(double tokens_per_second) {
+  if (tokens_per_second <= 0) return "–";
+  return tokens_per_second < 100 ? fmt::format("{:.1f}", tokens_per_second)
+                                 : fmt::format("{:.0f}", tokens_per_second);
+}
+
 std::string layers_text(const PlacementInput& in, const Placement& placement) {
   const std::uint32_t units = unit_count(*in.program);
   std::string text;
@@ -169,8 +170,12 @@ std::string kind_text(const PlacementInput& in, const Placement& placement) {
   const bool cpu =
       std::ranges::any_of(stages, [&](const Stage& s) { return in.fleet->devices[s.devices[0]].host; });
   std::string text = fmt::format("{} stages", stages.size());
-  if (ranks > 1) text += fmt::format(" of up to {} ranks", ranks);
-  return text + (cpu ? " with the CPU" : "");
+  if (ranks == 1) return text + (cpu ? " with the CPU" : "");
+  if (std::ranges::all_of(stages, [&](const Stage& s) { return s.devices.size() == ranks; }))
+    return fmt::format("{} of {} ranks", text, ranks);
+  std::vector<std::string> ids;
+  for (const Stage& s : stages) ids.push_back(ids_of(in, s));
+  return fmt::format("{} ({})", text, fmt::join(ids, ", "));
 }
 
 std::string not_fitting_text(const PlacementInput& in, const PlacementChoice& choice) {

@@ -125,6 +125,7 @@ void print_plan_json(const PlacementInput& in, const PlacementChoice& choice) {
     value["runners_up"].push_back(candidate_json(in, choice.candidates[i]));
   value["not_possible"] = choice.not_possible;
   for (const DeviceLack& lack : choice.lacks) value["not_possible"].push_back(lack.why);
+  if (choice.fits()) value["longest_context"] = choice.longest_context;
   if (!choice.fits()) {
     value["short_bytes"] = choice.short_bytes;
     value["changes"] = choice.changes;
@@ -164,7 +165,8 @@ int plan_devices(const std::filesystem::path& path, const std::string& name, con
                           .mode = options.mode,
                           .kv_type = options.kv_type,
                           .threads = options.threads ? options.threads : kPaperThreads,
-                          .process_bytes = resident_bytes()};
+                          .process_bytes = resident_bytes(),
+                          .context_train = config.context_train};
   const PlacementChoice choice = choose_placement(in);
   if (!asked.svg.empty()) write_svg(to_svg(in, choice, name), asked.svg);
   if (asked.json)

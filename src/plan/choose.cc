@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <functional>
+#include <limits>
 #include <set>
 #include <span>
 #include <string>
@@ -28,7 +29,9 @@ namespace {
 using Group = std::vector<std::uint32_t>;  // the devices of a stage
 using Order = std::vector<Group>;          // the stages' devices
 
-constexpr std::size_t kMostPermuted = 5;  // more groups than that keep the order in which they were named
+// More groups than that keep the order in which they were named; of still more only the fastest ones are left
+// together, not every set.
+constexpr std::size_t kMostPermuted = 5, kMostSubsets = 8;
 
 // Equal GPUs, in the order of the fleet.
 std::vector<Group> kinds_of(const PaperFleet& fleet) {
@@ -76,12 +79,21 @@ class Orders {
     std::ranges::sort(groups, {},
                       [&](const Group& g) { return std::pair(!in_.fleet->devices[g[0]].host, g[0]); });
     if (groups.size() <= kMostPermuted) return permute({}, groups);
+    if (groups.size() > kMostSubsets) return fastest(groups);
     for (std::uint32_t set = 1; set < 1u << groups.size(); ++set) {
       Order order;
       for (std::size_t g = 0; g < groups.size(); ++g)
         if (set >> g & 1) order.push_back(groups[g]);
       add(order);
     }
+  }
+
+  // All, and without the slowest one after the other.
+  void fastest(Order groups) {
+    const auto rate = [&](const Group& g) {
+      return in_.fleet->devices[g[0]].read_bytes_per_second * static_cast<double>(g.size());
+    };
+    for (; !groups.empty(); groups.erase(std::ranges::min_element(groups, {}, rate))) add(groups);
   }
 
   void permute(const Order& before, const Order& left) {
@@ -134,12 +146,13 @@ Placement placement_of(const Order& order, std::span<const std::uint32_t> ends) 
 }
 
 // The best cut for the devices in this order, if they can hold the model.
+// `shortest`: the shortest round so far; what is 1 % longer needn't be cut as well as can be.
 std::optional<Placement> cut(const PlacementInput& in, const Order& order, PartMemory& memory,
-                             PartTimes& times) {
+                             PartTimes& times, double& shortest) {
   const std::uint32_t gpus = gpus_of(in, order), streams = std::max(in.limits.slots, 1u);
   const auto turns = std::min(streams, static_cast<std::uint32_t>(order.size()));
   const StepShape shape = decode_shape(in, (streams + turns - 1) / turns);
-  SplitInput split{.units = unit_count(*in.program), .turns = turns};
+  SplitInput split{.units = unit_count(*in.program), .known = 1.01 * shortest, .turns = turns};
   split.reach = [&](std::size_t s, std::uint32_t begin) { return memory.reach(order[s], begin, gpus); };
   for (std::size_t s = 0; s < order.size(); ++s) {
     split.until.push_back(times.until(order[s], shape));
@@ -150,6 +163,7 @@ std::optional<Placement> cut(const PlacementInput& in, const Order& order, PartM
   if (split.between > 1e3 || split.until.back().back() > 1e6) return std::nullopt;  // no link at all
   const std::optional<Split> best = best_split(split);
   if (!best) return std::nullopt;
+  shortest = std::min(shortest, best->round(split));
   return placement_of(order, best->ends);
 }
 
@@ -256,6 +270,27 @@ void add_lacks(const PlacementInput& in, PartMemory& memory, PlacementChoice& ch
   }
 }
 
+bool has_room(const PlacementInput& in, const Placement& placement) {
+  const PlacementPlan plan = plan_memory(in, placement);
+  return std::ranges::all_of(
+      plan.parts, [&](const PartPlan& p) { return p.plan.total() <= in.fleet->devices[p.device].memory; });
+}
+
+std::uint32_t longest_context(PlacementInput in, const Placement& placement) {
+  const std::uint32_t trained = in.context_train, now = in.limits.context;
+  in.limits.context = trained;
+  if (trained == 0 || trained <= now || has_room(in, placement)) return std::max(trained, now);
+  std::uint32_t low = now / 256, high = trained / 256;
+  while (low < high) {
+    in.limits.context = (low + high + 1) / 2 * 256;
+    if (has_room(in, placement))
+      low = in.limits.context / 256;
+    else
+      high = in.limits.context / 256 - 1;
+  }
+  return std::max(low * 256, now);
+}
+
 void add_impossible_ranks(const PlacementInput& in, PlacementChoice& choice) {
   for (const Group& kind : kinds_of(*in.fleet))
     for (std::uint32_t ranks = 2; ranks <= kind.size(); ++ranks)
@@ -349,8 +384,9 @@ PlacementChoice choose_placement(const PlacementInput& asked) {
   PartTimes times(in);
   PlacementChoice choice;
   const std::vector<Order> orders = Orders(in, known).take();
+  double round = std::numeric_limits<double>::infinity();
   for (const Order& order : orders)
-    if (const auto placement = cut(in, order, memory, times)) {
+    if (const auto placement = cut(in, order, memory, times, round)) {
       Candidate c{*placement, predict(in, *placement, times), {}};
       c.reason = known ? reason_of(in, c.placement, c.prediction) : "";
       choice.candidates.push_back(std::move(c));
@@ -360,7 +396,10 @@ PlacementChoice choose_placement(const PlacementInput& asked) {
     for (Candidate& c : choice.candidates) c.prediction = {};
   add_lacks(in, memory, choice);
   if (known) add_impossible_ranks(in, choice);
-  if (!choice.fits()) say_what_lacks(in, orders, memory, choice);
+  if (choice.fits())
+    choice.longest_context = longest_context(in, choice.candidates[0].placement);
+  else
+    say_what_lacks(in, orders, memory, choice);
   return choice;
 }
 

@@ -104,7 +104,7 @@ double parse_rate(std::string_view item, std::string_view text) {
   double number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   const std::string_view unit = text.substr(static_cast<std::size_t>(end - text.data()));
-  if (error == std::errc() && number > 0 && number < 1e9) {
+  if (error == std::errc() && number >= 0.1 && number < 1e6) {
     for (const std::string_view name : {"gb/s", "gb"})
       if (unit == name) return number * 1e9;
     if (unit == "tb/s") return number * 1e12;

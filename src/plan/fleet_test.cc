@@ -71,6 +71,9 @@ TEST(Fleet, WhatIsWrongIsNamed) {
   EXPECT_THAT(refusal("3090,"), HasSubstr("is empty"));
   EXPECT_THAT(refusal("24GiB@fast"), HasSubstr("936GB/s"));
   EXPECT_THAT(refusal("24GiB@-1GB/s"), HasSubstr("936GB/s"));
+  for (const char* rate :
+       {"24GiB@936", "24GiB@0GB/s", "24GiB@1e-300GB/s", "24GiB@1e300GB/s", "24GiB@nanGB/s"})
+    EXPECT_THAT(refusal(rate), HasSubstr("936GB/s")) << rate;
   EXPECT_THAT(refusal("nvlink"), HasSubstr("no device"));
   EXPECT_THAT(refusal("3090,pcie9x16"), HasSubstr("no link that is known"));
   EXPECT_THAT(refusal("cpu,3090"), HasSubstr("lacks its memory"));

@@ -38,6 +38,7 @@ struct PlacementInput {
   DType kv_type = DType::F16;
   std::uint32_t threads = 1;        // of the CPU
   std::uint64_t process_bytes = 0;  // as in PlanInput
+  std::uint32_t context_train = 0;  // tokens that the model was trained for; 0: unknown
 };
 
 // What one device holds of it. total() counts what the driver takes and the reserve too.
@@ -83,6 +84,9 @@ struct PlacementChoice {
   std::vector<Candidate> candidates;
   std::vector<DeviceLack> lacks;          // the devices that can't hold the model alone
   std::vector<std::string> not_possible;  // splits that the model doesn't allow, each with why
+  // Tokens of each sequence that the one to take has room for with everything else as it is: a multiple of
+  // 256, or what the model was trained for.
+  std::uint32_t longest_context = 0;
   // When nothing fits: as much as fits, in order, and what it lacks.
   Placement filled;
   std::uint64_t short_bytes = 0;

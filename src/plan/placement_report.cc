@@ -8,6 +8,7 @@
 #include "base/units.h"
 #include "plan/parts.h"
 #include "plan/placement.h"
+#include "program/program.h"
 #include "program/share.h"
 
 namespace steelyard {
@@ -70,16 +71,26 @@ std::string speeds(const PlacementInput& in, const Candidate& c) {
   return text;
 }
 
-// Predictions hold for kernels that only Hopper has.
+std::string room_text(const PlacementInput& in, const PlacementChoice& choice) {
+  if (in.context_train == 0) return {};
+  return fmt::format("fits             longest context that fits so: {}{}\n", choice.longest_context,
+                     choice.longest_context >= in.context_train ? ", all that it was trained for" : "");
+}
+
+// Predictions hold for fast mode, and for kernels that only Hopper has.
 std::string caveat(const PlacementInput& in, const Candidate& c) {
   if (c.prediction.tokens_per_second <= 0) return {};
-  for (const Stage& s : c.placement.stages)
-    for (const std::uint32_t d : s.devices)
-      if (const PaperDevice& device = in.fleet->devices[d]; !device.host && !device.hopper)
-        return "                 (from what one H200 was measured to reach of its rates; GPUs other than "
-               "Hopper's have slower "
-               "kernels so far)\n";
-  return {};
+  const auto others = [&](std::uint32_t d) {
+    return !in.fleet->devices[d].host && !in.fleet->devices[d].hopper;
+  };
+  std::string text;
+  if (in.mode != Mode::fast) text += "                 (of fast mode: the others are slower)\n";
+  if (std::ranges::any_of(c.placement.stages,
+                          [&](const Stage& s) { return std::ranges::any_of(s.devices, others); }))
+    text +=
+        "                 (from what one H200 was measured to reach of its rates; GPUs other than Hopper's "
+        "have slower kernels so far)\n";
+  return text;
 }
 
 std::string device_head(const PlacementInput& in, const PartPlan& part, std::size_t stages) {
@@ -207,7 +218,8 @@ std::string to_text(const PlacementInput& in, const PlacementChoice& choice) {
   const Candidate& best = choice.candidates[0];
   std::string head = headline(in, best);
   head.insert(head.find("\n  ") + 3, layers);
-  text += head + speeds(in, best) + caveat(in, best) + device_tables(in, best.placement);
+  text +=
+      head + speeds(in, best) + caveat(in, best) + room_text(in, choice) + device_tables(in, best.placement);
   text += runners_up(in, choice) + not_taken(choice);
   return text;
 }

@@ -201,6 +201,17 @@ TEST(Placement, TheCpuTakesOnlyWhatNoGpuHasRoomFor) {
   EXPECT_EQ(kind_text(fast.in, choose_placement(fast.in).candidates[0].placement), "CPU alone");
 }
 
+// As many as can be named, no two alike: still a choice, and soon.
+TEST(Placement, SixteenUnlikeDevices) {
+  const Fixture one(fleet({gpu(1, 1)}), 1, 24);
+  std::vector<PaperDevice> devices;
+  for (std::uint32_t i = 0; i < 16; ++i) devices.push_back(gpu(one.bytes(0, 26) / 4, 1e9 * (1 + i)));
+  const Fixture f(fleet(devices), 3, 24);
+  const PlacementChoice choice = choose_placement(f.in);
+  ASSERT_TRUE(choice.fits());
+  EXPECT_TRUE(fits(f.in, choice.candidates[0].placement));
+}
+
 TEST(Placement, NothingCrossesAMissingLink) {
   const std::uint64_t all = model_bytes();
   PaperFleet f = fleet({gpu(all * 2 / 3, 4e9), gpu(all * 2 / 3, 4e9), gpu(all * 2 / 3, 3e9)});
@@ -297,6 +308,21 @@ TEST(Placement, SaysWhatWouldMakeItFit) {
   EXPECT_TRUE(choose_placement(f.in).fits());
   f.in.limits.context += 256;
   EXPECT_FALSE(choose_placement(f.in).fits());
+}
+
+TEST(Placement, SaysTheLongestContextThatItHasRoomFor) {
+  const std::uint64_t all = model_bytes();
+  Fixture f(fleet({gpu(all + 20'000'000, 2e9), gpu(all / 3, 2e9)}, {"slow", 1e6, false}));
+  f.in.context_train = 1 << 20;
+  const PlacementChoice choice = choose_placement(f.in);
+  const Placement& placement = choice.candidates[0].placement;
+  EXPECT_EQ(choice.longest_context % 256, 0u);
+  f.in.limits.context = choice.longest_context;
+  EXPECT_TRUE(fits(f.in, placement));
+  f.in.limits.context += 256;
+  EXPECT_FALSE(fits(f.in, placement));
+  f.in.context_train = 100, f.in.limits.context = 64;
+  EXPECT_EQ(choose_placement(f.in).longest_context, 100u);
 }
 
 TEST(Placement, WithoutRatesOnlyMemoryIsPlanned) {

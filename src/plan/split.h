@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -14,7 +15,9 @@ struct SplitInput {
   std::vector<std::vector<double>> until;
   // The largest end of a stretch that begins at a unit and fits on a device; the begin itself: none does.
   std::function<std::uint32_t(std::size_t device, std::uint32_t begin)> reach;
-  double between = 0;       // seconds of all hops
+  double between = 0;  // seconds of all hops
+  // A round that is there already: a cut that can't be shorter needn't be the best.
+  double known = std::numeric_limits<double>::infinity();
   std::uint32_t turns = 1;  // micro-batches under way: 1, or up to as many as there are devices
 };
 

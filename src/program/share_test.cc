@@ -101,6 +101,25 @@ TEST(Share, RanksDivideHeadsFeedForwardAndVocabulary) {
   EXPECT_DOUBLE_EQ(attention, step_cost(whole, step).attention_flops);
 }
 
+// What one of two ranks holds of Qwen2.5 32B: 20 of 40 heads, 4 of 8 KV heads, half the rest.
+TEST(Share, HalfOfA32B) {
+  const Program whole = tiny_program(
+      {.width = 5120, .n_heads = 40, .n_kv_heads = 8, .head_dim = 128, .n_ff = 27648, .vocab = 152064},
+      DType::Q4_K, DType::F16);
+  const Program part = part_of(whole, {.begin = 0, .end = 3, .rank = 1, .ranks = 2});
+  const Program half = tiny_program(
+      {.width = 5120, .n_heads = 20, .n_kv_heads = 4, .head_dim = 128, .n_ff = 13824, .vocab = 76032},
+      DType::Q4_K, DType::F16);
+  ASSERT_EQ(part.weights.size(), half.weights.size());
+  for (std::size_t w = 0; w < half.weights.size(); ++w) {
+    EXPECT_EQ(part.weights[w].name, half.weights[w].name);
+    EXPECT_EQ(part.weights[w].rows, half.weights[w].rows) << half.weights[w].name;
+    EXPECT_EQ(part.weights[w].cols, half.weights[w].cols) << half.weights[w].name;
+  }
+  for (std::size_t b = 0; b < half.buffers.size(); ++b)
+    EXPECT_EQ(part.buffers[b].width, half.buffers[b].width);
+}
+
 TEST(Share, MoreRanksThanKvHeadsRepeatThem) {
   const Program whole = tiny_program(kShape, DType::F16, DType::F16);
   Shape few = kShape;

@@ -14,16 +14,31 @@ std::uint64_t HeldMemory::on(const std::string& device) const {
   return it == bytes_.end() ? 0 : it->second;
 }
 
+std::uint64_t HeldMemory::process_bytes(std::uint64_t resident) {
+  const std::lock_guard lock(mutex_);
+  if (loading_) return process_;
+  const auto models = bytes_.find("CPU");
+  const std::uint64_t held = models == bytes_.end() ? 0 : models->second;
+  return process_ = resident > held ? resident - held : 0;
+}
+
 MemoryHold::MemoryHold(std::shared_ptr<HeldMemory> held, std::string device, std::uint64_t bytes)
     : held_(std::move(held)), device_(std::move(device)), bytes_(bytes) {
   const std::lock_guard lock(held_->mutex_);
   held_->bytes_[device_] += bytes_;
+  ++held_->loading_;
+}
+
+void MemoryHold::settle() {
+  const std::lock_guard lock(held_->mutex_);
+  if (!std::exchange(settled_, true)) --held_->loading_;
 }
 
 MemoryHold::~MemoryHold() {
   if (!held_) return;
   const std::lock_guard lock(held_->mutex_);
   held_->bytes_[device_] -= bytes_;
+  if (!settled_) --held_->loading_;
 }
 
 DeviceName parse_device(std::string_view name) {

@@ -23,28 +23,39 @@ struct DeviceName {
 // "auto", "cpu", "cuda0", "cuda1" …, in any case; "cuda" is the first. Throws Error(bad_input).
 DeviceName parse_device(std::string_view name);
 
-// What this program's models hold of each device: planning the next one counts it. Thread-safe.
+// What this program's models hold of each device, or will when they are loaded: planning the next one counts
+// it. Thread-safe.
 class HeldMemory {
  public:
   std::uint64_t on(const std::string& device) const;  // bytes, by DeviceInfo::id
+  // From on() to the MemoryHold of what was planned upon it, so that no two plans count on the same room.
+  [[nodiscard]] std::unique_lock<std::mutex> planning() { return std::unique_lock(planning_); }
+  // Of a process that has `resident` bytes of the host's memory, what isn't its models'. While one loads,
+  // nobody knows how much of it is resident: then what it was before.
+  std::uint64_t process_bytes(std::uint64_t resident);
 
  private:
   friend class MemoryHold;
+  std::mutex planning_;
   mutable std::mutex mutex_;
   std::map<std::string, std::uint64_t> bytes_;
+  std::uint32_t loading_ = 0;  // holds that aren't settled
+  std::uint64_t process_ = 0;  // when none was
 };
 
-// One model's part of it, as long as this lives.
+// One model's part of it, from its plan on and as long as this lives.
 class MemoryHold {
  public:
   MemoryHold(std::shared_ptr<HeldMemory> held, std::string device, std::uint64_t bytes);
   MemoryHold(MemoryHold&&) = default;
   ~MemoryHold();
+  void settle();  // the model is loaded: all of it is resident
 
  private:
   std::shared_ptr<HeldMemory> held_;  // null once moved from
   std::string device_;
   std::uint64_t bytes_;
+  bool settled_ = false;
 };
 
 // Thread-safe.

@@ -72,15 +72,15 @@ void fill_defaults(ModelOptions& o, const ModelConfig& config, const Target& tar
 }
 
 // Plans for a device (nullptr: on paper). Returns why the model doesn't fit there, or nothing.
-std::string plan_for(PreparedModel& m, const ModelOptions& options, std::shared_ptr<Device> device) {
+std::string plan_for(PreparedModel& m, const ModelOptions& options, HeldMemory& held,
+                     std::shared_ptr<Device> device) {
   const Target& target = device ? device->target() : cuda_target();
   m.options = options;
   fill_defaults(m.options, m.config, target, device.get());
   const ModelOptions& o = m.options;
   m.forward = write_forward(*m.file, m.config, {.kv_type = o.kv_type, .context = o.context});
   const std::string id = device ? device->info().id : "CUDA0";
-  const std::uint64_t others_on_host = m.held->on("CPU"), resident = resident_bytes();
-  const std::uint64_t process = resident > others_on_host ? resident - others_on_host : 0;
+  const std::uint64_t resident = resident_bytes();
   const std::uint64_t context = device ? device->info().context_bytes : 0;
   const PlanInput input{
       .config = &m.config,
@@ -91,9 +91,9 @@ std::string plan_for(PreparedModel& m, const ModelOptions& options, std::shared_
       .mode = o.mode,
       .kv_type = o.kv_type,
       .threads = o.threads,
-      .process_bytes = process,
-      .other_models_bytes = device ? m.held->on(id) : 0,
-      .other_models_host_bytes = others_on_host,
+      .process_bytes = held.process_bytes(resident),
+      .other_models_bytes = device ? held.on(id) : 0,
+      .other_models_host_bytes = held.on("CPU"),
       .context_bytes = context,
       .paper = !device};
   m.plan = plan_memory(input);
@@ -112,7 +112,7 @@ bool plan_for_any_gpu(PreparedModel& m, const ModelOptions& options, Devices& de
   for (std::uint32_t i = 0; i < found.count; ++i) {
     std::string why;
     try {
-      why = plan_for(m, options, devices.cuda(i));
+      why = plan_for(m, options, *devices.held(), devices.cuda(i));
     } catch (const Error& e) {
       why = e.what();
     }
@@ -126,6 +126,25 @@ bool plan_for_any_gpu(PreparedModel& m, const ModelOptions& options, Devices& de
   return false;
 }
 
+// Plans, and holds what the plan takes where it fits. Returns why it doesn't, or nothing.
+std::string choose_device(PreparedModel& m, DeviceName wanted, const ModelOptions& options,
+                          Devices& devices) {
+  const auto planning = devices.held()->planning();
+  std::string why;
+  if (options.paper_bytes) {
+    why = plan_for(m, options, *devices.held(), nullptr);
+  } else if (wanted.kind == DeviceName::Kind::cuda) {
+    why = plan_for(m, options, *devices.held(), devices.cuda(wanted.index));
+  } else if (wanted.kind == DeviceName::Kind::cpu || !plan_for_any_gpu(m, options, devices)) {
+    why = plan_for(m, options, *devices.held(),
+                   devices.cpu({.threads = options.threads, .memory_limit = options.memory_limit}));
+  }
+  if (why.empty() && !options.paper_bytes)
+    for (const DevicePlan& d : m.plan.devices)
+      m.holds.emplace_back(devices.held(), d.device, d.model_bytes());
+  return why;
+}
+
 }  // namespace
 
 PreparedModel prepare_model(const std::filesystem::path& path, const ModelOptions& options, Devices& devices,
@@ -133,19 +152,10 @@ PreparedModel prepare_model(const std::filesystem::path& path, const ModelOption
   const DeviceName wanted = parse_device(options.device);
   PreparedModel m;
   m.path = path;
-  m.held = devices.held();
   m.file = std::make_shared<const GgufFile>(GgufFile::open(path));
   m.config = read_config(*m.file);
   read_text_parts(m);
-  std::string why;
-  if (options.paper_bytes) {
-    why = plan_for(m, options, nullptr);
-  } else if (wanted.kind == DeviceName::Kind::cuda) {
-    why = plan_for(m, options, devices.cuda(wanted.index));
-  } else if (wanted.kind == DeviceName::Kind::cpu || !plan_for_any_gpu(m, options, devices)) {
-    why =
-        plan_for(m, options, devices.cpu({.threads = options.threads, .memory_limit = options.memory_limit}));
-  }
+  const std::string why = choose_device(m, wanted, options, devices);
   if (!why.empty() && !even_if_too_big)
     throw NoRoom(why, m.plan.devices[0].device, m.verdict.needed, m.verdict.available);
   add_notes(m);
@@ -160,11 +170,10 @@ PreparedModel prepare_model(const std::filesystem::path& path, const ModelOption
 
 LoadedModel::LoadedModel(PreparedModel prepared, const LoadProgress& progress)
     : prepared_(std::move(prepared)) {
-  for (const DevicePlan& d : prepared_.plan.devices)
-    holds_.emplace_back(prepared_.held, d.device, d.model_bytes());
   // The program is kept here too: for shapes and costs, while the decoder runs its own.
   decoder_ = Decoder::load(prepared_.file, prepared_.forward, prepared_.plan, prepared_.device, progress);
   load_seconds_ = decoder_->load_seconds();
+  for (MemoryHold& hold : prepared_.holds) hold.settle();
   try {
     ceilings_ = load_ceilings(ceilings_path(prepared_.device->info()));
   } catch (const Error&) {

@@ -66,8 +66,8 @@ struct PreparedModel {
   std::string device_note;
   bool gpu_passed_over = false;
   MemoryPlan plan;
-  Verdict verdict;                   // whether the plan fits
-  std::shared_ptr<HeldMemory> held;  // where it will count, once loaded
+  Verdict verdict;                // whether the plan fits
+  std::vector<MemoryHold> holds;  // of a plan that fits: it counts from here on
   // What who runs it should know, each a sentence: a context beyond the trained one, a tokenizer that had to
   // be guessed.
   std::vector<std::string> notes;
@@ -129,8 +129,7 @@ class LoadedModel {
   const ChatTemplate& usable_template() const;
   void check_length(std::size_t bytes) const;
 
-  PreparedModel prepared_;
-  std::vector<MemoryHold> holds_;  // longer than what they count
+  PreparedModel prepared_;  // with its holds, which outlive what they count
   std::unique_ptr<Decoder> decoder_;
   std::optional<Ceilings> ceilings_;  // the engine's thread's; none when its device was never probed
   double load_seconds_ = 0;

@@ -10,9 +10,10 @@
 
 #include "base/input_file.h"
 #include "device/device.h"
+#include "engine/client_error.h"
+#include "engine/eviction.h"
 #include "gguf/gguf.h"
 #include "model/config.h"
-#include "plan/plan.h"
 
 namespace steelyard {
 namespace {
@@ -22,41 +23,6 @@ constexpr auto kTickForRoom = std::chrono::milliseconds(20);
 constexpr auto kPatience = std::chrono::minutes(10);  // for room
 constexpr unsigned kLoaders = 3;                      // models that load at the same time
 constexpr std::uint32_t kMostContext = 1 << 24;       // as --context
-
-// What unloading the model gives back.
-std::uint64_t bytes_of(const LoadedModel& model) {
-  return model.plan().devices.empty() ? 0 : model.plan().devices[0].model_bytes();
-}
-
-std::string device_of(const LoadedModel& model) {
-  return model.plan().devices.empty() ? std::string() : model.plan().devices[0].device;
-}
-
-// Where files lie is nobody's business who talks to a server.
-std::string without_directory(std::string text, const std::filesystem::path& path) {
-  const std::string directory = path.parent_path().string() + "/";
-  if (directory.size() < 2) return text;
-  for (std::size_t at = text.find(directory); at != std::string::npos; at = text.find(directory, at))
-    text.erase(at, directory.size());
-  return text;
-}
-
-// An error of loading as a client may see it: the file's faults aren't the request's.
-std::exception_ptr for_clients(std::exception_ptr error, const std::filesystem::path& path) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const TooLong&) {
-    return error;
-  } catch (const Error& e) {
-    const bool file = e.kind() == ErrorKind::bad_input || e.kind() == ErrorKind::not_found;
-    return std::make_exception_ptr(Error(file ? ErrorKind::io : e.kind(), without_directory(e.what(), path)));
-  } catch (const std::bad_alloc&) {
-    return std::make_exception_ptr(
-        Error(ErrorKind::busy, "there isn't enough memory to load the model now: try again later"));
-  } catch (const std::exception& e) {
-    return std::make_exception_ptr(Error(ErrorKind::internal, without_directory(e.what(), path)));
-  }
-}
 
 }  // namespace
 
@@ -370,56 +336,44 @@ void ModelManager::release_draining(Aftermath& after) {
   work_.notify_all();
 }
 
-// A model that may go for another.
-struct ModelManager::Victim {
-  std::shared_ptr<Slot> slot;
-  bool own, forever, busy;
-  auto rank() const { return std::tuple(!own, forever, busy, slot->last_use); }
-};
-
-// In the order in which they go; `device` empty: wherever they are.
-std::vector<ModelManager::Victim> ModelManager::victims_for(const Slot& slot,
-                                                            const std::string& device) const {
-  std::vector<Victim> victims;
-  for (const auto& [path, other] : slots_) {
-    if (!other->model || (other->running && other.get() != &slot)) continue;
-    if (!device.empty() && device_of(*other->model) != device) continue;
-    victims.push_back(
-        {other, other.get() == &slot, other->stays(keep_alive_) < KeepAlive::zero(), other->in_use()});
+// True: it is gone. False: it goes when it is idle.
+bool ModelManager::let_go(Slot& slot, const EvictionCandidate& as, const std::string& other,
+                          Aftermath& after) {
+  const std::string why =
+      fmt::format("to make room for {}{}", other, as.forever ? ", though it was to stay for ever" : "");
+  if (as.busy) {
+    slot.draining = true;
+    slot.why = why;
+  } else {
+    drop(slot, as.own ? "to be loaded anew" : why, after);
   }
-  std::ranges::sort(victims, {}, &Victim::rank);
-  return victims;
+  return !as.busy;
 }
 
 // Lets others go for `slot`: idle ones now, busy ones when they are idle. True: try again at once. False: it
 // is parked, or failed.
 bool ModelManager::make_room(const std::shared_ptr<Slot>& slot, std::uint32_t context, const Error& lack,
                              Aftermath& after) {
-  const auto* numbers = dynamic_cast<const NoRoom*>(&lack);
-  std::vector<Victim> victims = victims_for(*slot, numbers ? numbers->device : "");
-  std::uint64_t room = numbers ? numbers->available : 0;
-  const std::uint64_t needed = numbers ? numbers->needed : 1;
-  std::size_t n = 0;
-  for (; n < victims.size() && room < needed; ++n)
-    room += std::max<std::uint64_t>(1, bytes_of(*victims[n].slot->model));
+  std::vector<std::shared_ptr<Slot>> slots;
+  std::vector<EvictionCandidate> candidates;
+  for (const auto& [path, other] : slots_) {
+    if (!other->model || (other->running && other != slot)) continue;
+    EvictionCandidate& c = candidates.emplace_back(eviction_candidate(*other->model));
+    c.own = other == slot;
+    c.forever = other->stays(keep_alive_) < KeepAlive::zero();
+    c.busy = other->in_use();
+    c.last_use = other->last_use;
+    slots.push_back(other);
+  }
+  const Eviction eviction = choose_evictions(candidates, lack_of(lack));
   const bool first = parked_.empty() || slot->turn;
-  if (room < needed && loads_ == 0 && first) {
+  if (!eviction.enough && loads_ == 0 && first) {
     refuse_for_ever(slot, context, lack, after);
     return false;
   }
-  bool waits = room < needed || !first;
+  bool waits = !eviction.enough || !first;
   if (!waits)
-    for (std::size_t i = 0; i < n; ++i) {
-      Victim& v = victims[i];
-      const std::string why = fmt::format("to make room for {}{}", slot->name,
-                                          v.forever ? ", though it was to stay for ever" : "");
-      if (v.busy) {
-        waits = v.slot->draining = true;
-        v.slot->why = why;
-      } else {
-        drop(*v.slot, v.own ? "to be loaded anew" : why, after);
-      }
-    }
+    for (const std::size_t i : eviction.go) waits |= !let_go(*slots[i], candidates[i], slot->name, after);
   if (!waits) return true;
   if (!slot->turn) slot->parked_since = Clock::now();
   parked_.insert(slot->turn ? parked_.begin() : parked_.end(), slot);
@@ -436,7 +390,7 @@ void ModelManager::refuse_for_ever(const std::shared_ptr<Slot>& slot, std::uint3
                   "\"num_ctx\" is {}, but the server's context is {} and memory doesn't allow more: {}",
                   context, slot->model ? slot->context : usual, lack.what())))
             : std::make_exception_ptr(Error(ErrorKind::no_memory, lack.what()));
-  fail_slot(slot, for_clients(error, slot->path), after, grown ? context : 0);
+  fail_slot(slot, error_for_clients(error, slot->path), after, grown ? context : 0);
 }
 
 // ---- the manager's threads ----
@@ -512,7 +466,7 @@ bool ModelManager::take_loaded(const std::shared_ptr<Slot>& slot, std::uint32_t 
   if (loaded.cancelled && wanted) return true;  // somebody came while it was broken off
   if (loaded.lack && wanted) return make_room(slot, context, *loaded.lack, after);
   if (!loaded.error) loaded.error = std::make_exception_ptr(Error(ErrorKind::cancelled, loaded.lack->what()));
-  fail_slot(slot, for_clients(loaded.error, slot->path), after, loaded.too_long ? context : 0);
+  fail_slot(slot, error_for_clients(loaded.error, slot->path), after, loaded.too_long ? context : 0);
   return false;
 }
 

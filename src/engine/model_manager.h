@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "device/device.h"
 #include "device/devices.h"
+#include "engine/eviction.h"
 #include "engine/loaded_model.h"
 
 namespace steelyard {
@@ -103,7 +104,6 @@ class ModelManager {
  private:
   using Clock = std::chrono::steady_clock;
   struct Slot;
-  struct Victim;
   struct Loaded {  // what a load came to: a model, or why there is none
     std::shared_ptr<const LoadedModel> model;
     std::unique_ptr<Error> lack;  // of memory
@@ -134,9 +134,9 @@ class ModelManager {
                  std::uint32_t context = 0);
   Loaded try_load(const Slot& slot, std::uint32_t context);
   bool take_loaded(const std::shared_ptr<Slot>& slot, std::uint32_t context, Loaded loaded, Aftermath& after);
-  std::vector<Victim> victims_for(const Slot& slot, const std::string& device) const;
   bool make_room(const std::shared_ptr<Slot>& slot, std::uint32_t context, const Error& lack,
                  Aftermath& after);
+  bool let_go(Slot& slot, const EvictionCandidate& as, const std::string& other, Aftermath& after);
   void refuse_for_ever(const std::shared_ptr<Slot>& slot, std::uint32_t context, const Error& lack,
                        Aftermath& after);
   void settle_parked(Clock::time_point now, Aftermath& after);

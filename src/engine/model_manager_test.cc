@@ -8,12 +8,17 @@
 #include <filesystem>
 #include <fstream>
 #include <future>
+#include <memory>
+#include <optional>
 #include <set>
 #include <thread>
 
 #include "decoder/step_runner.h"
 #include "device/device.h"
+#include "device/devices.h"
+#include "engine/errors.h"
 #include "engine/fake_runner.h"
+#include "engine/loaded_model.h"
 #include "plan/plan.h"
 
 namespace steelyard {
@@ -216,32 +221,45 @@ TEST(ModelManager, ModelsKeptForEverGoLastAndWithAWord) {
   EXPECT_THAT(machine.unloaded.back(), HasSubstr("for ever"));
 }
 
-TEST(ModelManager, WaitsForABusyModelWhichFinishesAndTakesNothingNew) {
+TEST(ModelManager, AContextThatDoesNotFitLeavesTheModelAsItWas) {
   Machine machine;
   const auto manager = machine.manager();
-  auto busy = manager->acquire({"a60"});
-  Later b(*manager, {"b60"});
-  ASSERT_TRUE(soon([&] { return machine.loads == 2; }));
-  std::this_thread::sleep_for(50ms);
-  Later again(*manager, {"a60"});
-  EXPECT_FALSE(b.ready());
-  EXPECT_FALSE(again.ready());  // or b could wait for ever
-  busy.model.reset();
-  EXPECT_TRUE(b.future.get().model);
-  EXPECT_TRUE(again.future.get().model);  // it has made room for a60 in turn
+  const auto model = manager->acquire({"m40"}).model;
+  const auto [kind, message] = Later(*manager, {"m40", std::nullopt, 10000}).error();  // 140 of 100
+  EXPECT_EQ(kind, ErrorKind::bad_input);
+  EXPECT_THAT(message, HasSubstr("\"num_ctx\" is 10000"));
+  EXPECT_EQ(manager->acquire({"m40"}).model, model);
+  EXPECT_THAT(machine.unloaded, ::testing::IsEmpty());
+}
+
+// a60 is in use, b60 waits for its room, and more for a60 came after that.
+struct BusyModel {
+  Machine machine;
+  std::unique_ptr<ModelManager> manager = machine.manager();
+  ModelManager::Lease busy = manager->acquire({"a60"});
+  Later waiting{*manager, {"b60"}};
+  std::unique_ptr<Later> again;
+  BusyModel() {
+    EXPECT_TRUE(soon([&] { return machine.loads == 2; }));
+    std::this_thread::sleep_for(50ms);
+    again = std::make_unique<Later>(*manager, ModelWish{"a60"});
+  }
+};
+
+TEST(ModelManager, WaitsForABusyModelWhichFinishesAndTakesNothingNew) {
+  BusyModel m;
+  EXPECT_FALSE(m.waiting.ready());
+  EXPECT_FALSE(m.again->ready());  // or b60 could wait for ever
+  m.busy.model.reset();
+  EXPECT_TRUE(m.waiting.future.get().model);
+  EXPECT_TRUE(m.again->future.get().model);  // b60 has made room for a60 in turn
 }
 
 TEST(ModelManager, AWaitForRoomCanBeCancelled) {
-  Machine machine;
-  const auto manager = machine.manager();
-  auto busy = manager->acquire({"a60"});
-  Later b(*manager, {"b60"});
-  ASSERT_TRUE(soon([&] { return machine.loads == 2; }));
-  std::this_thread::sleep_for(50ms);
-  Later again(*manager, {"a60"});
-  b.ticket.cancel();
-  EXPECT_EQ(b.error().first, ErrorKind::cancelled);
-  EXPECT_EQ(again.future.get().model, busy.model);
+  BusyModel m;
+  m.waiting.ticket.cancel();
+  EXPECT_EQ(m.waiting.error().first, ErrorKind::cancelled);
+  EXPECT_EQ(m.again->future.get().model, m.busy.model);
 }
 
 TEST(ModelManager, ALoadThatNobodyWaitsForEnds) {
@@ -256,6 +274,26 @@ TEST(ModelManager, ALoadThatNobodyWaitsForEnds) {
   EXPECT_FALSE(b.ready());
   machine.let_go();
   EXPECT_TRUE(b.future.get().model);
+}
+
+// What is planned counts at once: a load takes its memory only bit by bit.
+TEST(PrepareModel, TwoPlansNeverCountOnTheSameRoom) {
+  const auto path = std::filesystem::path(STEELYARD_SOURCE_DIR) / "tests/data/models/llama.gguf";
+  Devices devices;
+  ModelOptions options{.device = "cpu", .threads = 1, .context = 64, .slots = 4096};
+  std::uint64_t model_bytes = 0;
+  {
+    const PreparedModel alone = prepare_model(path, options, devices);
+    model_bytes = alone.plan.devices[0].model_bytes();
+    EXPECT_EQ(devices.held()->on("CPU"), model_bytes);
+    options.memory_limit = alone.verdict.needed + model_bytes / 2;
+  }
+  EXPECT_EQ(devices.held()->on("CPU"), 0u);
+  std::optional<PreparedModel> first = prepare_model(path, options, devices);
+  EXPECT_THROW(prepare_model(path, options, devices), NoRoom);
+  EXPECT_TRUE(prepare_model(path, options, devices, true).holds.empty());
+  first.reset();
+  EXPECT_NO_THROW(prepare_model(path, options, devices));
 }
 
 TEST(ModelManager, EndsWhileAModelLoads) {

@@ -12,7 +12,9 @@ import subprocess
 import termios
 import time
 import unittest
+import urllib.request
 
+from gguf_file import F32, Gguf
 from support import BINARY, PATIENCE, SMOLLM2, SteelyardTest, need, run
 
 # The likeliest word leads the next one by half a nat or more all along the answer, so that the rounding of any mode
@@ -89,6 +91,19 @@ class OneAnswer(SteelyardTest):
         answers = [self.ok("run", self.synth(), "hello", *flags, "--seed", seed).stdout for seed in (1, 1, 2)]
         self.assertEqual(answers[0], answers[1])
         self.assertNotEqual(answers[0], answers[2])
+
+    def test_what_is_not_set_is_as_the_file_says(self):
+        """In `run` as in the server's answers: the file wants no chance."""
+        model = Gguf(self.synth()).set("general.sampling.temp", F32, 0.0).write(self.dir / "sure.gguf")
+        ask = lambda *flags: self.ok("run", model, "hello", "--num-predict", "12", *flags).stdout.rstrip("\n")
+        sure = ask("--temperature", "0")
+        self.assertEqual([ask(), ask("--seed", "7")], [sure, sure])
+        self.assertNotEqual(ask("--temperature", "2", "--top-k", "0", "--seed", "7"), sure)
+        address = self.serve(env={"STEELYARD_MODELS": str(self.dir)})
+        body = {"model": "sure", "stream": False, "options": {"num_predict": 12},
+                "messages": [{"role": "user", "content": "hello"}]}
+        with urllib.request.urlopen(f"{address}/api/chat", json.dumps(body).encode(), PATIENCE) as answer:
+            self.assertEqual(json.load(answer)["message"]["content"], sure)
 
     def test_json_counts(self):
         done = self.ok_json("run", self.synth(), "hello", "--num-predict", "5", "--json", "--temperature", "0")

@@ -321,18 +321,6 @@ std::vector<TokenId> read_context(const Fields& f) {
 
 }  // namespace
 
-void Options::set(const NumberOption& option, double value) {
-  option.set(*this, value);
-  named.push_back(option.name);
-}
-
-AnswerOptions Options::over(const AnswerOptions& defaults) const {
-  AnswerOptions o = *this;
-  for (const NumberOption& option : number_options())
-    if (std::find(named.begin(), named.end(), option.name) == named.end()) option.set(o, option.of(defaults));
-  return o;
-}
-
 KeepAlive parse_keep_alive(std::string_view text) {
   const auto bad = [&] {
     throw_error(ErrorKind::bad_input, "\"{}\" is no duration; write \"5m\", \"1h30m\" or seconds", text);

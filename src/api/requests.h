@@ -21,14 +21,9 @@
 namespace steelyard::api {
 
 // How an answer is drawn, whatever the dialect said.
-struct Options : AnswerOptions {
-  std::uint32_t num_ctx = 0;            // 0: the model's
-  std::vector<std::string_view> named;  // the numbers that the request set
-  std::vector<std::string> ignored;     // names of options that Steelyard doesn't know, for the log
-
-  void set(const NumberOption& option, double value);
-  // What the request didn't name is as in `defaults`.
-  AnswerOptions over(const AnswerOptions& defaults) const;
+struct Options : AnswerWishes {
+  std::uint32_t num_ctx = 0;         // 0: the model's
+  std::vector<std::string> ignored;  // names of options that Steelyard doesn't know, for the log
 };
 
 struct CommonRequest {

@@ -47,7 +47,7 @@ void AnswerSettings::set(std::string_view name, const std::string& value) {
   if (const NumberOption* option = find_number_option(name)) {
     const auto number = number_of<double>(value);
     if (!number) throw_error(ErrorKind::bad_input, "{} wants a number, not '{}'", name, value);
-    option->set(*this, *number);
+    AnswerWishes::set(*option, *number);
   } else if (name == "seed") {
     const auto seed = number_of<std::int64_t>(value);
     if (!seed)
@@ -62,11 +62,12 @@ void AnswerSettings::set(std::string_view name, const std::string& value) {
   }
 }
 
-std::vector<std::string> AnswerSettings::list() const {
+std::vector<std::string> AnswerSettings::list(const AnswerOptions& defaults) const {
+  const AnswerOptions all = over(defaults);
   std::vector<std::string> lines;
   for (const NumberOption& option : number_options())
-    lines.push_back(option.whole() ? fmt::format("{:18} {:.0f}", option.name, option.of(*this))
-                                   : fmt::format("{:18} {:g}", option.name, option.of(*this)));
+    lines.push_back(option.whole() ? fmt::format("{:18} {:.0f}", option.name, option.of(all))
+                                   : fmt::format("{:18} {:g}", option.name, option.of(all)));
   lines.push_back(fmt::format("{:18} {}", "seed", random_seed ? "random" : std::to_string(sampling.seed)));
   for (const auto& text : stop) lines.push_back(fmt::format("{:18} {}", "stop", Json(text).dump()));
   return lines;
@@ -152,7 +153,7 @@ ChatSession::Reply ChatSession::ask(const std::string& prompt, const OnText& on_
                 "the prompt has {} tokens and the context holds {}: shorten it or give a larger --context",
                 fitted.prompt.size(), context());
   EngineRequest request;
-  static_cast<AnswerOptions&>(request) = settings_;
+  static_cast<AnswerOptions&>(request) = answer_options();
   request.prompt = std::move(fitted.prompt);
   request.context = context_;
   const auto queue = std::make_shared<AnswerQueue>();

@@ -17,12 +17,12 @@
 namespace steelyard {
 
 // What a user may set for the answers to come.
-struct AnswerSettings : AnswerOptions {
+struct AnswerSettings : AnswerWishes {
   // By Ollama's names (temperature, top_k, num_predict, stop …). Throws Error(bad_input) for an unknown name
   // or a value that makes no sense. "stop" adds one.
   void set(std::string_view name, const std::string& value);
-  // Every setting as "name value".
-  std::vector<std::string> list() const;
+  // Every setting as "name value"; what wasn't set is as in `defaults`.
+  std::vector<std::string> list(const AnswerOptions& defaults) const;
 };
 
 // Why an answer ended before the model ended it, as a sentence; empty when it didn't. `context`: tokens that
@@ -40,6 +40,8 @@ class ChatSession {
   void set_model(LoadedModel& model);
 
   AnswerSettings& settings() { return settings_; }
+  // How the next answer is drawn: as the user set it, else as the model's file says, else by the defaults.
+  AnswerOptions answer_options() const { return settings_.over(model_->answer_defaults()); }
   LoadedModel& model() { return *model_; }
   bool raw() const { return raw_ || !model_->chat_template(); }
   // The tokens that the conversation may reach: of the model's context, or fewer when the user wants so (0:

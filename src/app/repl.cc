@@ -267,7 +267,8 @@ class Repl {
       show_info();
     } else if (what == "parameters") {
       print("num_ctx            {}\n", session_.context());
-      for (const auto& text : session_.settings().list()) print("{}\n", text);
+      for (const auto& text : session_.settings().list(session_.model().answer_defaults()))
+        print("{}\n", text);
     } else if (what == "system") {
       print("{}\n", session_.system().empty() ? "There is no system message." : session_.system());
     } else if (what == "template") {

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "engine/engine.h"
+#include "engine/sampling_options.h"
 
 namespace steelyard {
 namespace {
@@ -120,12 +121,15 @@ TEST(AnswerSettings, ListsWhatIsSet) {
   s.set("top_k", "7");
   s.set("min_p", "0.05");
   s.set("stop", "END");
-  EXPECT_THAT(s.list(),
-              testing::ElementsAre("temperature        0.8", "top_k              7", "top_p              0.9",
-                                   "min_p              0.05", "typical_p          1", "repeat_penalty     1",
-                                   "presence_penalty   0", "frequency_penalty  0", "repeat_last_n      64",
-                                   "num_predict        -1", "seed               random",
-                                   "stop               \"END\""));
+  AnswerOptions file;
+  file.sampling.top_k = 20;  // named otherwise
+  file.sampling.top_p = 0.75f;
+  EXPECT_THAT(s.list(file),
+              testing::ElementsAre("temperature        0.8", "top_k              7",
+                                   "top_p              0.75", "min_p              0.05",
+                                   "typical_p          1", "repeat_penalty     1", "presence_penalty   0",
+                                   "frequency_penalty  0", "repeat_last_n      64", "num_predict        -1",
+                                   "seed               random", "stop               \"END\""));
 }
 
 TEST(AnswerSettings, RefusesWhatMakesNoSense) {

@@ -21,6 +21,7 @@
 #include "base/readable.h"
 #include "base/units.h"
 #include "decoder/decoder.h"
+#include "engine/answer_defaults.h"
 #include "engine/engine.h"
 #include "engine/loaded_model.h"
 #include "engine/sampling_options.h"
@@ -180,8 +181,11 @@ void add_settings(CLI::App& command, Flags& flags) {
                               help);
   };
   for (const NumberOption& option : number_options())
-    takes_number(add(option.name, fmt::format("{} (default: {:g})", option.meaning, option.of(defaults))),
-                 option.low, option.high, option.whole());
+    takes_number(
+        add(option.name, fmt::format("{} (default: {}{:g})", option.meaning,
+                                     file_may_say(option.name) ? "as the model's file says, else " : "",
+                                     option.of(defaults))),
+        option.low, option.high, option.whole());
   takes(add("seed", "for the same answer again (default: random)"), "N", [](const std::string& value) {
     std::int64_t seed = 0;
     if (!CLI::detail::lexical_cast(value, seed))

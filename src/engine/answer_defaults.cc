@@ -1,5 +1,7 @@
 #include "engine/answer_defaults.h"
 
+#include <algorithm>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,6 +28,10 @@ std::optional<double> find_number(const GgufMetadata& metadata, const std::strin
 }
 
 }  // namespace
+
+bool file_may_say(std::string_view option) {
+  return std::ranges::find(kKeys, option, &FileKey::option) != std::end(kKeys);
+}
 
 AnswerOptions file_answer_options(const GgufMetadata& metadata) {
   AnswerOptions options;

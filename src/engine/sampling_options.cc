@@ -75,6 +75,18 @@ const NumberOption* find_number_option(std::string_view name) {
   return found == kNumbers.end() ? nullptr : found;
 }
 
+void AnswerWishes::set(const NumberOption& option, double value) {
+  option.set(*this, value);
+  named.push_back(option.name);
+}
+
+AnswerOptions AnswerWishes::over(const AnswerOptions& defaults) const {
+  AnswerOptions o = *this;
+  for (const NumberOption& option : number_options())
+    if (std::find(named.begin(), named.end(), option.name) == named.end()) option.set(o, option.of(defaults));
+  return o;
+}
+
 void set_seed(AnswerOptions& options, std::int64_t seed) {
   options.random_seed = seed == -1;
   if (!options.random_seed) options.sampling.seed = static_cast<std::uint64_t>(seed);

@@ -39,6 +39,15 @@ struct NumberOption {
 std::span<const NumberOption> number_options();
 const NumberOption* find_number_option(std::string_view name);  // nullptr: there is none
 
+// What somebody asked for: what isn't named is as the model's file or the defaults say.
+struct AnswerWishes : AnswerOptions {
+  std::vector<std::string_view> named;  // the numbers that were set
+
+  void set(const NumberOption& option, double value);
+  // With the numbers of `defaults` (LoadedModel::answer_defaults()) where none was named.
+  AnswerOptions over(const AnswerOptions& defaults) const;
+};
+
 // The seed needs all bits of an integer: -1 draws one anew for each answer, any other is taken as it is.
 void set_seed(AnswerOptions& options, std::int64_t seed);
 

@@ -86,6 +86,19 @@ TEST(SamplingOptions, TheCheckNamesWhatIsWrong) {
   EXPECT_THAT(refusal_of(o), HasSubstr("too long"));
 }
 
+TEST(SamplingOptions, WhatIsNotNamedIsAsTheFileSays) {
+  AnswerOptions file;
+  file.sampling.temperature = 0.25f;
+  file.sampling.top_k = 7;
+  AnswerWishes wishes;
+  wishes.stop = {"END"};
+  wishes.set(*find_number_option("top_k"), 40);  // by name, though it is the default
+  const AnswerOptions all = wishes.over(file);
+  EXPECT_FLOAT_EQ(all.sampling.temperature, 0.25f);
+  EXPECT_EQ(all.sampling.top_k, 40);
+  EXPECT_THAT(all.stop, ::testing::ElementsAre("END"));
+}
+
 TEST(SamplingOptions, SeedsKeepEveryBit) {
   AnswerOptions o;
   set_seed(o, (std::int64_t{1} << 53) + 1);

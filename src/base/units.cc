@@ -68,11 +68,6 @@ std::string count_text(std::uint64_t count) {
   return fmt::format("{}", count);
 }
 
-std::string byte_rate_text(double bytes_per_second) {
-  if (!(bytes_per_second > 0)) return "–";
-  return fmt::format("{:.1f} GB/s", bytes_per_second / 1e9);
-}
-
 std::string rfc3339(std::chrono::system_clock::time_point time) {
   const auto whole = std::chrono::floor<std::chrono::seconds>(time);
   const auto fraction = std::chrono::duration_cast<std::chrono::nanoseconds>(time - whole).count();

@@ -22,9 +22,6 @@ std::uint64_t parse_size(std::string_view text);
 // "999", "7K", "135M", "8.03B", "1.2T": three digits at most, powers of 1000.
 std::string count_text(std::uint64_t count);
 
-// "34.1 GB/s", powers of 1000; "–" for 0, which means not measured.
-std::string byte_rate_text(double bytes_per_second);
-
 // "2026-03-01T12:00:00.25Z": RFC 3339 in UTC, with as many digits of the second as there are.
 std::string rfc3339(std::chrono::system_clock::time_point time);
 // The same back; nullopt when it isn't such a text.

@@ -56,11 +56,6 @@ TEST(Units, CountsHaveThreeDigits) {
   EXPECT_EQ(count_text(1'200'000'000'000), "1.2T");
 }
 
-TEST(Units, WhatWasNotMeasuredIsNoZero) {
-  EXPECT_EQ(byte_rate_text(34.12e9), "34.1 GB/s");
-  EXPECT_EQ(byte_rate_text(0), "–");
-}
-
 TEST(Units, TimesThereAndBack) {
   using namespace std::chrono_literals;
   const auto day = std::chrono::system_clock::from_time_t(1'772'366'400);

@@ -315,8 +315,7 @@ Handled Handlers::openai_chat(const Call& call) const {
 
 Handled Handlers::tags(const Call&) const {
   Json list = Json::array();
-  for (const StoredModel& m : store_.list()) {
-    if (!m.error.empty()) continue;
+  for (const StoredModel& m : left_out_.without(store_.list())) {
     list.push_back({{"name", m.name},
                     {"model", m.name},
                     {"modified_at", rfc3339(m.modified)},
@@ -334,8 +333,7 @@ Handled Handlers::tags(const Call&) const {
 
 Handled Handlers::openai_models(const Call&) const {
   Json list = Json::array();
-  for (const StoredModel& m : store_.list())
-    if (m.error.empty()) list.push_back(openai_entry(m));
+  for (const StoredModel& m : left_out_.without(store_.list())) list.push_back(openai_entry(m));
   return reply_only(json_reply({{"object", "list"}, {"data", list}}));
 }
 

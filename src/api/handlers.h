@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "api/answers.h"
+#include "api/left_out.h"
 #include "engine/engine.h"
 #include "engine/loaded_model.h"
 #include "engine/model_manager.h"
@@ -46,9 +47,9 @@ enum class Lane : std::uint8_t { at_once, quick, work };
 // Thread-safe. Never throws, never waits for a model.
 class Handlers {
  public:
-  // Both must outlive it.
-  Handlers(ModelManager& models, const ModelStore& store, std::string version)
-      : models_(models), store_(store), version_(std::move(version)) {}
+  // `models` and `store` must outlive it. `log` is told of models that can't be listed; from several threads.
+  Handlers(ModelManager& models, const ModelStore& store, std::string version, LeftOut::Log log = {})
+      : models_(models), store_(store), version_(std::move(version)), left_out_(std::move(log)) {}
   Lane lane(std::string_view target) const;
   Handled handle(const HttpRequest& request) const;
 
@@ -79,6 +80,7 @@ class Handlers {
   ModelManager& models_;
   const ModelStore& store_;
   std::string version_;
+  mutable LeftOut left_out_;
 };
 
 // The dialect in which errors of a path are told.

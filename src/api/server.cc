@@ -33,7 +33,7 @@ namespace api {
 ServerCore::ServerCore(ServerOptions o, ModelManager& m, const ModelStore& store)
     : options(std::move(o)),
       models(m),
-      handlers(m, store, options.version),
+      handlers(m, store, options.version, options.log),
       bodies(options.bodies_limit),
       quick(1),
       workers(worker_count()) {}

@@ -27,9 +27,10 @@ struct ServerOptions {
   std::uint32_t header_timeout_s = 30;
   std::uint32_t write_timeout_s = 120;  // a reader that takes nothing for so long is dropped
   std::uint32_t max_connections = 8192;
-  std::chrono::milliseconds stream_comment{15000};   // a stream of events says so often that it still works
-  std::string version = "0";                         // that /api/version tells
-  std::function<void(const std::string& line)> log;  // one line a request; may be called from several threads
+  std::chrono::milliseconds stream_comment{15000};  // a stream of events says so often that it still works
+  std::string version = "0";                        // that /api/version tells
+  // One line a request, and one for a model that can't be listed; may be called from several threads.
+  std::function<void(const std::string& line)> log;
 };
 
 class Server {

@@ -6,12 +6,15 @@
 //   STEELYARD_FAKE_DEVICES  how many GPUs there are
 //   STEELYARD_FAKE_FAIL     "CALL N RESULT": from the N-th call of that function of Driver on, it returns
 //   RESULT
+//   STEELYARD_FAKE_SLOW     "CALL MS": every call of that function takes so many milliseconds
 #include <unistd.h>
 
 #include <atomic>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <sstream>
+#include <string>
 #include <string_view>
 
 #include "device/cuda/host/nvml.h"
@@ -27,19 +30,30 @@ struct Failure {
   std::atomic<long> calls{0};
 };
 
+// What a call returns, after its time: see above.
+std::function<CuResult(const std::string&)> calls_as_asked() {
+  std::shared_ptr<Failure> failure;
+  if (const char* text = std::getenv("STEELYARD_FAKE_FAIL")) {
+    failure = std::make_shared<Failure>();
+    std::istringstream(text) >> failure->call >> failure->after >> failure->result;
+  }
+  std::string slow;
+  long ms = 0;
+  if (const char* text = std::getenv("STEELYARD_FAKE_SLOW")) std::istringstream(text) >> slow >> ms;
+  if (!failure && slow.empty()) return {};
+  return [=](const std::string& call) {
+    if (call == slow) usleep(static_cast<useconds_t>(1000 * ms));
+    return failure && call == failure->call && ++failure->calls >= failure->after ? failure->result : 0;
+  };
+}
+
 FakeDriver* make_fake() {
   const char* memory = std::getenv("STEELYARD_FAKE_MEMORY");
   const char* devices = std::getenv("STEELYARD_FAKE_DEVICES");
   auto* fake = new FakeDriver(memory ? std::strtoull(memory, nullptr, 10) : 8ull << 30,
                               devices ? std::atoi(devices) : 1);
   fake->context_bytes = 4 << 20;
-  if (const char* text = std::getenv("STEELYARD_FAKE_FAIL")) {
-    auto failure = std::make_shared<Failure>();
-    std::istringstream(text) >> failure->call >> failure->after >> failure->result;
-    fake->fail = [failure](const std::string& call) {
-      return call == failure->call && ++failure->calls >= failure->after ? failure->result : 0;
-    };
-  }
+  fake->fail = calls_as_asked();
   return fake;
 }
 

@@ -20,6 +20,11 @@ endif()
 if(STEELYARD_TESTS)
   find_package(GTest REQUIRED)
   include(GoogleTest)
+  # Whether a program can be built and run under the thread sanitizer, for tests that look for races.
+  include(CheckCXXSourceRuns)
+  set(CMAKE_REQUIRED_FLAGS "${CMAKE_CXX_FLAGS} -fsanitize=thread")
+  check_cxx_source_runs("int main() { return 0; }" STEELYARD_HAS_TSAN)
+  unset(CMAKE_REQUIRED_FLAGS)
 endif()
 
 # steelyard_room(NAME ROOMS room... [TEST_ROOMS room...] LIBS lib... [SUBDIRS dir...])

@@ -11,6 +11,7 @@
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "base/error.h"
 #include "device/cuda/hopper/weights/layout.h"
@@ -54,19 +55,32 @@ class Loader {
     std::unique_ptr<VirtualArena> staging;
     if (repack_)
       staging = std::make_unique<VirtualArena>(gpu_, "load staging", slot_bytes_ * kSlots * threads);
-    std::vector<std::thread> workers;
-    for (std::uint32_t t = 0; t < threads; ++t) {
-      const std::uint64_t at = slot_bytes_ * kSlots * t;
-      workers.emplace_back(
-          [this, &ring, &staging, at] { work(ring.data() + at, staging ? staging->address() + at : 0); });
+    {
+      Workers workers(stop_);
+      for (std::uint32_t t = 0; t < threads; ++t) {
+        const std::uint64_t at = slot_bytes_ * kSlots * t;
+        workers.threads.emplace_back(
+            [this, &ring, &staging, at] { work(ring.data() + at, staging ? staging->address() + at : 0); });
+      }
+      report(threads, progress);
     }
-    report(threads, progress);
-    for (auto& w : workers) w.join();
     if (error_) std::rethrow_exception(error_);
     if (progress) progress(total_, total_);
   }
 
  private:
+  // Ends with its threads, also when `progress` throws because nobody wants the model any more.
+  struct Workers {
+    std::atomic<bool>& stop;
+    std::vector<std::thread> threads;
+    explicit Workers(std::atomic<bool>& flag) : stop(flag) {}
+    Workers(const Workers&) = delete;
+    ~Workers() {
+      stop = true;
+      for (std::thread& thread : threads) thread.join();
+    }
+  };
+
   void report(std::uint32_t threads, const LoadProgress& progress) {
     std::unique_lock lock(mutex_);
     while (finished_ < threads) {

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -15,6 +17,7 @@
 #include "base/dtype.h"
 #include "base/units.h"
 #include "device/target.h"
+#include "plan/changes.h"
 #include "plan/parts.h"
 #include "plan/placement.h"
 #include "plan/speed.h"
@@ -181,80 +184,18 @@ bool fits_somehow(const PlacementInput& in, const std::vector<Order>& orders) {
       orders, [&](const Order& order) { return fill(in, order, memory).back() == unit_count(*in.program); });
 }
 
-// Variants of the input with less context, a smaller KV type, fewer sequences.
-class Variant {
- public:
-  Variant(const PlacementInput& in, const std::vector<Order>& orders)
-      : in_(in), orders_(orders), small_(*in.program), context_(in.limits.context) {
-    for (auto& state : small_.states) state.type = DType::Q8_0;
-  }
-  // As loading would plan it: no more rows a step than there can be tokens.
-  bool fits() const {
-    PlacementInput in = in_;
-    StepLimits& l = in.limits;
-    l.rows = static_cast<std::uint32_t>(std::min<std::uint64_t>(l.rows, std::uint64_t{l.context} * l.slots));
-    l.rows = std::max({l.rows, l.slots, 1u});
-    l.outputs = std::min(l.outputs, l.slots);
-    return fits_somehow(in, orders_);
-  }
-  bool take_q8_0() {
-    if (in_.kv_type == DType::Q8_0 || in_.mode == Mode::exact) return false;
-    in_.program = &small_, in_.kv_type = DType::Q8_0;
-    return true;
-  }
-  bool take_one_slot() { return in_.limits.slots > 1 && (in_.limits.slots = 1); }
-  // The longest context in steps of 256 that fits, less than now; 0: none.
-  std::uint32_t longest_context() {
-    std::uint32_t low = 0, high = (context_ - 1) / 256;
-    while (low < high) {
-      const std::uint32_t middle = (low + high + 1) / 2;
-      in_.limits.context = middle * 256;
-      if (fits())
-        low = middle;
-      else
-        high = middle - 1;
-    }
-    return low * 256;
-  }
-
- private:
-  PlacementInput in_;
-  const std::vector<Order>& orders_;
-  Program small_;
-  std::uint32_t context_;
-};
-
-// The flags of a set of changes (1 context, 2 KV type, 4 one sequence) that makes it fit, or nothing.
-std::string try_changes(const PlacementInput& in, const std::vector<Order>& orders, unsigned set) {
-  Variant variant(in, orders);
-  std::string flags;
-  if (set & 2) {
-    if (!variant.take_q8_0()) return {};
-    flags += " --kv-type q8_0";
-  }
-  if (set & 4) {
-    if (!variant.take_one_slot()) return {};
-    flags += " --parallel 1";
-  }
-  if (!(set & 1)) return variant.fits() ? flags : std::string();
-  const std::uint32_t context = variant.longest_context();
-  return context ? fmt::format(" --context {}{}", context, flags) : std::string();
-}
-
-// All sets of as few changes as are enough.
-std::string fewest_changes(const PlacementInput& in, const std::vector<Order>& orders) {
-  for (int size = 1; size <= 3; ++size) {
-    std::string text;
-    for (unsigned set = 1; set < 8; ++set) {
-      if (std::popcount(set) != size) continue;
-      const std::string flags = try_changes(in, orders, set);
-      if (!flags.empty())
-        text += fmt::format("{}{}{}", text.empty() ? "" : ", or ", std::string_view(flags).substr(1),
-                            size > 1 ? " together" : "");
-    }
-    if (!text.empty()) return text;
-  }
-  return {};
+// The flags with which the devices can hold the model.
+std::string changes(const PlacementInput& in, const std::vector<Order>& orders) {
+  Program small = *in.program;
+  for (auto& state : small.states) state.type = DType::Q8_0;
+  const bool follow = in.limits.outputs == in.limits.slots;
+  return fewest_changes(in.limits, in.kv_type != DType::Q8_0 && in.mode != Mode::exact,
+                        [&](const StepLimits& limits, bool q8_0) {
+                          PlacementInput varied = in;
+                          varied.limits = as_loaded(limits, follow);
+                          if (q8_0) varied.program = &small, varied.kv_type = DType::Q8_0;
+                          return fits_somehow(varied, orders);
+                        });
 }
 
 // Which device can't hold the model alone, and by how much.
@@ -276,19 +217,16 @@ bool has_room(const PlacementInput& in, const Placement& placement) {
       plan.parts, [&](const PartPlan& p) { return p.plan.total() <= in.fleet->devices[p.device].memory; });
 }
 
-std::uint32_t longest_context(PlacementInput in, const Placement& placement) {
-  const std::uint32_t trained = in.context_train, now = in.limits.context;
-  in.limits.context = trained;
-  if (trained == 0 || trained <= now || has_room(in, placement)) return std::max(trained, now);
-  std::uint32_t low = now / 256, high = trained / 256;
-  while (low < high) {
-    in.limits.context = (low + high + 1) / 2 * 256;
-    if (has_room(in, placement))
-      low = in.limits.context / 256;
-    else
-      high = in.limits.context / 256 - 1;
-  }
-  return std::max(low * 256, now);
+std::uint32_t context_with_room(const PlacementInput& in, const Placement& placement) {
+  const Fits fits = [&](const StepLimits& limits, bool) {
+    PlacementInput varied = in;
+    varied.limits = limits;
+    return has_room(varied, placement);
+  };
+  StepLimits all = in.limits;
+  all.context = in.context_train;
+  if (all.context <= in.limits.context || fits(all, false)) return std::max(all.context, in.limits.context);
+  return std::max(longest_context(in.limits, false, all.context, fits), in.limits.context);
 }
 
 void add_impossible_ranks(const PlacementInput& in, PlacementChoice& choice) {
@@ -310,7 +248,7 @@ void say_what_lacks(const PlacementInput& in, const std::vector<Order>& orders, 
   choice.units_left = units - most;
   const DevicePlan left = memory.plan(0, {most, units}, 0);
   choice.short_bytes = left.bytes(Purpose::weights) + left.bytes(Purpose::state);
-  choice.changes = fewest_changes(in, orders);
+  choice.changes = changes(in, orders);
 }
 
 std::string time_text(double seconds) {
@@ -397,7 +335,7 @@ PlacementChoice choose_placement(const PlacementInput& asked) {
   add_lacks(in, memory, choice);
   if (known) add_impossible_ranks(in, choice);
   if (choice.fits())
-    choice.longest_context = longest_context(in, choice.candidates[0].placement);
+    choice.longest_context = context_with_room(in, choice.candidates[0].placement);
   else
     say_what_lacks(in, orders, memory, choice);
   return choice;

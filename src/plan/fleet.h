@@ -1,6 +1,7 @@
 // Devices to plan for that nobody need own: memory, rates and links, by name or by size. Pure.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>

@@ -1,6 +1,7 @@
 // Cuts a row of units into one stretch for each device. Pure numbers.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <limits>

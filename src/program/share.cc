@@ -1,6 +1,7 @@
 #include "program/share.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 #include <vector>
 

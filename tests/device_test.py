@@ -4,11 +4,14 @@ import json
 import pathlib
 import re
 import shutil
+import threading
+import time
 import unittest
 import urllib.error
 import urllib.request
 
-from support import SMOLLM2, SteelyardTest, need, run
+from server_test import Server
+from support import PATIENCE, SMOLLM2, SteelyardTest, need, run
 
 QUESTION = "What is the capital of France?"
 # Whatever this machine has, these commands see a machine without a driver.
@@ -163,6 +166,29 @@ class KernelFile(SteelyardTest):
         env = {**self.fake_gpu(), "STEELYARD_CUDA_KERNELS": str(bad)}
         done = self.ok("run", self.synth(), "hello", "--num-predict", "2", "--verbose", env=env)
         self.assertRegex(done.stderr, "this build has no kernels for CUDA0.*; using the CPU")
+
+
+class ServerOnAGpu(SteelyardTest):
+    def test_a_load_does_not_hold_up_the_end(self):
+        """A GPU that takes a second for each copy, so that the load would take half a minute."""
+        model = self.synth()
+        env = {**self.fake_gpu(slow="copy_to_device 1000"), "STEELYARD_MODELS": str(self.dir), "XDG_CACHE_HOME": str(self.dir)}
+        server = Server(self, env=env).read_log()
+        answers = []
+        ask = {"model": model.stem, "prompt": "x", "stream": False}
+        client = threading.Thread(target=lambda: answers.append(server.post("/api/generate", ask)[0]))
+        client.start()
+        for _ in range(600):
+            if any("Fake GPU" in line for line in list(server.lines)):
+                break
+            time.sleep(0.1)
+        time.sleep(0.5)
+        self.assertEqual(server.end(), 0)
+        client.join(PATIENCE)
+        self.assertIn(answers, ([503], [0]))
+        log = "".join(server.lines)
+        self.assertIn("Fake GPU", log)
+        self.assertNotIn("loaded in", log)
 
 
 class OnPaper(SteelyardTest):

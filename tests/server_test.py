@@ -219,28 +219,6 @@ class Signals(SteelyardTest):
         self.assertEqual(Server(self).end(signal.SIGHUP), 0)
 
 
-    def test_a_load_does_not_hold_up_the_end(self):
-        """A GPU that takes a second for each copy, so that the load would take half a minute."""
-        model = self.synth()
-        env = {**self.fake_gpu(slow="copy_to_device 1000"), "STEELYARD_MODELS": str(self.dir), "XDG_CACHE_HOME": str(self.dir)}
-        server = Server(self, env=env).read_log()
-        answers = []
-        ask = {"model": model.stem, "prompt": "x", "stream": False}
-        client = threading.Thread(target=lambda: answers.append(server.post("/api/generate", ask)[0]))
-        client.start()
-        for _ in range(600):
-            if any("Fake GPU" in line for line in list(server.lines)):
-                break
-            time.sleep(0.1)
-        time.sleep(0.5)
-        self.assertEqual(server.end(), 0)
-        client.join(PATIENCE)
-        self.assertIn(answers, ([503], [0]))
-        log = "".join(server.lines)
-        self.assertIn("Fake GPU", log)
-        self.assertNotIn("loaded in", log)
-
-
 class Start(SteelyardTest):
     def test_a_gpu_that_is_not_there(self):
         if run("plan", self.synth(), "--device", "cuda0").returncode == 0:

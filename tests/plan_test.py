@@ -206,6 +206,7 @@ class Urls(SteelyardTest):
                 self.server.sent = 0
                 self.assertEqual(self.plan(f"{self.base}/{path}")["devices"][0], local["devices"][0])
                 self.assertLess(self.server.sent, 16 << 20)
+        self.assertTrue(self.ok_json("plan", f"{self.base}/model.gguf", "--devices", "2x3090", "--json")["fits"])
 
     def test_a_long_header_is_read_in_pieces(self):
         model = pathlib.Path(self.synth())

@@ -130,6 +130,23 @@ int plan(const Flags& flags) {
   return prepared.verdict.fits() ? 0 : 1;
 }
 
+// Devices that aren't here.
+void add_paper_flags(CLI::App& command, Flags& flags) {
+  takes(command.add_option("--devices", flags.devices,
+                           "plan on paper for a GPU with so much memory, such as 24GiB, or for several "
+                           "devices with predicted speed, such as 2x3090: see below"),
+        "LIST", [](const std::string& text) {
+          if (is_fleet(text))
+            parse_fleet(text);
+          else
+            parse_size(text);
+        });
+  takes(command.add_option("--svg", flags.svg, "with several devices: a picture of their memory as well"),
+        "FILE", [](const std::string& text) {
+          if (text.empty() || text == "-") throw_usage("--svg takes the name of a file to write");
+        });
+}
+
 }  // namespace
 
 void add_plan(CLI::App& app, Action& action) {
@@ -159,19 +176,7 @@ void add_plan(CLI::App& app, Action& action) {
         "TYPE", [](const std::string& text) { parse_mixture(text); });
   takes_number(command->add_option("--parallel", flags->parallel, "conversations running at once"), 1, 4096)
       ->capture_default_str();
-  takes(command->add_option("--devices", flags->devices,
-                            "plan on paper for a GPU with so much memory, such as 24GiB, or for several "
-                            "devices with predicted speed, such as 2x3090: see below"),
-        "LIST", [](const std::string& text) {
-          if (is_fleet(text))
-            parse_fleet(text);
-          else
-            parse_size(text);
-        });
-  takes(command->add_option("--svg", flags->svg, "with several devices: a picture of their memory as well"),
-        "FILE", [](const std::string& text) {
-          if (text.empty() || text == "-") throw_usage("--svg takes the name of a file to write");
-        });
+  add_paper_flags(*command, *flags);
   command->add_flag("--json", flags->json, "print JSON");
   flags->load.add(*command);
   command->callback([&action, flags] { action = [flags] { return plan(*flags); }; });

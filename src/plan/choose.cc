@@ -115,9 +115,11 @@ class Orders {
       const auto& first = in_.fleet->devices[order[g][0]];
       const auto same =
           std::ranges::find_if(kinds_, [&](const Group& k) { return in_.fleet->devices[k[0]].alike(first); });
-      key += fmt::format("{}x{}{}", order[g].size(), same - kinds_.begin(),
-                         link_key(times_.link_within(order[g])));
-      if (g > 0) key += link_key(times_.link_between(order[g - 1], order[g]));
+      const DeviceLink within = times_.link_within(order[g]);
+      const DeviceLink before = times_.link_between(order[g ? g - 1 : g], order[g]);
+      if (within.bytes_per_second <= 0 || before.bytes_per_second <= 0) return;  // no way between them
+      key += fmt::format("{}x{}{}{}", order[g].size(), same - kinds_.begin(), link_key(within),
+                         link_key(before));
     }
     if (seen_.insert(key).second) orders_.push_back(order);
   }
@@ -148,8 +150,8 @@ Placement placement_of(const Order& order, std::span<const std::uint32_t> ends) 
   return placement;
 }
 
-// The best cut for the devices in this order, if they can hold the model.
-// `shortest`: the shortest round so far; what is 1 % longer needn't be cut as well as can be.
+// The best cut for the devices in this order, if they can hold the model. `shortest`: the shortest round so
+// far; what is 1 % longer needn't be cut as well as can be.
 std::optional<Placement> cut(const PlacementInput& in, const Order& order, PartMemory& memory,
                              PartTimes& times, double& shortest) {
   const std::uint32_t gpus = gpus_of(in, order), streams = std::max(in.limits.slots, 1u);
@@ -163,7 +165,6 @@ std::optional<Placement> cut(const PlacementInput& in, const Order& order, PartM
       split.between +=
           hop_seconds(times.link_between(order[s - 1], order[s]), shape.rows, in.program->n_embd);
   }
-  if (split.between > 1e3 || split.until.back().back() > 1e6) return std::nullopt;  // no link at all
   const std::optional<Split> best = best_split(split);
   if (!best) return std::nullopt;
   shortest = std::min(shortest, best->round(split));

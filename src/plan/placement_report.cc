@@ -85,6 +85,8 @@ std::string caveat(const PlacementInput& in, const Candidate& c) {
   };
   std::string text;
   if (in.mode != Mode::fast) text += "                 (of fast mode: the others are slower)\n";
+  if (std::ranges::any_of(c.placement.stages, [](const Stage& s) { return s.devices.size() > 2; }))
+    text += "                 (sums over more than two ranks: reckoned, only two were measured)\n";
   if (std::ranges::any_of(c.placement.stages,
                           [&](const Stage& s) { return std::ranges::any_of(s.devices, others); }))
     text +=

@@ -52,7 +52,8 @@ double seconds(double amount, double rate) { return rate > 0 ? amount / rate : 0
 
 // Sums over two ranks, measured on two H200s between kernels of 132 blocks (5120 values of one row: 1.5 µs
 // more than inside one GPU with peer access, 5.5 through page-locked host memory; 2048: 0.8 and 4.5;
-// 8192: 1.7 and 6.9): a start and a time for each value, which includes the links of that machine.
+// 8192: 1.7 and 6.9): a start and a time for each value, which includes the links of that machine. Of more
+// ranks none was measured: every further one is taken for one more push.
 struct SumCost {
   double start, value;
   double link;       // bytes a second, where it was measured

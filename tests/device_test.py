@@ -212,7 +212,7 @@ class OnPaper(SteelyardTest):
 
     def test_a_cpu_has_no_such_size(self):
         self.fails("plan", self.synth(), "--devices", "24GiB", "--device", "cpu", code=2, says="--devices describes a GPU")
-        self.fails("plan", self.synth(), "--devices", "big", code=2, says="is no size")
+        self.fails("plan", self.synth(), "--devices", "big", code=2, says="neither a card nor a size")
 
 
 class OnTheGpu(SteelyardTest):

@@ -97,7 +97,7 @@ std::optional<DeviceLink> find_link(std::string_view name) {
 }
 
 [[noreturn]] void bad_item(std::string_view item, std::string_view why) {
-  throw_error(ErrorKind::bad_input, "--devices: '{}' {}", item, why);
+  throw_error(ErrorKind::bad_input, "'{}' {}", item, why);
 }
 
 // "936GB/s" as bytes a second; "71TFLOP/s", "71T" as operations a second.

@@ -56,8 +56,8 @@ struct Decoder::Impl {
   MemoryPlan plan;
   std::shared_ptr<Device> device;
   std::unique_ptr<Arena> weights, states, workspace;
+  std::vector<StepArrays> arrays;  // in turn: a step in flight keeps its own, so they outlive the executable
   std::unique_ptr<Executable> executable;
-  std::vector<StepArrays> arrays;           // in turn: a step in flight keeps its own
   std::uint64_t submitted = 0, waited = 0;  // steps: the first is number 0
   std::uint64_t executable_bytes = 0;       // of the device, measured
   double load_seconds = 0;

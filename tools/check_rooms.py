@@ -5,6 +5,7 @@ The arrows are read from the `steelyard_room(NAME ROOMS … TEST_ROOMS …)` cal
 - a file includes only its own room and those that its room lists; TEST_ROOMS are for tests alone (x_test.cc, testing/, testing.h);
 - every listed room is included by a file of the room, and every one of TEST_ROOMS by a test;
 - a file that uses a name which only another room's headers declare includes one of those itself, or its own x.h does;
+- no two headers define a type of the same name in the same namespace;
 - plan/ may include of device/ only what describes devices, never what runs kernels;
 - only device/cuda/ may include CUDA's headers;
 - the rooms' arrows have no cycle, and the table in docs/architecture.md says the same.
@@ -147,6 +148,19 @@ def declared_names(sources):
     return {name: known for name, known in names.items() if len(known.rooms) == 1}
 
 
+def find_twin_types(sources):
+    """Types that two headers define in one namespace: linked into one program, one's functions would be taken for the other's."""
+    headers = collections.defaultdict(list)
+    for file, source in sorted(sources.items()):
+        if source.path.suffix in HEADER_SUFFIXES:
+            for kind, name, namespace in cpp_names.declarations(source.tokens):
+                if kind == "type" and namespace:
+                    headers[namespace, name].append(file)
+    for (namespace, name), files in sorted(headers.items()):
+        if len(set(files)) > 1:
+            yield f"src/{files[0]}: {namespace}::{name} is defined in {files[1]} too: give one another name"
+
+
 def own_headers(file):
     """x.h of x.cc and x_test.cc."""
     path = pathlib.PurePosixPath(file)
@@ -201,6 +215,7 @@ def find_violations(root):
     violations += find_wrong_includes(sources, rooms)
     violations += find_unused_arrows(sources, rooms)
     violations += find_borrowed_names(sources)
+    violations += find_twin_types(sources)
     violations += find_wrong_rows(root, rooms)
     return violations
 

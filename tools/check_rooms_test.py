@@ -119,12 +119,19 @@ class CheckRooms(unittest.TestCase):
     def test_a_name_that_means_something_else_is_not_borrowed(self):
         self.write("base/names.h", "namespace steelyard { struct Point {}; int size_of(int n); }")
         self.write("base/inner.h", "namespace steelyard::base { struct Hidden {}; }")
-        self.write("plan/twice.h", "namespace steelyard { struct Two {}; }")
+        self.write("plan/twice.h", "namespace steelyard::plan { struct Two {}; }")
         self.write("base/twice.h", "namespace steelyard { struct Two {}; }")
         for use in ("// Point\n", 'auto t = "Point";', "int n = x.size_of(1);", "n = Own::size_of(1);", "int size_of(long n);",
                     "struct Point;", "struct A { struct Point {}; Point p; };", "Hidden h;", "Two t;", "std::Point p;"):
             self.write("device/a.cc", f"namespace steelyard {{ {use} }}")
             self.assertEqual(check_rooms.find_violations(self.root), [], use)
+
+    def test_finds_a_type_that_is_defined_twice(self):
+        self.write("base/a.h", "namespace steelyard { struct Part {}; struct Part::Inner {}; }")
+        self.write("plan/b.h", "namespace steelyard { struct Other {}; struct Part; struct Part::Deep {}; }")
+        self.assertEqual(check_rooms.find_violations(self.root), [])
+        self.write("plan/c.h", "namespace steelyard { class Part final {}; }")
+        self.assertIn("steelyard::Part is defined in plan/c.h too", self.only_violation())
 
     def test_finds_a_table_that_says_something_else(self):
         rows = {"base": "–", "device": "base", "plan": "base device (`target.h` only)"}

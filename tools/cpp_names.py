@@ -78,7 +78,8 @@ def class_name(statement):
         elif statement[i] == "[[":
             i = statement.index("]]", i) + 1
         else:
-            return statement[i] if is_word(statement[i]) else None
+            nested = statement[i + 1:i + 2] == ["::"]  # "struct A::B {" defines nothing at namespace scope
+            return statement[i] if is_word(statement[i]) and not nested else None
     return None
 
 

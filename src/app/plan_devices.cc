@@ -91,7 +91,7 @@ Json placement_json(const PlacementInput& in, const Placement& placement) {
   return {{"kind", kind_text(in, placement)}, {"layers", layers_text(in, placement)}, {"stages", stages}};
 }
 
-Json candidate_json(const PlacementInput& in, const Candidate& c) {
+Json candidate_json(const PlacementInput& in, const PlacementCandidate& c) {
   Json value = placement_json(in, c.placement);
   const Prediction& p = c.prediction;
   value["predicted"] = {{"tokens_per_second", rate(p.tokens_per_second)},

@@ -271,21 +271,21 @@ std::string reason_of(const PlacementInput& in, const Placement& placement, cons
   return text;
 }
 
-bool faster(const Candidate& a, const Candidate& b) {
+bool faster(const PlacementCandidate& a, const PlacementCandidate& b) {
   return a.prediction.streams_tokens_per_second > b.prediction.streams_tokens_per_second;
 }
 
 // Of those predicted equally fast, within what predictions can tell, the one with the fastest prompts; of
 // those again the simplest.
-std::size_t simplest_of_the_fastest(std::span<const Candidate> sorted) {
+std::size_t simplest_of_the_fastest(std::span<const PlacementCandidate> sorted) {
   constexpr double kSameSpeed = 0.995, kSamePrompts = 0.95;
   const double least = kSameSpeed * sorted[0].prediction.streams_tokens_per_second;
   double prompts = 0;
-  for (const Candidate& c : sorted)
+  for (const PlacementCandidate& c : sorted)
     if (c.prediction.streams_tokens_per_second >= least)
       prompts = std::max(prompts, c.prediction.prompt_tokens_per_second);
   std::size_t best = sorted.size();
-  const auto devices = [](const Candidate& c) {
+  const auto devices = [](const PlacementCandidate& c) {
     std::size_t n = 0;
     for (const Stage& s : c.placement.stages) n += s.devices.size();
     return std::pair(c.placement.stages.size(), n);
@@ -298,7 +298,7 @@ std::size_t simplest_of_the_fastest(std::span<const Candidate> sorted) {
   return best;
 }
 
-void put_in_order(std::vector<Candidate>& candidates) {
+void put_in_order(std::vector<PlacementCandidate>& candidates) {
   if (candidates.empty()) return;
   std::ranges::stable_sort(candidates, faster);
   const auto best = candidates.begin() + static_cast<std::ptrdiff_t>(simplest_of_the_fastest(candidates));
@@ -326,13 +326,13 @@ PlacementChoice choose_placement(const PlacementInput& asked) {
   double round = std::numeric_limits<double>::infinity();
   for (const Order& order : orders)
     if (const auto placement = cut(in, order, memory, times, round)) {
-      Candidate c{*placement, predict(in, *placement, times), {}};
+      PlacementCandidate c{*placement, predict(in, *placement, times), {}};
       c.reason = known ? reason_of(in, c.placement, c.prediction) : "";
       choice.candidates.push_back(std::move(c));
     }
   put_in_order(choice.candidates);
   if (!known)
-    for (Candidate& c : choice.candidates) c.prediction = {};
+    for (PlacementCandidate& c : choice.candidates) c.prediction = {};
   add_lacks(in, memory, choice);
   if (known) add_impossible_ranks(in, choice);
   if (choice.fits())

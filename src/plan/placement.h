@@ -69,7 +69,7 @@ Prediction predict(const PlacementInput& input, const Placement& placement);
 // Tokens of context that predictions assume, and tokens of the prompt (at most the context).
 inline constexpr std::uint32_t kPredictedDepth = 512, kPredictedPrompt = 8192;
 
-struct Candidate {
+struct PlacementCandidate {
   Placement placement;
   Prediction prediction;
   std::string reason;  // a clause: where its time goes
@@ -81,7 +81,7 @@ struct DeviceLack {
 struct PlacementChoice {
   // The first is the one to take: the fastest for the streams asked for, of equals (0.5 %) the one with the
   // fastest prompts, of equals again (5 %) the simplest. The others follow by speed. Empty: nothing fits.
-  std::vector<Candidate> candidates;
+  std::vector<PlacementCandidate> candidates;
   std::vector<DeviceLack> lacks;          // the devices that can't hold the model alone
   std::vector<std::string> not_possible;  // splits that the model doesn't allow, each with why
   // Tokens of each sequence that the one to take has room for with everything else as it is: a multiple of

@@ -120,7 +120,7 @@ std::string legend(const PlacementPlan& plan, double y) {
 std::string summary(const PlacementInput& in, const PlacementChoice& choice) {
   if (!choice.fits())
     return fmt::format("doesn't fit: {} too little", size_text(choice.short_bytes, Rounding::up));
-  const Candidate& best = choice.candidates[0];
+  const PlacementCandidate& best = choice.candidates[0];
   std::string text = kind_text(in, best.placement) + ": " + layers_text(in, best.placement);
   if (best.prediction.tokens_per_second > 0)
     text += fmt::format("; predicted {} tokens/s", rate_text(best.prediction.tokens_per_second));

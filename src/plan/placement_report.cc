@@ -43,7 +43,7 @@ std::string links_text(const PlacementInput& in, const Placement& placement) {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
-std::string headline(const PlacementInput& in, const Candidate& c) {
+std::string headline(const PlacementInput& in, const PlacementCandidate& c) {
   const Prediction& p = c.prediction;
   std::string text = "placement: " + kind_text(in, c.placement);
   if (const std::string links = links_text(in, c.placement); !links.empty()) text += ", joined by " + links;
@@ -52,7 +52,7 @@ std::string headline(const PlacementInput& in, const Candidate& c) {
   return text + "\n  " + layers_text(in, c.placement) + "\n";
 }
 
-std::string speeds(const PlacementInput& in, const Candidate& c) {
+std::string speeds(const PlacementInput& in, const PlacementCandidate& c) {
   const Prediction& p = c.prediction;
   if (p.tokens_per_second <= 0) return {};
   std::string text = fmt::format(
@@ -78,7 +78,7 @@ std::string room_text(const PlacementInput& in, const PlacementChoice& choice) {
 }
 
 // Predictions hold for fast mode, and for kernels that only Hopper has.
-std::string caveat(const PlacementInput& in, const Candidate& c) {
+std::string caveat(const PlacementInput& in, const PlacementCandidate& c) {
   if (c.prediction.tokens_per_second <= 0) return {};
   const auto others = [&](std::uint32_t d) {
     return !in.fleet->devices[d].host && !in.fleet->devices[d].hopper;
@@ -132,7 +132,7 @@ std::string device_tables(const PlacementInput& in, const Placement& placement) 
 std::string runners_up(const PlacementInput& in, const PlacementChoice& choice) {
   std::vector<std::string> kinds{kind_text(in, choice.candidates[0].placement)};
   std::string text;
-  for (const Candidate& c : choice.candidates) {
+  for (const PlacementCandidate& c : choice.candidates) {
     const std::string kind = kind_text(in, c.placement);
     if (std::ranges::find(kinds, kind) != kinds.end() || kinds.size() > kMostRunnersUp) continue;
     kinds.push_back(kind);
@@ -217,7 +217,7 @@ std::string to_text(const PlacementInput& in, const PlacementChoice& choice) {
     }
     return text + not_taken(choice) + not_fitting_text(in, choice) + "\n";
   }
-  const Candidate& best = choice.candidates[0];
+  const PlacementCandidate& best = choice.candidates[0];
   std::string head = headline(in, best);
   head.insert(head.find("\n  ") + 3, layers);
   text +=

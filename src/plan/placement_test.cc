@@ -123,10 +123,10 @@ TEST(Placement, TheChosenSplitIsTheBestOfAll) {
       const double best = brute_force(fixture.in);
       ASSERT_EQ(choice.fits(), best > 0) << f;
       if (!choice.fits()) continue;
-      const Candidate& chosen = choice.candidates[0];
+      const PlacementCandidate& chosen = choice.candidates[0];
       EXPECT_TRUE(fits(fixture.in, chosen.placement));
       double fastest = 0;
-      for (const Candidate& c : choice.candidates)
+      for (const PlacementCandidate& c : choice.candidates)
         fastest = std::max(fastest, c.prediction.streams_tokens_per_second);
       EXPECT_GE(chosen.prediction.streams_tokens_per_second, 0.995 * best);
       EXPECT_NEAR(fastest / best, 1, 1e-9)
@@ -139,7 +139,7 @@ TEST(Placement, EveryCandidateFitsAndCoversTheModel) {
   const Fixture f(fleet({gpu(all * 2 / 3, 4e9), gpu(all * 2 / 3, 4e9), gpu(all, 1e8, true)}), 2);
   const PlacementChoice choice = choose_placement(f.in);
   ASSERT_GT(choice.candidates.size(), 3u);
-  for (const Candidate& c : choice.candidates) {
+  for (const PlacementCandidate& c : choice.candidates) {
     EXPECT_TRUE(fits(f.in, c.placement));
     std::uint32_t unit = 0;
     for (const Stage& s : c.placement.stages) EXPECT_EQ(s.begin, std::exchange(unit, s.end));
@@ -156,8 +156,8 @@ TEST(Placement, EqualDevicesShareEvenly) {
     const Fixture f(fleet(std::vector<PaperDevice>(n, gpu(each, 2e9)), {"slow", 1e6, false}), 1, 24);
     const PlacementChoice choice = choose_placement(f.in);
     ASSERT_TRUE(choice.fits()) << n;
-    const auto all = std::ranges::find_if(choice.candidates,
-                                          [&](const Candidate& c) { return c.placement.stages.size() == n; });
+    const auto all = std::ranges::find_if(
+        choice.candidates, [&](const PlacementCandidate& c) { return c.placement.stages.size() == n; });
     ASSERT_NE(all, choice.candidates.end());
     const auto [least, most] = std::ranges::minmax_element(all->prediction.stage_seconds);
     EXPECT_LE(*most - *least, 2 * predict(f.in, {{{0, 26, {0}}}}).step_seconds / 24) << n;
@@ -220,7 +220,7 @@ TEST(Placement, NothingCrossesAMissingLink) {
   const Fixture fixture(f);
   const PlacementChoice choice = choose_placement(fixture.in);
   ASSERT_TRUE(choice.fits());
-  for (const Candidate& c : choice.candidates)
+  for (const PlacementCandidate& c : choice.candidates)
     for (std::size_t s = 1; s < c.placement.stages.size(); ++s)
       EXPECT_NE(c.placement.stages[s - 1].devices[0] + c.placement.stages[s].devices[0], 1u);
   f.set_link(0, 2, {}), f.set_link(1, 2, {});
@@ -423,8 +423,8 @@ TEST(PlacementPrediction, The32BOnTwoCardsAtHome) {
   const RealFixture f(k32B, "2x3090");
   const PlacementChoice choice = choose_placement(f.in);
   ASSERT_TRUE(choice.fits());
-  const auto stages = std::ranges::find_if(choice.candidates,
-                                           [](const Candidate& c) { return c.placement.stages.size() == 2; });
+  const auto stages = std::ranges::find_if(
+      choice.candidates, [](const PlacementCandidate& c) { return c.placement.stages.size() == 2; });
   ASSERT_NE(stages, choice.candidates.end());
   EXPECT_THAT(layers_text(f.in, stages->placement), ::testing::MatchesRegex("CUDA0 3[1-5], CUDA1 3[0-4]"));
   EXPECT_EQ(kind_text(f.in, choice.candidates[0].placement), "2 ranks");

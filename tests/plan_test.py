@@ -47,7 +47,7 @@ class Devices(SteelyardTest):
 
     def test_the_case_that_people_ask_about(self):
         done = self.ok("plan", "qwen2.5-32b", "--type", "q4_k_m", "--devices", "2x16GiB@448GB/s,pcie4x16", "--parallel", "4")
-        self.assertTrue(done.stdout.startswith("on paper: `steelyard run` and `steelyard serve` don't run this yet"), done.stdout)
+        self.assertTrue(done.stdout.startswith("on paper: `steelyard run` and `serve` lay layers over devices in stages"), done.stdout)
         self.assertRegex(done.stdout, r"\n  64 repeating layers \+ output layer: CUDA0")
         self.assertRegex(done.stdout, r"2 stages: CUDA0 3[1-4], CUDA1 3[1-4]")
         self.assertRegex(done.stdout, r"\d+\.\d tokens/s for one stream, \d+ % of the \d+\.\d")
@@ -99,11 +99,11 @@ class Devices(SteelyardTest):
         self.fails("plan", self.synth(), "--devices", "2x3090", "--memory-limit", "4G", code=2, says="--memory-limit is for one device")
         self.fails("plan", self.synth(), "--devices", "2x3090", "--device", "cpu", code=2, says="can't go with it")
 
-    def test_nothing_runs_on_several_devices_yet(self):
+    def test_other_programs_flags_for_several_devices_lead_to_placement(self):
         for command in (("run", self.synth(), "hi"), ("serve",)):
-            for flags in (("--devices", "cuda0,cuda1"), ("--placement", "stages"), ("--tensor-split", "1,1"), ("--device", "cuda0,cuda1")):
+            for flags in (("--devices", "cuda0,cuda1"), ("--tensor-split", "1,1"), ("--ngl", "9"), ("--device", "cuda0,cuda1")):
                 with self.subTest(command=command[0], flags=flags):
-                    self.fails(*command, *flags, code=2, says="isn't built yet: a model lies on one")
+                    self.fails(*command, *flags, code=2, says="--placement")
 
 
 class WholeProgram(SteelyardTest):

@@ -104,7 +104,8 @@ class Bench {
     }
   }
 
-  // Each step's tokens are the samples of the step before, as in a conversation.
+  // Each step's tokens are the samples of the step before, as in a conversation. A model in stages gets the
+  // streams in as many groups in turn, as the engine does it.
   void generate(const BenchCase& c) {
     std::vector<Chunk> chunks;
     for (std::uint32_t s = 0; s < c.streams; ++s) {
@@ -113,18 +114,23 @@ class Bench {
       chunks.back().want = Want::sample;
     }
     static constexpr std::int32_t kLast[] = {kLastSample};
-    for (std::uint32_t t = 0; t < c.tokens; ++t) {
-      model_.push(chunks);
-      for (Chunk& chunk : chunks) {
-        ++chunk.first_position;
-        chunk.tokens = kLast;
+    const std::size_t groups = std::min<std::size_t>(model_.stages(), chunks.size());
+    for (std::uint32_t t = 0; t < c.tokens; ++t)
+      for (std::size_t g = 0; g < groups; ++g) {
+        const std::size_t begin = chunks.size() * g / groups, end = chunks.size() * (g + 1) / groups;
+        const std::span<Chunk> group = std::span(chunks).subspan(begin, end - begin);
+        model_.push(group);
+        for (Chunk& chunk : group) {
+          ++chunk.first_position;
+          chunk.tokens = kLast;
+        }
       }
-    }
   }
 
   // The least time that the case's steps could take on this machine.
   StepLimit case_limit(const BenchCase& c) const {
     StepLimit sum;
+    if (model_.stages() > 1) return sum;  // that of several devices isn't known yet
     const auto add = [&](const StepShape& shape) {
       const StepLimit limit = step_limit(model_.program(), shape, ceilings_);
       sum.read_seconds += limit.read_seconds;
@@ -241,7 +247,7 @@ std::vector<BenchCase> choose_cases(const Flags& flags, const std::filesystem::p
 }
 
 void print_table_head(const PreparedModel& model, const Ceilings& ceilings) {
-  print("{}; {}, {} mode; limits {}\n\n", device_text(model.device->info()), model.path.filename().string(),
+  print("{}; {}, {} mode; limits {}\n\n", devices_text(model), model.path.filename().string(),
         mode_name(model.plan.mode), measured_text(ceilings, machine_cores()));
   print_header();
 }

@@ -39,9 +39,10 @@ constexpr Foreign kForeignCommands[] = {
     {"signin", "there is nothing to sign in to: Steelyard only uses this machine"},
     {"signout", "there is nothing to sign out of: Steelyard only uses this machine"},
 };
-constexpr std::string_view kOneDevice =
-    "isn't built yet: a model lies on one device as a whole; choose it with --device (`steelyard plan MODEL "
-    "--devices 2x3090` shows on paper what several would do)";
+constexpr std::string_view kPlacement =
+    "isn't there: --placement lays a model's layers over several devices (`steelyard plan MODEL --devices "
+    "2x3090` "
+    "shows on paper what devices would do)";
 constexpr Foreign kForeignFlags[] = {
     {"--format", "isn't built yet: answers can't be held to JSON or a schema"},
     {"--think", "isn't built yet: thinking stays in the answer's text"},
@@ -49,12 +50,11 @@ constexpr Foreign kForeignFlags[] = {
     {"--keepalive",
      "does nothing for a model that `run` loads and leaves: see `steelyard serve --keep-alive`"},
     {"--insecure", "isn't needed: nothing is fetched"},
-    {"--ngl", kOneDevice},
-    {"--n-gpu-layers", kOneDevice},
-    {"--devices", kOneDevice},
-    {"--placement", kOneDevice},
-    {"--tensor-split", kOneDevice},
-    {"--split-mode", kOneDevice},
+    {"--ngl", kPlacement},
+    {"--n-gpu-layers", kPlacement},
+    {"--devices", kPlacement},
+    {"--tensor-split", kPlacement},
+    {"--split-mode", kPlacement},
     {"-m", "isn't needed: the model is the first argument"},
     {"--model", "isn't needed: the model is the first argument"},
     {"-p", "isn't needed: the prompt comes after the model"},

@@ -12,7 +12,9 @@
 #include "base/error.h"
 #include "base/process.h"
 #include "base/units.h"
+#include "decoder/decoder.h"
 #include "device/devices.h"
+#include "engine/placement.h"
 #include "store/store.h"
 
 namespace steelyard {
@@ -23,6 +25,11 @@ void LoadFlags::add(CLI::App& command) {
                            "auto (default: the first GPU on which the model fits, else the CPU), cpu, or "
                            "cuda0, cuda1 …"),
         "NAME", [](const std::string& text) { parse_device(text); });
+  takes(
+      command.add_option("--placement", placement,
+                         "auto (default: one device, or layers over several where one is too small), single, "
+                         "stages, or devices with their layers: cpu:0-9,cuda0:10-"),
+      "WHERE", [](const std::string& text) { parse_placement(text); });
   takes_number(
       command.add_option("-t,--threads", threads,
                          "CPU threads to compute with (default: one a core, less under a CPU quota)"),
@@ -46,6 +53,7 @@ void LoadFlags::add(CLI::App& command) {
 ModelOptions LoadFlags::options() const {
   ModelOptions o;
   o.device = device;
+  o.placement = placement;
   o.threads = threads;
   o.context = context;
   const std::string m = CLI::detail::to_lower(mode);
@@ -107,6 +115,14 @@ std::string device_text(const DeviceInfo& d) {
   const CpuShare share = cpu_share();
   const std::string why = share.threads == d.threads && !share.why.empty() ? " (" + share.why + ")" : "";
   return fmt::format("{}, {} thread{}{}, {}", d.name, d.threads, d.threads == 1 ? "" : "s", why, d.kernels);
+}
+
+std::string devices_text(const PreparedModel& model) {
+  if (model.parts.empty()) return device_text(model.device->info());
+  std::string text;
+  for (const PlacedPart& part : model.parts)
+    text += (text.empty() ? "" : "\n") + device_text(part.device->info());
+  return text;
 }
 
 const char* mode_name(Mode mode) {

@@ -15,6 +15,7 @@ namespace steelyard {
 // Flags that say how a model is loaded.
 struct LoadFlags {
   std::string device = "auto";
+  std::string placement = "auto";
   std::uint32_t threads = 0;
   std::uint32_t context = 0;
   std::string kv_type;
@@ -51,5 +52,7 @@ void note_device(const PreparedModel& model, bool always);
 
 // "AMD EPYC 9B45, 2 threads, avx512vnni" or "CUDA0: NVIDIA H100, sm_90"
 std::string device_text(const DeviceInfo& device);
+// Of all devices that a model lies on, a line each.
+std::string devices_text(const PreparedModel& model);
 
 }  // namespace steelyard

@@ -9,7 +9,7 @@ namespace steelyard {
 
 DirectModel::DirectModel(PreparedModel prepared, bool quiet) : prepared_(std::move(prepared)) {
   Progress progress("loading " + prepared_.path.filename().string(), quiet);
-  decoder_ = Decoder::load(prepared_.file, prepared_.forward, prepared_.plan, prepared_.device,
+  decoder_ = Decoder::load(prepared_.file, placed_parts(prepared_), prepared_.plan,
                            [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); });
   progress.finish();
   const MemoryPlan& plan = prepared_.plan;

@@ -27,6 +27,7 @@ class DirectModel {
   Decoder& decoder() { return *decoder_; }
   const Program& program() const { return prepared_.forward.program; }
   const StepLimits& limits() const { return prepared_.plan.limits; }
+  std::uint32_t stages() const { return decoder_->info().stages; }
 
   // A chunk of the sequence in `slot`; its tokens must stay until the step is done.
   Chunk chunk(std::uint32_t slot, std::uint32_t first_position, std::span<const std::int32_t> tokens) const;

@@ -52,6 +52,7 @@ nlohmann::ordered_json to_json(const MemoryPlan& plan) {
           {{"purpose", purpose_name(line.purpose)}, {"bytes", line.bytes}, {"note", line.note}});
     value["devices"].push_back(std::move(device));
   }
+  if (!plan.layers.empty()) value["layers"] = plan.layers;
   value["slow_types"] = plan.slow_types;
   return value;
 }

@@ -28,7 +28,9 @@ constexpr std::uint32_t kCpuRows = 512, kGpuRows = 2048;  // of a step, as loadi
 constexpr std::uint32_t kPaperThreads = 16;
 
 constexpr const char* kPaper =
-    "on paper: `steelyard run` and `steelyard serve` don't run this yet, they put a model on one device";
+    "on paper: `steelyard run` and `serve` lay layers over devices in stages (--placement), but choose them "
+    "by memory "
+    "alone, and don't divide layers over ranks yet";
 
 StepLimits limits_for(const ModelOptions& o, const ModelConfig& config, const PaperFleet& fleet) {
   StepLimits limits;

@@ -84,8 +84,7 @@ std::optional<std::string> given_prompt(const Flags& flags) {
 void print_actual(LoadedModel& model) {
   const MemoryActual actual = model.decoder().measure();
   write_stderr(to_text(model.plan(), &actual.lines));
-  if (const auto report = model.decoder().executable().report(); !report.empty())
-    note("{}: {}", model.device_info().id, report);
+  for (const std::string& report : model.reports()) note("{}", report);
   note("resident memory of the process: {}\n", size_text(actual.resident_bytes));
 }
 
@@ -103,8 +102,7 @@ std::unique_ptr<LoadedModel> load(const Flags& flags, const std::string& name, s
   if (!prepared.template_error.empty())
     note("warning: the model's chat template can't be used ({}); prompts are completed as they are",
          prepared.template_error);
-  if (flags.verbose)
-    write_stderr(device_text(prepared.device->info()) + "\n" + to_text(prepared.plan) + "\n");
+  if (flags.verbose) write_stderr(devices_text(prepared) + "\n" + to_text(prepared.plan) + "\n");
   Progress progress("loading " + path.filename().string(), !flags.verbose && !stderr_is_terminal());
   auto model = std::make_unique<LoadedModel>(
       std::move(prepared), [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); });

@@ -91,14 +91,13 @@ ModelEvents model_events(LogQueue& log) {
   events.planned = [&log](const PreparedModel& m) {
     for (const std::string& text : m.notes) log.write("note: " + text);
     if (!m.device_note.empty()) log.write(m.device_note + "; using the CPU");
-    log.write(device_text(m.device->info()));
+    log.write(devices_text(m));
   };
   events.loaded = [&log](const LoadedModel& m) {
     const MemoryActual actual = m.decoder().measure();
     log.write(to_text(m.plan(), &actual.lines));
     log.write(fmt::format("{} loaded in {:.2f} s", readable(m.path().filename().string()), m.load_seconds()));
-    if (const auto report = m.decoder().executable().report(); !report.empty())
-      log.write(fmt::format("{}: {}", m.device_info().id, report));
+    for (const std::string& report : m.reports()) log.write(report);
   };
   events.unloaded = [&log](const std::string& name, const std::string& why) {
     log.write(fmt::format("{} unloaded{}{}", readable(name), why.empty() ? "" : " ", readable(why)));

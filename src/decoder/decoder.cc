@@ -2,11 +2,17 @@
 
 #include <algorithm>
 #include <chrono>
-#include <functional>
+#include <exception>
+#include <future>
+#include <mutex>
+#include <numeric>
+#include <set>
+#include <string>
 
 #include "base/error.h"
 #include "base/process.h"
-#include "device/driver_memory.h"
+#include "decoder/part.h"
+#include "device/link.h"
 #include "device/target.h"
 
 namespace steelyard {
@@ -33,114 +39,117 @@ struct StepArrays {
   }
 };
 
-// Offsets of weights in the weight arena, by WeightId.
-struct WeightMap {
-  std::vector<std::uint64_t> offsets;
-  std::uint64_t bytes = 0;
-};
-
-WeightMap map_weights(const Program& program, const Target& target, Mode mode) {
-  WeightMap map;
-  for (const auto& w : program.weights) {
-    map.offsets.push_back(map.bytes);
-    map.bytes += target.weight_layout(w, mode).bytes;
+// Progress of parts that load at the same time, added up.
+class SharedProgress {
+ public:
+  SharedProgress(const LoadProgress& progress, const std::vector<std::unique_ptr<Part>>& parts)
+      : progress_(progress), done_(parts.size(), 0) {
+    for (const auto& part : parts) total_ += part->file_bytes();
   }
-  return map;
-}
+  LoadProgress of_part(std::size_t i) {
+    if (!progress_) return {};
+    return [this, i](std::uint64_t done, std::uint64_t) {
+      const std::lock_guard lock(mutex_);
+      done_[i] = done;
+      progress_(std::accumulate(done_.begin(), done_.end(), std::uint64_t{0}), total_);
+    };
+  }
+
+ private:
+  const LoadProgress& progress_;
+  std::mutex mutex_;
+  std::vector<std::uint64_t> done_;
+  std::uint64_t total_ = 0;
+};
 
 }  // namespace
 
 struct Decoder::Impl {
   std::shared_ptr<const GgufFile> file;
-  Forward forward;
   MemoryPlan plan;
-  std::shared_ptr<Device> device;
-  std::unique_ptr<Arena> weights, states, workspace;
-  std::vector<StepArrays> arrays;  // in turn: a step in flight keeps its own, so they outlive the executable
-  std::unique_ptr<Executable> executable;
+  std::vector<StepArrays> arrays;  // in turn: a step in flight keeps its own, so they outlive the parts
+  std::unique_ptr<Links> links;  // none: one part has everything; longer than the parts, which wait for them
+  std::vector<std::unique_ptr<Part>> parts;
+  std::vector<std::mutex*> order;           // of the parts' devices: held while a step is given to them all
   std::uint64_t submitted = 0, waited = 0;  // steps: the first is number 0
-  std::uint64_t executable_bytes = 0;       // of the device, measured
   double load_seconds = 0;
+  std::string failure;  // of a part; empty: none
+  StepResult result;
   RunnerInfo info;
 
-  void make_arenas();
-  Bindings place_weights(const LoadProgress& progress);
-  std::function<void(std::uint64_t, std::uint64_t)> released_from(std::size_t weight) const;
-  void place_states(Bindings& bindings) const;
-  void compile(Bindings& bindings);
-  void warm_up();
+  ~Impl() {
+    if (links) links->abandon();  // or a part would wait for one that is gone
+  }
+  void make_parts(std::vector<PlacedPart> placed);
+  void load_weights(const LoadProgress& progress);
+  void compile();
+  void warm_up(std::size_t from_part);
+  void run_two_steps();
   void describe();
   void submit(const Batch& batch);
+  void launch(const StepBlock& block);
   const StepResult& wait();
+  void require_whole() const;
+  void fail(const char* what);
   void add_chunk(const Chunk& chunk, StepArrays& arrays) const;
   std::uint32_t pages_of(const Chunk& chunk) const;
   std::uint32_t add_tables(const Batch& batch, StepArrays& arrays) const;
   void add_outputs(const Chunk& chunk, std::uint32_t sequence, std::uint32_t first_row,
                    StepArrays& arrays) const;
-  std::uint64_t held_on_host() const;
-  std::uint64_t actual(const PlanLine& line, std::uint64_t resident) const;
+  std::uint64_t staging_bytes() const;
+  std::uint64_t actual(std::size_t device, const PlanLine& line, std::uint64_t resident) const;
 };
 
 // All memory first, so that what can't fit is said before anything is read.
-void Decoder::Impl::make_arenas() {
-  const DevicePlan& lines = plan.devices[0];
-  weights = device->make_arena("the weights", lines.bytes(Purpose::weights));
-  states = device->make_arena("the KV state", lines.bytes(Purpose::state));
-  workspace = device->make_arena("the workspace", lines.bytes(Purpose::workspace));
+void Decoder::Impl::make_parts(std::vector<PlacedPart> placed) {
+  for (std::size_t i = 0; i < placed.size(); ++i)
+    parts.push_back(std::make_unique<Part>(std::move(placed[i].forward), std::move(placed[i].device), plan,
+                                           plan.devices.at(i)));
+  if (parts.size() < 2) return;
+  // Page-locked where one of them needs that.
+  const auto away =
+      std::find_if(parts.begin(), parts.end(), [](const auto& p) { return !p->device().target().is_host(); });
+  Device& locks = (away == parts.end() ? parts.front() : *away)->device();
+  links = std::make_unique<Links>(locks, parts.front()->program().links, plan.limits);
+  std::set<std::mutex*> unique;  // in one order for every model
+  for (const auto& part : parts) unique.insert(&part->device().order());
+  order.assign(unique.begin(), unique.end());
 }
 
-Bindings Decoder::Impl::place_weights(const LoadProgress& progress) {
-  const Program& program = forward.program;
-  const WeightMap map = map_weights(program, device->target(), plan.mode);
-  if (map.bytes != weights->bytes())
-    throw_error(ErrorKind::internal, "the weights are not those that were planned");
-  Bindings bindings;
-  std::vector<WeightLoad> loads;
-  for (std::size_t i = 0; i < program.weights.size(); ++i) {
-    const std::span<const std::byte> raw = weight_bytes(*file, program.weights[i], forward.sources[i]);
-    bindings.weights.push_back(weights->data() + map.offsets[i]);
-    loads.push_back({&program.weights[i], raw, map.offsets[i], released_from(i)});
-  }
-  device->load_weights(loads, plan.mode, *weights, progress);
-  // What is left: pages that pieces share, and everything where the device told of none.
-  for (const WeightSource& source : forward.sources) file->release(*source.tensor);
+void Decoder::Impl::load_weights(const LoadProgress& progress) {
+  SharedProgress shared(progress, parts);
+  std::vector<std::future<void>> others;
+  for (std::size_t i = 1; i < parts.size(); ++i)
+    others.push_back(
+        std::async(std::launch::async, [&, i] { parts[i]->load_weights(*file, shared.of_part(i)); }));
+  parts[0]->load_weights(*file, shared.of_part(0));
+  for (auto& other : others) other.get();
   file->check_unchanged();
-  return bindings;
 }
 
-// Gives the file's pages back as a weight is placed.
-std::function<void(std::uint64_t, std::uint64_t)> Decoder::Impl::released_from(std::size_t weight) const {
-  const GgufTensor& tensor = *forward.sources[weight].tensor;
-  const std::uint64_t first = weight_begin(forward.program.weights[weight], forward.sources[weight]);
-  return [this, &tensor, first](std::uint64_t begin, std::uint64_t end) {
-    file->release(tensor, first + begin, end - begin);
-  };
+void Decoder::Impl::compile() {
+  for (const auto& part : parts) part->compile(links.get());
+  const std::uint32_t longest = (plan.limits.context + plan.page_tokens - 1) / plan.page_tokens;
+  arrays.resize(parts[0]->executable().depth());
+  for (StepArrays& a : arrays) a.reserve(plan.limits, plan.groups.size(), longest);
+  warm_up(0);
 }
 
-void Decoder::Impl::place_states(Bindings& bindings) const {
-  std::uint64_t offset = 0;
-  for (const auto& g : plan.groups) bindings.pages.push_back(g.pages);
-  for (const auto& s : forward.program.states) {
-    bindings.states.push_back(states->data() + offset);
-    offset += device->target().state_page_bytes(s) * plan.groups[s.group].pages;
-  }
-  if (offset != states->bytes())
-    throw_error(ErrorKind::internal, "the states are not those that were planned");
-}
-
-void Decoder::Impl::compile(Bindings& bindings) {
-  executable_bytes = device->taken_by([&] {
-    executable = device->compile(forward.program, bindings, plan.limits, plan.mode);
-    const std::uint32_t longest = (plan.limits.context + plan.page_tokens - 1) / plan.page_tokens;
-    arrays.resize(executable->depth());
-    for (StepArrays& a : arrays) a.reserve(plan.limits, plan.groups.size(), longest);
-    if (!device->target().is_host()) warm_up();
-  });
+// Runs steps, and counts what each driver takes for them.
+void Decoder::Impl::warm_up(std::size_t from_part) {
+  if (from_part == parts.size()) return run_two_steps();
+  Part& part = *parts[from_part];
+  const auto same = [&](const auto& p) { return &p->device() == &part.device(); };
+  const bool counted = std::any_of(parts.begin(), parts.begin() + from_part, same);
+  if (part.device().target().is_host() || counted) return warm_up(from_part + 1);
+  part.count_driver_memory([&] { warm_up(from_part + 1); });
 }
 
 // One row, then a page of rows: what drivers put off until a kernel runs is done, and counted. What is
 // written to the first page nobody reads: pages are written before they are read.
-void Decoder::Impl::warm_up() {
+void Decoder::Impl::run_two_steps() {
+  const auto is_host = [](const auto& p) { return p->device().target().is_host(); };
+  if (std::all_of(parts.begin(), parts.end(), is_host)) return;
   const StepLimits& limits = plan.limits;
   const std::vector<std::int32_t> page = {0};
   const std::vector<std::span<const std::int32_t>> tables(plan.groups.size(), page);
@@ -152,84 +161,69 @@ void Decoder::Impl::warm_up() {
     submit({{&chunk, 1}});
     wait();
   }
-  executable->reset_slot(0);
+  for (const auto& part : parts) part->executable().reset_slot(0);
 }
 
 void Decoder::Impl::describe() {
   info = {.limits = plan.limits,
           .page_tokens = plan.page_tokens,
-          .vocab_size = forward.program.vocab_size,
-          .depth = executable->depth()};
+          .vocab_size = parts[0]->program().vocab_size,
+          .depth = parts[0]->executable().depth(),
+          .stages = static_cast<std::uint32_t>(parts.size())};
   for (std::size_t g = 0; g < plan.groups.size(); ++g)
-    info.groups.push_back({forward.program.groups[g].window, plan.groups[g].pages});
+    info.groups.push_back({parts[0]->program().groups[g].window, plan.groups[g].pages});
 }
 
 Decoder::Decoder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Decoder::~Decoder() = default;
 
-std::unique_ptr<Decoder> Decoder::load(std::shared_ptr<const GgufFile> file, Forward forward,
-                                       const MemoryPlan& plan, std::shared_ptr<Device> device,
-                                       const LoadProgress& progress) {
+std::unique_ptr<Decoder> Decoder::load(std::shared_ptr<const GgufFile> file, std::vector<PlacedPart> parts,
+                                       const MemoryPlan& plan, const LoadProgress& progress) {
   const auto begin = std::chrono::steady_clock::now();
   auto impl = std::make_unique<Impl>();
   impl->file = std::move(file);
-  impl->forward = std::move(forward);
   impl->plan = plan;
-  impl->device = std::move(device);
-  impl->make_arenas();
-  Bindings bindings = impl->place_weights(progress);
-  impl->place_states(bindings);
-  bindings.workspace = impl->workspace->data();
-  bindings.workspace_bytes = impl->workspace->bytes();
-  impl->compile(bindings);
+  impl->make_parts(std::move(parts));
+  impl->load_weights(progress);
+  impl->compile();
   impl->describe();
   impl->load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return std::unique_ptr<Decoder>(new Decoder(std::move(impl)));
 }
 
 const MemoryPlan& Decoder::plan() const { return impl_->plan; }
-const Program& Decoder::program() const { return impl_->forward.program; }
+std::size_t Decoder::n_parts() const { return impl_->parts.size(); }
+const Program& Decoder::program(std::size_t part) const { return impl_->parts.at(part)->program(); }
 const RunnerInfo& Decoder::info() const { return impl_->info; }
-Device& Decoder::device() { return *impl_->device; }
+Device& Decoder::device(std::size_t part) { return impl_->parts.at(part)->device(); }
 double Decoder::load_seconds() const { return impl_->load_seconds; }
-Executable& Decoder::executable() { return *impl_->executable; }
+bool Decoder::failed() const { return !impl_->failure.empty(); }
+Executable& Decoder::executable(std::size_t part) { return impl_->parts.at(part)->executable(); }
 
-// Of the process's resident bytes, those that other lines of the host's plan count.
-std::uint64_t Decoder::Impl::held_on_host() const {
-  const std::uint64_t arenas = weights->bytes() + states->bytes() + workspace->bytes();
-  return device->target().is_host() ? arenas : executable->staging_bytes();
+std::uint64_t Decoder::Impl::staging_bytes() const {
+  std::uint64_t bytes = 0;
+  for (const auto& part : parts) bytes += part->executable().staging_bytes();
+  return bytes;
 }
 
-std::uint64_t Decoder::Impl::actual(const PlanLine& line, std::uint64_t resident) const {
-  switch (line.purpose) {
-    case Purpose::weights:
-      return weights->held_bytes();
-    case Purpose::state:
-      return states->held_bytes();
-    case Purpose::workspace:
-      return workspace->held_bytes();
-    case Purpose::executables:
-      return executable_bytes;
-    case Purpose::context:
-      return device->info().context_bytes;
-    case Purpose::staging:
-      return executable->staging_bytes();
-    case Purpose::process: {
-      const std::uint64_t models = held_on_host() + plan.devices.back().bytes(Purpose::other_models);
-      return resident > models ? resident - models : 0;
-    }
-    case Purpose::other_models:
-    case Purpose::reserve:
-      return line.bytes;
+std::uint64_t Decoder::Impl::actual(std::size_t device, const PlanLine& line, std::uint64_t resident) const {
+  if (line.purpose == Purpose::staging) return staging_bytes();
+  if (line.purpose == Purpose::process) {
+    std::uint64_t others = links_bytes(parts[0]->program().links, plan.limits);
+    for (const auto& part : parts) others += part->held_on_host();
+    for (const DevicePlan& d : plan.devices)
+      if (d.bytes(Purpose::process) > 0) others += d.bytes(Purpose::other_models);
+    return resident > others ? resident - others : 0;
   }
-  return 0;
+  return device < parts.size() ? parts[device]->actual(line) : line.bytes;
 }
 
 MemoryActual Decoder::measure() const {
   MemoryActual actual{.resident_bytes = resident_bytes()};
-  for (const DevicePlan& device : impl_->plan.devices) {
+  for (std::size_t i = 0; i < impl_->plan.devices.size(); ++i) {
     auto& lines = actual.lines.emplace_back();
-    for (const auto& line : device.lines) lines.push_back(impl_->actual(line, actual.resident_bytes));
+    for (const auto& line : impl_->plan.devices[i].lines)
+      lines.push_back(impl_->actual(i, line, actual.resident_bytes));
   }
   return actual;
 }
@@ -286,37 +280,82 @@ std::uint32_t Decoder::Impl::add_tables(const Batch& batch, StepArrays& arrays) 
   return stride;
 }
 
+void Decoder::Impl::require_whole() const {
+  if (!failure.empty()) throw_error(ErrorKind::io, "a part of the model failed: {}", failure);
+}
+
+// Parts that wait for the one that failed go on at once; their rows count for nothing.
+void Decoder::Impl::fail(const char* what) {
+  if (!links || !failure.empty()) return;
+  failure = what;
+  links->abandon();
+}
+
+// To every part, before any other model's step gets between: so all devices see steps in one order, and no
+// circle of parts that wait for each other can arise.
+void Decoder::Impl::launch(const StepBlock& block) {
+  for (std::mutex* m : order) m->lock();
+  std::size_t launched = 0;
+  std::exception_ptr error;
+  try {
+    for (; launched < parts.size(); ++launched) parts[launched]->executable().launch(block);
+  } catch (const std::exception& e) {
+    if (launched > 0) fail(e.what());  // the first refuses a block for all: nothing of it runs anywhere
+    error = std::current_exception();
+  }
+  for (std::mutex* m : order) m->unlock();
+  if (error) std::rethrow_exception(error);
+}
+
 // The arrays belong to a step from the moment its block was accepted until it was waited for.
 void Decoder::Impl::submit(const Batch& batch) {
+  require_whole();
   if (submitted - waited == arrays.size())
     throw_error(ErrorKind::internal, "{} steps are in flight already", arrays.size());
   StepArrays& a = arrays[submitted % arrays.size()];
   a.clear();
   for (const Chunk& c : batch.chunks) add_chunk(c, a);
   const std::uint32_t stride = add_tables(batch, a);
-  executable->launch({.tokens = a.tokens,
-                      .positions = a.positions,
-                      .row_sequence = a.row_sequence,
-                      .sequences = a.sequences,
-                      .outputs = a.outputs,
-                      .block_tables = a.block_tables,
-                      .pages_per_sequence = stride,
-                      .number = submitted});
+  launch({.tokens = a.tokens,
+          .positions = a.positions,
+          .row_sequence = a.row_sequence,
+          .sequences = a.sequences,
+          .outputs = a.outputs,
+          .block_tables = a.block_tables,
+          .pages_per_sequence = stride,
+          .number = submitted});
   ++submitted;
 }
 
+// In the parts' order: what a part waits for was launched before it, so the first that fails is found first.
 const StepResult& Decoder::Impl::wait() {
   if (waited < submitted) ++waited;
-  return executable->wait();
+  std::exception_ptr error;
+  std::int64_t nanoseconds = 0;
+  for (const auto& part : parts) {
+    try {
+      result = part->executable().wait();
+      nanoseconds += result.nanoseconds;
+    } catch (const std::exception& e) {
+      fail(e.what());
+      if (!error) error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+  require_whole();
+  result.nanoseconds = nanoseconds;
+  return result;
 }
 
 void Decoder::submit(const Batch& batch) { impl_->submit(batch); }
 
 const StepResult& Decoder::wait() { return impl_->wait(); }
-void Decoder::reset_slot(std::uint32_t slot) { impl_->executable->reset_slot(slot); }
+void Decoder::reset_slot(std::uint32_t slot) {
+  for (const auto& part : impl_->parts) part->executable().reset_slot(slot);
+}
 void Decoder::copy_pages(std::uint32_t group, std::span<const std::int32_t> from,
                          std::span<const std::int32_t> to) {
-  impl_->executable->copy_pages(group, from, to);
+  for (const auto& part : impl_->parts) part->executable().copy_pages(group, from, to);
 }
 
 }  // namespace steelyard

@@ -195,6 +195,9 @@ class DriverDevice final : public Device {
   std::unique_ptr<Arena> make_arena(std::string_view purpose, std::uint64_t bytes) override {
     return cpu_->make_arena(purpose, bytes);
   }
+  std::unique_ptr<Arena> make_host_arena(std::string_view purpose, std::uint64_t bytes) override {
+    return cpu_->make_arena(purpose, bytes);
+  }
   void load_weights(std::span<const WeightLoad> w, Mode m, Arena& a, const LoadProgress& p) override {
     cpu_->load_weights(w, m, a, p);
   }
@@ -221,7 +224,7 @@ TEST(Decoder, LoadsAtOnceDontCountEachOthersExecutables) {
                                          .program = &forward.program,
                                          .target = &device->target(),
                                          .limits = {.rows = 8, .outputs = 1, .slots = 1, .context = 64}});
-    const auto decoder = Decoder::load(file, std::move(forward), plan, device);
+    const auto decoder = Decoder::load(file, {{std::move(forward), device}}, plan);
     const auto& lines = plan.devices[0].lines;
     for (std::size_t i = 0; i < lines.size(); ++i)
       if (lines[i].purpose == Purpose::executables) return decoder->measure().lines[0][i];
@@ -398,7 +401,7 @@ TEST(Decoder, SaysWhatDoesNotFitBeforeReadingAnything) {
   EXPECT_THAT(why_not(input, needed - 1), ::testing::HasSubstr("it would fit with --context 3840"));
   EXPECT_THAT(why_not(input, 1 << 16), ::testing::HasSubstr("a smaller model"));
   try {
-    Decoder::load(file, std::move(forward), plan_memory(input), device);
+    Decoder::load(file, {{std::move(forward), device}}, plan_memory(input));
     FAIL() << "it was loaded";
   } catch (const Error& e) {
     EXPECT_EQ(e.kind(), ErrorKind::no_memory);

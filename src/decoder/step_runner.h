@@ -22,6 +22,9 @@ struct RunnerInfo {
   std::uint32_t vocab_size = 0;
   std::vector<RunnerGroup> groups;
   std::uint32_t depth = 1;  // steps that may be in flight, as Executable::depth()
+  // Parts that work on a step one after the other: so many steps run at once, when they are of different
+  // sequences.
+  std::uint32_t stages = 1;
 };
 
 // One caller at a time; all calls take effect in order and allocate nothing.

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "base/dtype.h"
 #include "decoder/decoder.h"
 #include "device/device.h"
+#include "device/devices.h"
 #include "device/page_tables.h"
 #include "device/step.h"
 #include "device/target.h"
@@ -22,6 +24,7 @@
 #include "model/forward.h"
 #include "plan/plan.h"
 #include "program/program.h"
+#include "program/share.h"
 
 namespace steelyard::testing {
 
@@ -30,6 +33,8 @@ struct LoadOptions {
   DType kv_type = DType::F16;
   StepLimits limits{.rows = 64, .outputs = 64, .slots = 1, .context = 256};
   std::uint32_t threads = 2;
+  // Layers over so many devices: those of a GPU test in turn with the CPU where there is one GPU alone.
+  std::uint32_t parts = 1;
 };
 
 // One chunk for a slot.
@@ -45,19 +50,9 @@ class TestModel {
     if (options.mode == Mode::exact) options.kv_type = DType::F32;
     auto file = std::make_shared<const GgufFile>(GgufFile::open(path));
     config = read_config(*file);
-    Forward forward =
-        write_forward(*file, config, {.kv_type = options.kv_type, .context = options.limits.context});
-    std::shared_ptr<Device> device = make_test_device(options.threads);
-    const MemoryPlan plan = plan_memory({.config = &config,
-                                         .program = &forward.program,
-                                         .target = &device->target(),
-                                         .limits = options.limits,
-                                         .mode = options.mode,
-                                         .kv_type = options.kv_type,
-                                         .threads = device->info().threads,
-                                         .process_bytes = 1,
-                                         .context_bytes = device->info().context_bytes});
-    decoder = Decoder::load(file, std::move(forward), plan, device);
+    std::vector<PlacedPart> parts = place(*file, options);
+    const MemoryPlan plan = plan_parts(parts, options);
+    decoder = Decoder::load(file, std::move(parts), plan);
     std::vector<std::uint32_t> pages;
     for (const GroupPlan& group : plan.groups) pages.push_back(group.pages_per_sequence);
     tables_.emplace(pages, options.limits.slots, most_pages(options.limits, plan.page_tokens));
@@ -100,6 +95,52 @@ class TestModel {
   SamplingParams sampling{.temperature = 0};
 
  private:
+  std::vector<PlacedPart> place(const GgufFile& file, const LoadOptions& options) {
+    const ForwardOptions forward{.kv_type = options.kv_type, .context = options.limits.context};
+    if (options.parts == 1) {
+      std::vector<PlacedPart> all;
+      all.push_back({write_forward(file, config, forward), make_test_device(options.threads)});
+      return all;
+    }
+    const auto n = static_cast<std::uint32_t>(config.layers.size());
+    std::vector<Share> stages;  // the embedding and the output layer with the outermost layers
+    for (std::uint32_t i = 0; i < options.parts; ++i)
+      stages.push_back({i == 0 ? 0 : n * i / options.parts + 1,
+                        i + 1 == options.parts ? n + 2 : n * (i + 1) / options.parts + 1});
+    std::vector<PlacedPart> parts;
+    for (Forward& f : in_stages(write_forward(file, config, forward), stages))
+      parts.push_back({std::move(f), make_part_device(parts.size(), options.threads)});
+    return parts;
+  }
+  static std::shared_ptr<Device> make_part_device(std::size_t part, std::uint32_t threads) {
+    if (!tests_a_gpu()) return make_cpu_device({.threads = threads});
+    const std::uint32_t gpus = find_cuda_devices().count;
+    if (gpus == 1 && part % 2 == 1) return make_cpu_device({.threads = threads});
+    static std::map<std::uint32_t, std::weak_ptr<Device>> open;  // a GPU has one context and one queue
+    std::weak_ptr<Device>& known = open[static_cast<std::uint32_t>(part) % gpus];
+    std::shared_ptr<Device> device = known.lock();
+    if (!device) known = device = make_cuda_device(static_cast<std::uint32_t>(part) % gpus);
+    return device;
+  }
+  MemoryPlan plan_parts(const std::vector<PlacedPart>& parts, const LoadOptions& options) const {
+    std::vector<PlanInput> inputs;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const Device& device = *parts[i].device;
+      inputs.push_back({.config = &config,
+                        .program = &parts[i].forward.program,
+                        .target = &device.target(),
+                        .device = device.info().id,
+                        .limits = options.limits,
+                        .mode = options.mode,
+                        .kv_type = options.kv_type,
+                        .threads = device.info().threads,
+                        .process_bytes = i == 0 ? 1u : 0u,
+                        .context_bytes = device.info().context_bytes});
+      if (parts.size() > 1) inputs.back().limits.in_flight = options.parts + 1;
+    }
+    return parts.size() == 1 ? plan_memory(inputs[0]) : plan_stages(inputs);
+  }
+
   std::vector<std::int32_t> lengths_;
   std::optional<PageTables> tables_;
   std::vector<Chunk> chunks_;

@@ -13,6 +13,7 @@
 
 #include "base/dtype.h"
 #include "device/driver_memory.h"
+#include "device/link.h"
 #include "device/step.h"
 #include "device/target.h"
 #include "program/program.h"
@@ -77,6 +78,9 @@ struct Bindings {
   std::vector<std::byte*>
       states;  // by StateId: page p of the state starts at states[s] + p * state_page_bytes
   std::vector<std::uint32_t> pages;  // by group: how many pages exist
+  // Of a part of a model: what joins it to the others (link.h). Empty: the program is all of it.
+  std::vector<LinkBox> links;  // by LinkId
+  TokenBox tokens;
   std::byte* workspace = nullptr;
   std::uint64_t workspace_bytes = 0;  // Target::workspace_bytes
 };
@@ -141,12 +145,18 @@ class Device {
     work();
     return taken_between(before, driver_memory());
   }
+  // Held while a step is given to several devices, so that all see steps in one order; by who does so, in the
+  // order of the addresses.
+  std::mutex& order() { return order_; }
   // True after an error that the device can't recover from: every call fails from then on, saying so.
   virtual bool lost() const { return false; }
   // Takes about a second, best while nothing else uses the device.
   virtual DeviceRates measure_rates() = 0;
   // Throws Error(no_memory) with the sizes when it can't be had.
   virtual std::unique_ptr<Arena> make_arena(std::string_view purpose, std::uint64_t bytes) = 0;
+  // Host memory that every device of this machine reads and writes at data(), as fast as it can: page-locked
+  // where this device isn't the host. Throws as make_arena().
+  virtual std::unique_ptr<Arena> make_host_arena(std::string_view purpose, std::uint64_t bytes) = 0;
   // Repacks every weight into the arena in Mode's layout, in parallel; returns when all are in place.
   virtual void load_weights(std::span<const WeightLoad> weights, Mode mode, Arena& arena,
                             const LoadProgress& progress) = 0;
@@ -157,7 +167,7 @@ class Device {
   virtual DriverMemory driver_memory() const { return {}; }
 
  private:
-  std::mutex measuring_;
+  std::mutex measuring_, order_;
 };
 
 struct CpuOptions {

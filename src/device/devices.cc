@@ -56,8 +56,7 @@ DeviceName parse_device(std::string_view name) {
   }
   if (name.find_first_of(",+") != std::string_view::npos)
     throw_error(ErrorKind::bad_input,
-                "'{}' names several devices, which isn't built yet: a model lies on one, such as cuda0",
-                name);
+                "'{}' names several devices: lay a model's layers over them with --placement", name);
   throw_error(ErrorKind::bad_input, "'{}' is no device: give auto, cpu or cuda0, cuda1 …", name);
 }
 

@@ -19,6 +19,7 @@ struct DeviceName {
   enum class Kind : std::uint8_t { automatic, cpu, cuda };
   Kind kind = Kind::automatic;
   std::uint32_t index = 0;  // of a GPU
+  bool operator==(const DeviceName&) const = default;
 };
 // "auto", "cpu", "cuda0", "cuda1" …, in any case; "cuda" is the first. Throws Error(bad_input).
 DeviceName parse_device(std::string_view name);

@@ -1,5 +1,7 @@
 #include "device/step.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "device/target.h"
 #include "program/program.h"
@@ -124,11 +126,18 @@ std::uint32_t most_pages(const StepLimits& limits, std::uint32_t page_tokens) {
 void TakenSteps::take(const StepBlock& block) {
   next_number_ = block.number + 1;
   for (const StepOutput& o : block.outputs)
-    if (has(o.want, Want::sample)) sampled_[block.sequences[o.sequence].slot] = true;
+    if (has(o.want, Want::sample)) sampled_by_[block.sequences[o.sequence].slot] = next_number_;
 }
 
 void TakenSteps::reset_slot(std::uint32_t slot) {
-  if (slot < sampled_.size()) sampled_[slot] = false;
+  if (slot < sampled_by_.size()) sampled_by_[slot] = 0;
+}
+
+std::uint64_t TakenSteps::samples_needed(const StepBlock& block) const {
+  std::uint64_t most = 0;
+  for (const StepSequence& s : block.sequences)
+    if (block.tokens[s.first_row] == kLastSample) most = std::max(most, sampled_by_[s.slot]);
+  return most;
 }
 
 void check_block(const StepBlock& block, const Program& program, const StepLimits& limits,

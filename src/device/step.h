@@ -75,16 +75,20 @@ std::uint32_t most_pages(const StepLimits& limits, std::uint32_t page_tokens);
 // What the steps that an executable took mean for the next one. One thread.
 class TakenSteps {
  public:
-  explicit TakenSteps(std::uint32_t slots) : sampled_(slots, false) {}
+  explicit TakenSteps(std::uint32_t slots) : sampled_by_(slots, 0) {}
   void take(const StepBlock& block);  // it was checked and launched
   void reset_slot(std::uint32_t slot);
   std::uint64_t next_number() const { return next_number_; }  // the least that the next step may have
   // A step that was taken samples for the slot, so that kLastSample stands for a token.
-  bool has_sample(std::uint32_t slot) const { return sampled_[slot]; }
+  bool has_sample(std::uint32_t slot) const { return sampled_by_[slot] > 0; }
+  // How many steps must have sampled before the block's rows have their tokens, as a StepCount says it
+  // (link.h); 0: none of them goes on from a sample.
+  std::uint64_t samples_needed(const StepBlock& block) const;
 
  private:
   std::uint64_t next_number_ = 0;
-  std::vector<bool> sampled_;
+  std::vector<std::uint64_t>
+      sampled_by_;  // by slot: one more than the last step that sampled for it; 0: none
 };
 
 // Everything a kernel trusts, so that a wrong block is an error and not a crash. pages: by group, how many

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "program/program.h"
 
@@ -15,6 +16,9 @@ struct StepLimits {
   std::uint32_t outputs = 32;    // rows with logits, sample or hidden a step
   std::uint32_t slots = 1;       // sequences alive at once (and in one step)
   std::uint32_t context = 4096;  // tokens a sequence may reach
+  // Steps between launch() and wait(): two, so that the device never waits for the host; with several parts
+  // one more than there are, so that each has one to work on.
+  std::uint32_t in_flight = 2;
 };
 
 // Every weight is copied into the arena, in the order the kernels read or as in the file: a file that changes
@@ -45,6 +49,9 @@ class Target {
   // Kept free: a load's staging, and what the driver takes later.
   virtual std::uint64_t reserve_bytes() const { return 0; }
 };
+
+// Host memory of the links between a model's parts (link.h); 0 where there are none.
+std::uint64_t links_bytes(const std::vector<LinkSpec>& links, const StepLimits& limits);
 
 const Target& cpu_target();
 const Target& cuda_target();

@@ -355,6 +355,26 @@ TEST(Engine, KeepsAsManyStepsInFlightAsTheDeviceAllows) {
   }
 }
 
+// So that each stage has sequences of its own to work on, while the others' tokens are on their way.
+TEST(Engine, StagesGetAShareOfTheSequencesAStep) {
+  RunnerInfo info = small_info();
+  info.stages = 2, info.depth = 3;
+  FakeRunner runner(info);
+  FakeText text;
+  Engine engine(runner, text);
+  std::vector<Generation> running;
+  for (TokenId i = 0; i < 4; ++i) running.push_back(engine.submit(request_of({5, 6, 7 + i}, 20)));
+  for (TokenId i = 0; i < 4; ++i) {
+    running[i].wait();
+    EXPECT_EQ(ids(running[i]), fake_answer({5, 6, 7 + i}, SamplingParams{}, 20, info));
+  }
+  std::uint32_t most = 0;
+  for (const StepRecord& step : engine.recent_steps(1000)) most = std::max(most, step.decode_rows);
+  EXPECT_EQ(most, 2u);
+  EXPECT_EQ(runner.most_in_flight, 3u);
+  EXPECT_THAT(runner.faults, IsEmpty());
+}
+
 TEST(Engine, LogitsThatAreNoNumbersEndTheirRequestWithASentence) {
   for (const std::uint32_t depth : {1u, 2u, 3u}) {
     auto info = small_info();

@@ -35,14 +35,15 @@ namespace steelyard {
 inline constexpr std::uint32_t kDefaultContext = 4096;
 
 struct ModelOptions {
-  std::string device = "auto";    // parse_device(); auto: the first GPU on which the model fits, else the CPU
-  std::uint64_t paper_bytes = 0;  // not 0: plan for a GPU of so much memory, without touching any device
-  std::uint32_t threads = 0;      // of the CPU; 0: one per physical core
-  std::uint32_t context = 0;      // tokens a sequence may reach; 0: 4096, at most as trained
-  std::uint32_t slots = 1;        // sequences running at once
-  std::uint32_t batch = 0;        // tokens a step; 0: 512 on the CPU, 2048 on a GPU
-  std::uint32_t outputs = 0;      // rows with results a step; 0: as many as slots
-  DType kv_type = DType::F16;     // exact mode: F32
+  std::string device = "auto";  // parse_device(); auto: the first GPU on which the model fits, else the CPU
+  std::string placement = "auto";  // parse_placement()
+  std::uint64_t paper_bytes = 0;   // not 0: plan for a GPU of so much memory, without touching any device
+  std::uint32_t threads = 0;       // of the CPU; 0: one per physical core
+  std::uint32_t context = 0;       // tokens a sequence may reach; 0: 4096, at most as trained
+  std::uint32_t slots = 1;         // sequences running at once
+  std::uint32_t batch = 0;         // tokens a step; 0: 512 on the CPU, 2048 on a GPU
+  std::uint32_t outputs = 0;       // rows with results a step; 0: as many as slots
+  DType kv_type = DType::F16;      // exact mode: F32
   Mode mode = Mode::fast;
   // Bytes of the model's device that the whole program may take, all its models and, on the CPU, the process
   // included; 0: what is free.
@@ -60,8 +61,10 @@ struct PreparedModel {
   std::shared_ptr<const Tokenizer> tokenizer;         // null when the file has no vocabulary
   std::shared_ptr<const ChatTemplate> chat_template;  // null when the file has none
   std::string template_error;                         // why the file's template can't be used; then null too
-  Forward forward;
-  std::shared_ptr<Device> device;  // null when planned on paper
+  Forward forward;                                    // all of it
+  std::shared_ptr<Device> device;  // null when planned on paper; of several, where the output layer lies
+  // Where it lies on several devices, in order: `device` is the last one's. Empty: all on `device`.
+  std::vector<PlacedPart> parts;
   // Why device "auto" means the CPU here, one line; and whether a GPU is there and isn't used.
   std::string device_note;
   bool gpu_passed_over = false;
@@ -80,6 +83,9 @@ PreparedModel prepare_model(const std::filesystem::path& path, const ModelOption
                             bool even_if_too_big = false);
 PreparedModel prepare_model(const std::filesystem::path& path, const ModelOptions& options,
                             bool even_if_too_big = false);
+
+// What Decoder::load() takes.
+std::vector<PlacedPart> placed_parts(const PreparedModel& model);
 
 class LoadedModel {
  public:
@@ -100,13 +106,15 @@ class LoadedModel {
   const Tokenizer& tokenizer() const;
   const ChatTemplate* chat_template() const { return prepared_.chat_template.get(); }
   const DeviceInfo& device_info() const { return prepared_.device->info(); }
-  // Its device can't run steps any more: every request fails.
-  bool device_lost() const { return prepared_.device && prepared_.device->lost(); }
+  // A device of it can't run steps any more: every request fails.
+  bool device_lost() const;
   const Device& device() const { return *prepared_.device; }
   // Its file was written to, cut or replaced since it was read. What is loaded is a copy, so answers stay
   // right; who asks for the model by name now means the new file.
   bool file_changed() const { return prepared_.file && prepared_.file->changed(); }
   double load_seconds() const { return load_seconds_; }
+  // What runs by a slower path on which device, and why; a line each.
+  std::vector<std::string> reports() const;
   // How its answers are drawn where a request doesn't say: by its file's own word.
   const AnswerOptions& answer_defaults() const { return answer_defaults_; }
   Engine& engine() const { return *engine_; }

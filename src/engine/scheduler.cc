@@ -159,12 +159,17 @@ void Scheduler::share_rows() {
   share_prefill_rows(rows, outputs, prefilling);
 }
 
-// One row each; when they aren't enough the sequences take turns, and prompts keep a part of the step.
+// One row each; when they aren't enough the sequences take turns, and prompts keep a part of the step. A
+// model in stages gets a share of them a step: then each stage has other sequences to work on, at the same
+// time.
 void Scheduler::share_decode_rows(std::uint32_t& rows, std::uint32_t& outputs, std::uint32_t prefilling) {
   const auto n = static_cast<std::uint32_t>(active_.size());
   if (n == 0) return;
   std::uint32_t most = std::min(rows, outputs);
   if (prefilling > 0 && most > 1) most = std::min({most, rows - std::max(rows / 4, 1u), outputs - 1});
+  const auto decoding = static_cast<std::uint32_t>(
+      std::count_if(active_.begin(), active_.end(), [](const auto& s) { return s->decoding(); }));
+  most = std::min(most, (decoding + info_.stages - 1) / info_.stages);
   const std::uint32_t start = decode_turn_ % n;
   bool skipped = false;
   for (std::uint32_t i = 0; i < n; ++i) {

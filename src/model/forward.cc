@@ -283,6 +283,18 @@ Forward write_forward(const GgufFile& file, const ModelConfig& config, const For
   return b.finish();
 }
 
+std::vector<Forward> in_stages(const Forward& whole, std::span<const Share> stages) {
+  std::map<std::string_view, WeightSource> sources;  // weights keep their names
+  for (std::size_t i = 0; i < whole.sources.size(); ++i)
+    sources.emplace(whole.program.weights[i].name, whole.sources[i]);
+  std::vector<Forward> parts;
+  for (Program& program : stage_programs(whole.program, stages)) {
+    Forward& part = parts.emplace_back(Forward{std::move(program), {}});
+    for (const WeightSpec& w : part.program.weights) part.sources.push_back(sources.at(w.name));
+  }
+  return parts;
+}
+
 std::uint64_t weight_begin(const WeightSpec& spec, const WeightSource& source) {
   return row_bytes(spec.type, spec.cols) * source.row_begin;
 }

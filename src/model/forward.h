@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/dtype.h"
 #include "gguf/gguf.h"
 #include "model/config.h"
 #include "program/program.h"
+#include "program/share.h"
 
 namespace steelyard {
 
@@ -31,6 +33,9 @@ struct Forward {
 // Throws Error(bad_input) naming a tensor that is missing or whose shape or type doesn't fit the
 // configuration. The file must outlive the result.
 Forward write_forward(const GgufFile& file, const ModelConfig& config, const ForwardOptions& options);
+
+// The same in parts for several devices, by stages that cover the units in order (program/share.h).
+std::vector<Forward> in_stages(const Forward& whole, std::span<const Share> stages);
 
 // Where a weight begins in its tensor's bytes, and the weight's bytes in the file.
 std::uint64_t weight_begin(const WeightSpec& spec, const WeightSource& source);

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "base/units.h"
+#include "program/uses.h"
 
 namespace steelyard {
 namespace {
@@ -185,6 +186,52 @@ MemoryPlan plan_memory(const PlanInput& in) {
   add_other_models(in.other_models_bytes, device);
   plan.devices.push_back(std::move(device));
   if (!in.target->is_host()) plan.devices.push_back(plan_host(in));
+  return plan;
+}
+
+namespace {
+
+// The host's share of stages that lie elsewhere, in one line a purpose.
+void add_host_side(const std::vector<MemoryPlan>& plans, std::span<const PlanInput> stages,
+                   DevicePlan& host) {
+  std::uint64_t staging = 0;
+  for (const MemoryPlan& p : plans)
+    if (p.devices.size() > 1) staging += p.devices.back().bytes(Purpose::staging);
+  if (staging) host.lines.push_back({Purpose::staging, staging, "page-locked: step blocks, sampled tokens"});
+  const StepLimits& limits = stages[0].limits;
+  host.lines.push_back({Purpose::links, links_bytes(stages[0].program->links, limits),
+                        fmt::format("rows of {} steps in flight from stage to stage", limits.in_flight)});
+}
+
+// Repeating layers of a stage, and one for the output layer.
+std::size_t layers_of(const Program& program) {
+  std::size_t n = program.states.size();
+  return n + (logits_of(program) != kNoBuffer ? 1 : 0);
+}
+
+}  // namespace
+
+MemoryPlan plan_stages(std::span<const PlanInput> stages) {
+  std::vector<MemoryPlan> plans;
+  for (const PlanInput& stage : stages) plans.push_back(plan_memory(stage));
+  MemoryPlan plan = plans[0];
+  plan.devices.clear();
+  plan.devices.reserve(stages.size() + 1);
+  DevicePlan* host = nullptr;
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    plan.devices.push_back(plans[i].devices[0]);
+    if (stages[i].target->is_host() && !host) host = &plan.devices.back();
+    plan.layers += fmt::format("{}{} {}", i ? ", " : "", stages[i].device, layers_of(*stages[i].program));
+    if (i == 0) continue;
+    for (std::size_t g = 0; g < plan.groups.size(); ++g)
+      plan.groups[g].page_bytes += plans[i].groups[g].page_bytes;
+    plan.slow_types.insert(plan.slow_types.end(), plans[i].slow_types.begin(), plans[i].slow_types.end());
+  }
+  if (!host) {
+    host = &plan.devices.emplace_back(plans[0].devices.back());
+    std::erase_if(host->lines, [](const PlanLine& line) { return line.purpose == Purpose::staging; });
+  }
+  add_host_side(plans, stages, *host);
   return plan;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -55,6 +56,7 @@ struct MemoryPlan {
   std::uint32_t threads = 1;
   std::uint32_t page_tokens = 0;
   std::vector<GroupPlan> groups;
+  std::string layers;               // of several devices, as people count: "CPU 12, CUDA0 53"
   std::vector<DevicePlan> devices;  // the model's device; then, where that isn't the host, the host's side
   std::vector<std::string> slow_types;  // "IQ4_XS: 12 tensors": multiplied by a correct but slow kernel
 };
@@ -79,6 +81,9 @@ struct PlanInput {
 };
 
 MemoryPlan plan_memory(const PlanInput& input);
+// Of a model in stages, each an input: its devices are the stages', in order, and then, where none of them is
+// the host, the host's side.
+MemoryPlan plan_stages(std::span<const PlanInput> stages);
 
 // What the whole program may take of a device: what is free there and what it has taken already, its process
 // and its other models, or `limit` where that is less (0: no limit). The plan's total() counts the same

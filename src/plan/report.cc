@@ -28,6 +28,7 @@ std::string to_text(const MemoryPlan& plan, const std::vector<std::vector<std::u
     text += fmt::format("  {:<14}{:>15}{}\n", "total", needed(device.total()),
                         actual ? fmt::format("{:>15}", needed(sum)) : "");
   }
+  if (!plan.layers.empty()) text += fmt::format("repeating layers + output layer: {}\n", plan.layers);
   for (const auto& slow : plan.slow_types)
     text += fmt::format("  slow type     {}: right, but without a fast kernel\n", slow);
   return text;

@@ -22,6 +22,7 @@ class OpChecker {
       require(exists(used.id, program_.weights), "names a weight that isn't there");
     if (const auto state = appends_to(op))
       require(exists(*state, program_.states), "names a state that isn't there");
+    if (const auto l = link_of(op)) require(exists(l->link, program_.links), "names a link that isn't there");
     if (const auto a = attends(op))
       require(exists(a->state, program_.states), "names a state that isn't there");
     std::visit(*this, op.body);
@@ -77,6 +78,8 @@ class OpChecker {
     require(program_.buffers[op.logits].rows == RowSet::outputs, "writes logits for rows that want none");
   }
   void operator()(const SampleOp& op) { buffer(op.logits, program_.vocab_size); }
+  void operator()(const ReceiveOp& op) { link(op.link, op.out); }
+  void operator()(const SendOp& op) { link(op.link, op.in); }
 
  private:
   void require(bool ok, std::string_view what) {
@@ -106,6 +109,10 @@ class OpChecker {
     matrix(w, buffer(out), in_width);
     if (bias != kNoWeight) vector(bias, buffer(out));
   }
+  void link(LinkId id, BufferId rows) {
+    buffer(rows, program_.links[id].width);
+    require(program_.buffers[rows].rows == RowSet::all, "hands on rows that aren't all of the step's");
+  }
   const StateSpec& state(StateId id) const { return program_.states[id]; }
 
   const Program& program_;
@@ -121,7 +128,8 @@ const char* op_name(const Op& op) {
                  [](const AttentionOp&) { return "attention"; },
                  [](const ResidualLinearOp&) { return "residual_linear"; },
                  [](const GateUpOp&) { return "gate_up"; }, [](const HeadOp&) { return "head"; },
-                 [](const SampleOp&) { return "sample"; }},
+                 [](const SampleOp&) { return "sample"; }, [](const ReceiveOp&) { return "receive"; },
+                 [](const SendOp&) { return "send"; }},
       op.body);
 }
 

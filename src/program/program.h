@@ -20,6 +20,7 @@ namespace steelyard {
 using BufferId = std::int16_t;
 using WeightId = std::int32_t;
 using StateId = std::int16_t;
+using LinkId = std::int16_t;
 inline constexpr BufferId kNoBuffer = -1;
 inline constexpr WeightId kNoWeight = -1;
 
@@ -77,6 +78,13 @@ struct StateSpec {
   std::uint32_t n_kv_heads;
   std::uint32_t head_dim_k;
   std::uint32_t head_dim_v;
+};
+
+// Where one part of a model hands rows to the next: floats, `width` for every row of the step. Every part of
+// a model names the same links, in the same order.
+struct LinkSpec {
+  std::string name;  // "layers 0-11": what was computed before it
+  std::uint32_t width;
 };
 
 // Rotary embedding (RoFormer, arXiv:2104.09864). Pair i of n_rot/2 turns by position * freq_scale *
@@ -163,14 +171,26 @@ struct SampleOp {  // a token for every output row that wants one (device/step.h
   BufferId logits;
 };
 
-using OpBody =
-    std::variant<EmbedOp, QkvOp, RopeAppendOp, AttentionOp, ResidualLinearOp, GateUpOp, HeadOp, SampleOp>;
+struct ReceiveOp {  // out = what the part before this one sent, of the same step
+  LinkId link;
+  BufferId out;
+};
+
+struct SendOp {  // hands `in` to the part after this one
+  BufferId in;
+  LinkId link;
+};
+
+using OpBody = std::variant<EmbedOp, QkvOp, RopeAppendOp, AttentionOp, ResidualLinearOp, GateUpOp, HeadOp,
+                            SampleOp, ReceiveOp, SendOp>;
 
 struct Op {
   std::int16_t layer;  // -1: belongs to no layer
   OpBody body;
 };
 
+// A model's step, or one part's share of it: then it begins with ReceiveOp where the tokens are another
+// part's, ends with SendOp where the rest is, and has an EmbedOp or a SampleOp only where these are its own.
 struct Program {
   std::uint32_t n_embd = 0;
   std::uint32_t vocab_size = 0;
@@ -179,6 +199,7 @@ struct Program {
   std::vector<StateGroup> groups;
   std::vector<StateSpec> states;
   std::vector<RopeSpec> ropes;
+  std::vector<LinkSpec> links;  // empty: one part has everything
   std::vector<Op> ops;
 };
 

@@ -63,6 +63,8 @@ class Divider {
     part_.buffers[o.logits].width = vocabulary();
   }
   void operator()(const SampleOp&) {}
+  void operator()(const ReceiveOp&) {}
+  void operator()(const SendOp&) {}
 
   std::uint32_t vocabulary() const {
     return piece(whole_.vocab_size, vocabulary_unit(whole_.vocab_size), share_);
@@ -113,6 +115,8 @@ void each_id(OpBody& body, W w, B b, S s) {
                  },
                  [&](HeadOp& o) { w(o.norm.weight), w(o.weight), b(o.in), b(o.logits); },
                  [&](SampleOp& o) { b(o.logits); },
+                 [&](ReceiveOp& o) { b(o.out); },
+                 [&](SendOp& o) { b(o.in); },
              },
              body);
 }
@@ -199,6 +203,7 @@ std::uint32_t unit_of(const Op& op, std::uint32_t layers) {
       return static_cast<std::uint32_t>(op.layer + 1);
     case OpRole::logits:
     case OpRole::sample:
+    case OpRole::link:  // of a part, which isn't cut again
       break;
   }
   return layers + 1;
@@ -219,6 +224,25 @@ Program part_of(const Program& program, const Share& share) {
   drop_unused(part);
   name_roles(part);
   return part;
+}
+
+std::vector<Program> stage_programs(const Program& program, std::span<const Share> stages) {
+  std::vector<LinkSpec> links;
+  for (std::size_t i = 0; i + 1 < stages.size(); ++i)
+    links.push_back({fmt::format("units {}-{}", stages[i].begin, stages[i].end - 1), program.n_embd});
+  std::vector<Program> parts;
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    Program& part = parts.emplace_back(part_of(program, stages[i]));
+    part.links = links;
+    if (i > 0) {
+      const ReceiveOp receive{static_cast<LinkId>(i - 1), reads(part.ops.front())[0]};
+      part.ops.insert(part.ops.begin(), {-1, receive});
+    }
+    if (i + 1 < stages.size())
+      part.ops.push_back({-1, SendOp{writes(part.ops.back())[0], static_cast<LinkId>(i)}});
+    check(part);
+  }
+  return parts;
 }
 
 std::string why_not_ranks(const Program& program, std::uint32_t ranks) {

@@ -6,7 +6,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "program/program.h"
 
@@ -26,6 +28,10 @@ std::uint32_t unit_of(const Op& op, std::uint32_t layers);
 // groups and ropes keep their numbers, so that page ids mean the same in every part. With ranks, vocabulary
 // and widths are this rank's; the first ranks take what doesn't divide. Needs !why_not_ranks().
 Program part_of(const Program& program, const Share& share);
+
+// The programs of stages that cover the units in order, one rank each, joined by links: what each device
+// runs.
+std::vector<Program> stage_programs(const Program& program, std::span<const Share> stages);
 
 // Why the program can't be divided into so many ranks, one clause; empty when it can. KV heads are repeated
 // where there are more ranks than KV heads.

@@ -1,5 +1,7 @@
 #include "program/uses.h"
 
+#include <algorithm>
+
 namespace steelyard {
 namespace {
 
@@ -34,6 +36,8 @@ Weights other_weights(const Op& op) {
                         },
                         [](const HeadOp& o) { return vectors({o.norm.weight}); },
                         [](const SampleOp&) { return Weights{}; },
+                        [](const ReceiveOp&) { return Weights{}; },
+                        [](const SendOp&) { return Weights{}; },
                     },
                     op.body);
 }
@@ -66,6 +70,8 @@ Products products(const Op& op) {
                           return Products{{o.weight}, o.in, kOutputs};
                         },
                         [](const SampleOp&) { return Products{{}}; },
+                        [](const ReceiveOp&) { return Products{{}}; },
+                        [](const SendOp&) { return Products{{}}; },
                     },
                     op.body);
 }
@@ -83,6 +89,8 @@ Few<BufferId> writes(const Op& op) {
                         [](const GateUpOp& o) { return Ids{o.out}; },
                         [](const HeadOp& o) { return Ids{o.logits}; },
                         [](const SampleOp&) { return Ids{}; },
+                        [](const ReceiveOp& o) { return Ids{o.out}; },
+                        [](const SendOp&) { return Ids{}; },
                     },
                     op.body);
 }
@@ -102,6 +110,8 @@ Few<BufferId> reads(const Op& op) {
                         [](const GateUpOp& o) { return Ids{o.in}; },
                         [](const HeadOp& o) { return Ids{o.in}; },
                         [](const SampleOp& o) { return Ids{o.logits}; },
+                        [](const ReceiveOp&) { return Ids{}; },
+                        [](const SendOp& o) { return Ids{o.in}; },
                     },
                     op.body);
 }
@@ -117,6 +127,8 @@ std::optional<StateId> appends_to(const Op& op) {
                         [](const GateUpOp&) { return Maybe(); },
                         [](const HeadOp&) { return Maybe(); },
                         [](const SampleOp&) { return Maybe(); },
+                        [](const ReceiveOp&) { return Maybe(); },
+                        [](const SendOp&) { return Maybe(); },
                     },
                     op.body);
 }
@@ -134,6 +146,29 @@ std::optional<Attends> attends(const Op& op) {
                         [](const GateUpOp&) { return Maybe(); },
                         [](const HeadOp&) { return Maybe(); },
                         [](const SampleOp&) { return Maybe(); },
+                        [](const ReceiveOp&) { return Maybe(); },
+                        [](const SendOp&) { return Maybe(); },
+                    },
+                    op.body);
+}
+
+std::optional<UsedLink> link_of(const Op& op) {
+  using Maybe = std::optional<UsedLink>;
+  return std::visit(Overloaded{
+                        [](const EmbedOp&) { return Maybe(); },
+                        [](const QkvOp&) { return Maybe(); },
+                        [](const RopeAppendOp&) { return Maybe(); },
+                        [](const AttentionOp&) { return Maybe(); },
+                        [](const ResidualLinearOp&) { return Maybe(); },
+                        [](const GateUpOp&) { return Maybe(); },
+                        [](const HeadOp&) { return Maybe(); },
+                        [](const SampleOp&) { return Maybe(); },
+                        [](const ReceiveOp& o) {
+                          return Maybe({o.link, o.out, false});
+                        },
+                        [](const SendOp& o) {
+                          return Maybe({o.link, o.in, true});
+                        },
                     },
                     op.body);
 }
@@ -148,8 +183,20 @@ OpRole role(const Op& op) {
                         [](const GateUpOp&) { return OpRole::layer; },
                         [](const HeadOp&) { return OpRole::logits; },
                         [](const SampleOp&) { return OpRole::sample; },
+                        [](const ReceiveOp&) { return OpRole::link; },
+                        [](const SendOp&) { return OpRole::link; },
                     },
                     op.body);
+}
+
+bool reads_tokens(const Program& program) {
+  return samples(program) || std::any_of(program.ops.begin(), program.ops.end(),
+                                         [](const Op& op) { return role(op) == OpRole::input; });
+}
+
+bool samples(const Program& program) {
+  return std::any_of(program.ops.begin(), program.ops.end(),
+                     [](const Op& op) { return role(op) == OpRole::sample; });
 }
 
 BufferId logits_of(const Program& program) {

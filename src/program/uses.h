@@ -82,10 +82,22 @@ struct Attends {
 };
 std::optional<Attends> attends(const Op& op);
 
-// Where in a step an op stands: what turns tokens into values, the layers, what turns values into logits, and
-// the choice of tokens.
-enum class OpRole : std::uint8_t { input, layer, logits, sample };
+// The link that an op hands rows to, or takes them from.
+struct UsedLink {
+  LinkId link;
+  BufferId rows;
+  bool sends;
+};
+std::optional<UsedLink> link_of(const Op& op);
+
+// Where in a step an op stands: what turns tokens into values, the layers, what turns values into logits, the
+// choice of tokens; and what joins it to other parts of the model.
+enum class OpRole : std::uint8_t { input, layer, logits, sample, link };
 OpRole role(const Op& op);
+
+// Whether the program needs to know the step's tokens: it turns them into values, or chooses the next ones.
+bool reads_tokens(const Program& program);
+bool samples(const Program& program);
 
 // The buffer of the program's logits; kNoBuffer: it has none.
 BufferId logits_of(const Program& program);

@@ -137,6 +137,9 @@ class CpuDevice final : public Device {
   std::unique_ptr<Arena> make_arena(std::string_view purpose, std::uint64_t bytes) override {
     return std::make_unique<CpuArena>(account_, purpose, bytes);
   }
+  std::unique_ptr<Arena> make_host_arena(std::string_view purpose, std::uint64_t bytes) override {
+    return make_arena(purpose, bytes);
+  }
   void load_weights(std::span<const WeightLoad> weights, Mode mode, Arena& arena,
                     const LoadProgress& progress) override;
   std::unique_ptr<Executable> compile(const Program& program, const Bindings& bindings,

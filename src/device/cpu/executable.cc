@@ -1,6 +1,7 @@
 #include "device/cpu/executable.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <utility>
@@ -33,8 +34,14 @@ CpuExecutable::CpuExecutable(const Program& program, const Bindings& bindings, c
       space_(lay_out(program, limits, mode, queue.threads())),
       base_(bindings.workspace),
       next_task_(new std::atomic<std::uint32_t>[program.ops.size()]),
-      taken_(limits.slots) {
+      taken_(limits.slots),
+      flights_(limits.in_flight),
+      reads_tokens_(reads_tokens(program)),
+      samples_(steelyard::samples(program)) {
   check(program_);
+  if (bindings_.links.size() != program_.links.size())
+    throw_error(ErrorKind::internal, "the program has {} links, {} are bound", program_.links.size(),
+                bindings_.links.size());
   if (bindings.workspace_bytes < space_.bytes)
     throw_error(ErrorKind::internal, "the workspace has {} bytes of {}", bindings.workspace_bytes,
                 space_.bytes);
@@ -68,15 +75,45 @@ std::int32_t CpuExecutable::token_of_row(std::uint32_t row) const {
   return history(slot)[block_.positions[row]];
 }
 
-void CpuExecutable::start_step(const StepBlock& block) {
-  block_ = block;
+const LinkBox* CpuExecutable::box(bool sends) const {
+  for (const Op& op : program_.ops)
+    if (const auto l = link_of(op); l && l->sends == sends) return &bindings_.links[l->link];
+  return nullptr;
+}
+
+// For the next step of this slot, here and, of a model in parts, wherever its tokens become values.
+void CpuExecutable::keep_sample(std::uint32_t slot, std::int32_t token) const {
+  last_sample()[slot] = token;
+  if (bindings_.tokens.last)
+    std::atomic_ref(bindings_.tokens.last[slot]).store(token, std::memory_order_relaxed);
+}
+
+void CpuExecutable::start_step(const Flight& flight) {
+  const StepBlock& block = block_ = flight.block;
   trace_.clear();
   want_hidden_ = false;
   for (const auto& o : block.outputs) want_hidden_ |= has(o.want, Want::hidden);
   for (std::size_t i = 0; i < program_.ops.size(); ++i) next_task_[i].store(0, std::memory_order_relaxed);
+  if (reads_tokens_) resolve_tokens(flight);
+  const LinkBox* from = box(false);
+  if (from && !wait_for(*from->sent, block.number + 1))
+    throw_error(ErrorKind::cancelled, "another part of the model failed");
+}
+
+// Every row's token, into its slot's history, from which they are read.
+void CpuExecutable::resolve_tokens(const Flight& flight) {
+  const StepBlock& block = flight.block;
+  const TokenBox& others = bindings_.tokens;
+  const bool elsewhere = others.sampled && !samples_;
+  if (elsewhere && !wait_for(*others.sampled, flight.samples_needed))
+    throw_error(ErrorKind::cancelled, "another part of the model failed");
+  const auto last_of = [&](std::uint32_t slot) {
+    return elsewhere ? std::atomic_ref(others.last[slot]).load(std::memory_order_relaxed)
+                     : last_sample()[slot];
+  };
   for (std::size_t row = 0; row < block.tokens.size(); ++row) {
     const std::uint32_t slot = block.sequences[block.row_sequence[row]].slot;
-    const std::int32_t token = block.tokens[row] == kLastSample ? last_sample()[slot] : block.tokens[row];
+    const std::int32_t token = block.tokens[row] == kLastSample ? last_of(slot) : block.tokens[row];
     if (token < 0 || static_cast<std::uint32_t>(token) >= program_.vocab_size)
       throw_error(ErrorKind::internal, "slot {} has no last sample to go on from", slot);
     history(slot)[block.positions[row]] = token;
@@ -89,12 +126,13 @@ void CpuExecutable::push(void (*run)(ThreadPool&, const Queue::Job&), std::int32
 }
 
 void CpuExecutable::launch(const StepBlock& block) {
-  if (launched_ - waited_ == kDepth)
-    throw_error(ErrorKind::internal, "{} steps are in flight already", kDepth);
+  if (launched_ - waited_ == limits_.in_flight)
+    throw_error(ErrorKind::internal, "{} steps are in flight already", limits_.in_flight);
   check_block(block, program_, limits_, kPageTokens, bindings_.pages, taken_);
-  taken_.take(block);
-  const auto turn = static_cast<std::int32_t>(launched_ % kDepth);
+  const auto turn = static_cast<std::int32_t>(launched_ % limits_.in_flight);
   flights_[turn].block = block;
+  flights_[turn].samples_needed = taken_.samples_needed(block);
+  taken_.take(block);
   push(
       [](ThreadPool& team, const Queue::Job& job) {
         auto* x = static_cast<CpuExecutable*>(job.owner);
@@ -106,23 +144,26 @@ void CpuExecutable::launch(const StepBlock& block) {
 }
 
 const StepResult& CpuExecutable::wait() {
-  if (waited_ == launched_) return flights_[(waited_ + kDepth - 1) % kDepth].result;
-  Flight& flight = flights_[waited_++ % kDepth];
+  const std::uint64_t n = limits_.in_flight;
+  if (waited_ == launched_) return flights_[(waited_ + n - 1) % n].result;
+  Flight& flight = flights_[waited_++ % n];
   queue_.wait(flight.ticket);
   if (flight.error) std::rethrow_exception(std::exchange(flight.error, nullptr));
   return flight.result;
 }
 
 void CpuExecutable::run_step(ThreadPool& team, Flight& flight) {
-  const std::int64_t begin = now();
+  std::int64_t begin = 0;  // of its work: what other parts took is theirs
   flight.result = {};
   try {
     sampled_ = sampled(flight);
-    start_step(flight.block);
-    last_stamp_ = begin;
+    start_step(flight);
+    begin = last_stamp_ = now();
     run_ops(team);
+    publish(flight.block.number + 1);
   } catch (...) {
     flight.error = std::current_exception();
+    publish(kNoMoreSteps);  // or who waits for this step would wait for ever
     return;
   }
   const std::size_t n = flight.block.outputs.size();
@@ -131,6 +172,12 @@ void CpuExecutable::run_step(ThreadPool& team, Flight& flight) {
   if (want_hidden_)
     flight.result.hidden = {reinterpret_cast<const float*>(base_ + space_.hidden_out), n * program_.n_embd};
   flight.result.nanoseconds = now() - begin;
+}
+
+// So many steps are there for other parts.
+void CpuExecutable::publish(std::uint64_t steps) const {
+  if (const LinkBox* to = box(true)) to->sent->store(steps, std::memory_order_release);
+  if (bindings_.tokens.sampled && samples_) bindings_.tokens.sampled->store(steps, std::memory_order_release);
 }
 
 void CpuExecutable::run_ops(ThreadPool& team) {

@@ -26,7 +26,7 @@ class CpuExecutable final : public Executable {
 
   void launch(const StepBlock& block) override;
   const StepResult& wait() override;
-  std::uint32_t depth() const override { return kDepth; }
+  std::uint32_t depth() const override { return limits_.in_flight; }
   void reset_slot(std::uint32_t slot) override;
   void copy_pages(std::uint32_t group, std::span<const std::int32_t> from,
                   std::span<const std::int32_t> to) override;
@@ -42,6 +42,7 @@ class CpuExecutable final : public Executable {
     StepResult result;
     std::exception_ptr error;
     Queue::Ticket ticket = 0;
+    std::uint64_t samples_needed = 0;  // TakenSteps::samples_needed
   };
 
   void push(void (*run)(ThreadPool&, const Queue::Job&), std::int32_t a, std::int32_t b = 0,
@@ -49,7 +50,12 @@ class CpuExecutable final : public Executable {
   void run_step(ThreadPool& team, Flight& flight);
   void run_ops(ThreadPool& team);
   std::int32_t token_of_row(std::uint32_t row) const;
-  void start_step(const StepBlock& block);
+  void start_step(const Flight& flight);
+  void resolve_tokens(const Flight& flight);
+  void keep_sample(std::uint32_t slot, std::int32_t token) const;
+  void publish(std::uint64_t steps) const;
+  // The box that the part gives rows to, or takes them from; nullptr: it ends, or begins, the model.
+  const LinkBox* box(bool sends) const;
   void finish_op(Worker& w, std::size_t op_index);
   void copy_page(int group, std::int32_t from, std::int32_t to);
   void probe_op(std::size_t op);
@@ -71,7 +77,8 @@ class CpuExecutable final : public Executable {
   std::int32_t* history(std::uint32_t slot) const;
   std::int32_t* last_sample() const { return reinterpret_cast<std::int32_t*>(base_ + space_.last_sample); }
   std::int32_t* sampled(const Flight& flight) const {
-    return reinterpret_cast<std::int32_t*>(base_ + space_.sampled) + (&flight - flights_) * limits_.outputs;
+    return reinterpret_cast<std::int32_t*>(base_ + space_.sampled) +
+           (&flight - flights_.data()) * limits_.outputs;
   }
 
   const Program program_;
@@ -82,11 +89,12 @@ class CpuExecutable final : public Executable {
   Queue& queue_;
   const Workspace space_;
   std::byte* const base_;
+  const bool reads_tokens_, samples_;
   BufferId logits_ = kNoBuffer;
   std::vector<std::uint64_t> page_bytes_;                    // by StateId
   std::unique_ptr<std::atomic<std::uint32_t>[]> next_task_;  // by op: tasks handed out
   TakenSteps taken_;                                         // the caller's
-  Flight flights_[kDepth];
+  std::vector<Flight> flights_;
   std::uint64_t launched_ = 0, waited_ = 0;  // the caller's
   Queue::Ticket last_ = 0;                   // the caller's: of all that was pushed
   StepBlock block_;                          // of the running step

@@ -332,8 +332,22 @@ struct CpuExecutable::Worker {
           sample(k, out.sampling, input, {candidates, x.space_.candidates_stride / sizeof(Candidate)});
       // The next step may be in flight already: its row for this slot counts for nothing, but must be able
       // to run beside the others.
-      if (is_last_sample(i)) x.last_sample()[slot] = x.sampled_[i] == kNoNumber ? 0 : x.sampled_[i];
+      if (is_last_sample(i)) x.keep_sample(slot, x.sampled_[i] == kNoNumber ? 0 : x.sampled_[i]);
     }
+  }
+
+  // ---- to and from other parts: their rows are there since the step began, and counted when it ends
+  void operator()(const ReceiveOp& op) {
+    copy_rows(x.bindings_.links[op.link].of_step(x.block_.number), x.floats(op.out),
+              x.program_.buffers[op.out].width);
+  }
+  void operator()(const SendOp& op) {
+    copy_rows(x.floats(op.in), x.bindings_.links[op.link].of_step(x.block_.number),
+              x.program_.buffers[op.in].width);
+  }
+  void copy_rows(const float* from, float* to, std::uint64_t width) const {
+    const Range rows = my_rows(n_rows());
+    std::copy(from + rows.begin * width, from + rows.end * width, to + rows.begin * width);
   }
 };
 

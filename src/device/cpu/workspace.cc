@@ -46,6 +46,8 @@ Needs needs_of(const Op& op) {
           [](const GateUpOp& o) { return Needs{.activations = o.out}; },
           [](const HeadOp&) { return Needs{}; },
           [](const SampleOp&) { return Needs{}; },
+          [](const ReceiveOp&) { return Needs{}; },
+          [](const SendOp&) { return Needs{}; },
       },
       op.body);
 }
@@ -114,7 +116,7 @@ Workspace lay_out(const Program& p, const StepLimits& limits, Mode mode, std::ui
   w.partials = carve.take(e.partial_floats_a_row * w.split_rows * sizeof(float));
   w.history = carve.take(std::uint64_t{limits.slots} * limits.context * sizeof(std::int32_t));
   w.last_sample = carve.take(limits.slots * sizeof(std::int32_t));
-  w.sampled = carve.take(std::uint64_t{kDepth} * limits.outputs * sizeof(std::int32_t));
+  w.sampled = carve.take(std::uint64_t{limits.in_flight} * limits.outputs * sizeof(std::int32_t));
   w.candidates_stride = (std::uint64_t{std::max(p.vocab_size, limits.context)} * 8 + 63) / 64 * 64;
   w.candidates = carve.take(w.candidates_stride * threads);
   w.bytes = carve.end();

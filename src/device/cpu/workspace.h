@@ -15,9 +15,6 @@ namespace steelyard::cpu {
 // A step of at most this many rows is normed and quantised by every thread for itself, which saves a barrier.
 inline constexpr std::uint32_t kPrivateRows = 4;
 
-// Steps in flight: one runs while the caller prepares the next.
-inline constexpr std::uint32_t kDepth = 2;
-
 // The activations' format that products with these weights read: floats in exact mode or when a type has no
 // fast kernel.
 ActFormat input_format(const Program& program, Mode mode, const Few<WeightId>& weights);
@@ -42,7 +39,7 @@ struct Workspace {
   std::uint32_t split_rows = 0;   // steps of at most so many rows may share a row's context between threads
   std::uint64_t history = 0;      // int32 [slots][context]: tokens by position
   std::uint64_t last_sample = 0;  // int32 [slots]
-  std::uint64_t sampled = 0;      // int32 [kDepth][outputs]
+  std::uint64_t sampled = 0;      // int32 [steps in flight][outputs]
   std::uint64_t candidates = 0;   // per thread: 8 bytes x the larger of vocabulary and context
   std::uint64_t candidates_stride = 0;
   std::uint64_t bytes = 0;

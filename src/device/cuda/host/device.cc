@@ -76,6 +76,16 @@ class CudaArena final : public Arena {
   std::uint64_t bytes_;
 };
 
+class CudaHostArena final : public Arena {
+ public:
+  CudaHostArena(Gpu& gpu, std::uint64_t bytes) : memory_(gpu, bytes) {}
+  std::byte* data() override { return memory_.data(); }
+  std::uint64_t bytes() const override { return memory_.bytes(); }
+
+ private:
+  PinnedMemory memory_;
+};
+
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(std::uint32_t index)
@@ -95,6 +105,9 @@ class CudaDevice final : public Device {
   DeviceRates measure_rates() override { return cuda::measure_rates(gpu_); }
   std::unique_ptr<Arena> make_arena(std::string_view purpose, std::uint64_t bytes) override {
     return std::make_unique<CudaArena>(gpu_, purpose, bytes);
+  }
+  std::unique_ptr<Arena> make_host_arena(std::string_view, std::uint64_t bytes) override {
+    return std::make_unique<CudaHostArena>(gpu_, bytes);
   }
   void load_weights(std::span<const WeightLoad> weights, Mode mode, Arena& arena,
                     const LoadProgress& progress) override {

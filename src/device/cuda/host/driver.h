@@ -126,6 +126,8 @@ struct CuLaunchConfig {
   X(stream_synchronize, cuStreamSynchronize, (CuStream))                                                     \
   X(stream_query, cuStreamQuery, (CuStream))                                                                 \
   X(stream_wait_event, cuStreamWaitEvent, (CuStream, CuEvent, unsigned))                                     \
+  X(stream_wait_value, cuStreamWaitValue64_v2, (CuStream, CuPtr, std::uint64_t, unsigned))                   \
+  X(stream_write_value, cuStreamWriteValue64_v2, (CuStream, CuPtr, std::uint64_t, unsigned))                 \
   X(event_create, cuEventCreate, (CuEvent*, unsigned))                                                       \
   X(event_destroy, cuEventDestroy_v2, (CuEvent))                                                             \
   X(event_record, cuEventRecord, (CuEvent, CuStream))                                                        \

@@ -57,6 +57,8 @@ CudaExecutable::CudaExecutable(Gpu& gpu, const Program& program, const Bindings&
   stream.synchronize();
   if (mode_ != Mode::exact) hopper_ = make_hopper_plan(input_, services);
   general_ = std::make_unique<GeneralPath>(input_, space_, workspace_);
+  links_ = std::make_unique<PartLinks>(
+      gpu_, program_, bindings, PartLinks::Memory{input_.buffers, at(space_.last_sample), limits_.slots});
   make_flights();
   LookupLauncher lookup(gpu_);
   if (samples() && limits_.outputs) enqueue_one(sample_op_, 1, 1, lookup);
@@ -117,7 +119,7 @@ void CudaExecutable::place(const Bindings& bindings) {
 
 void CudaExecutable::make_flights() {
   const Staging staging = staging_of(program_, limits_, space_);
-  for (std::uint32_t i = 0; i < kStepsInFlight; ++i)
+  for (std::uint32_t i = 0; i < limits_.in_flight; ++i)
     flights_.push_back(std::make_unique<Flight>(gpu_, program_, space_, staging));
   trace_.reserve(program_.ops.size());
   host_hidden_.reserve(std::uint64_t{limits_.outputs} * program_.n_embd);
@@ -157,6 +159,7 @@ void CudaExecutable::note(Flight& f, const StepBlock& b) {
   f.n_rows = static_cast<std::uint32_t>(b.tokens.size());
   f.n_outputs = static_cast<std::uint32_t>(b.outputs.size());
   f.logits = f.hidden = false;
+  if (logits_ == kNoBuffer) return;  // the output layer is another part's
   for (const StepOutput& o : b.outputs) {
     f.logits |= has(o.want, Want::logits);
     f.hidden |= has(o.want, Want::hidden);
@@ -165,12 +168,13 @@ void CudaExecutable::note(Flight& f, const StepBlock& b) {
 
 void CudaExecutable::launch(const StepBlock& block) {
   check_block(block, program_, limits_, kPageTokens, pages_, taken_);
-  Flight& f = *flights_[launched_ % kStepsInFlight];
+  Flight& f = *flights_[launched_ % limits_.in_flight];
   if (f.pending)
-    throw_error(ErrorKind::internal, "{}: {} steps are in flight already", gpu_.id(), kStepsInFlight);
+    throw_error(ErrorKind::internal, "{}: {} steps are in flight already", gpu_.id(), limits_.in_flight);
   gpu_.bind();
   f.image.write(block, static_cast<std::uint32_t>(block.number % hopper::kStepNumbers));
   note(f, block);
+  f.samples_needed = taken_.samples_needed(block);
   const std::lock_guard lock(gpu_.queue_mutex());
   if (const std::uint64_t round = block.number / hopper::kStepNumbers; round != round_) restart_tags(round);
   enqueue(f, block);
@@ -191,8 +195,10 @@ void CudaExecutable::enqueue(Flight& f, const StepBlock& block) {
   const Driver& d = gpu_.driver();
   const CuStream queue = gpu_.queue();
   StreamLauncher launcher(gpu_, queue);
-  f.begin.record(queue);
+  links_->wait(block.number, f.samples_needed, queue);
+  f.begin.record(queue);  // what other parts took is theirs
   f.image.enqueue_copy(workspace_, queue);
+  links_->take(block.number, f.samples_needed, f.n_rows, queue);
   const StepGraphs::Bucket& bucket = graphs_->bucket_for(f.n_rows, f.n_outputs);
   f.traced = tracing_;
   if (tracing_ || probe_)
@@ -201,6 +207,7 @@ void CudaExecutable::enqueue(Flight& f, const StepBlock& block) {
     gpu_.check(d.graph_launch(bucket.graph, queue), "starting a step");
   else
     enqueue_ops(bucket.rows, bucket.outputs, launcher);
+  links_->send(block.number, f.n_rows, queue);
   if (f.logits || f.hidden) enqueue_results(f, block);
   if (samples() && f.n_outputs) {
     enqueue_one(sample_op_, f.n_rows, f.n_outputs, launcher);
@@ -208,6 +215,7 @@ void CudaExecutable::enqueue(Flight& f, const StepBlock& block) {
         d.copy_to_host(f.sampled.data(), at(space_.sampled), f.n_outputs * sizeof(std::int32_t), queue),
         "copying the tokens");
   }
+  links_->send_samples(block.number, queue);
   f.done.record(queue);
 }
 
@@ -234,7 +242,7 @@ void CudaExecutable::enqueue_results(const Flight& f, const StepBlock& b) {
 
 const StepResult& CudaExecutable::wait() {
   if (waited_ == launched_) return result_;
-  Flight& f = *flights_[waited_ % kStepsInFlight];
+  Flight& f = *flights_[waited_ % limits_.in_flight];
   ++waited_;
   f.pending = false;
   gpu_.bind();

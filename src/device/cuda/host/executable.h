@@ -1,6 +1,6 @@
 // A program compiled for one GPU. Steps are enqueued on the device's queue, which all its executables share.
-// Two may be in flight: launch() may be called again before wait(), which gives results in order; tokens pass
-// from step to step on the device. Tracing and probes start the same kernels without graphs.
+// Several may be in flight: launch() may be called again before wait(), which gives results in order; tokens
+// pass from step to step on the device. Tracing and probes start the same kernels without graphs.
 #pragma once
 
 #include <memory>
@@ -10,6 +10,7 @@
 #include "device/cuda/hopper/plan.h"
 #include "device/cuda/host/gpu.h"
 #include "device/cuda/host/op_timer.h"
+#include "device/cuda/host/part_links.h"
 #include "device/cuda/host/step_graphs.h"
 #include "device/cuda/host/step_image.h"
 #include "device/device.h"
@@ -27,7 +28,7 @@ class CudaExecutable final : public Executable {
 
   void launch(const StepBlock& block) override;
   const StepResult& wait() override;
-  std::uint32_t depth() const override { return kStepsInFlight; }
+  std::uint32_t depth() const override { return limits_.in_flight; }
   std::uint64_t staging_bytes() const override;
   void reset_slot(std::uint32_t slot) override;
   void copy_pages(std::uint32_t group, std::span<const std::int32_t> from,
@@ -53,7 +54,8 @@ class CudaExecutable final : public Executable {
     std::uint32_t n_rows = 0, n_outputs = 0;
     bool logits = false, hidden = false;  // wanted by an output
     bool traced = false;
-    bool pending = false;  // launched, not waited for
+    bool pending = false;              // launched, not waited for
+    std::uint64_t samples_needed = 0;  // TakenSteps::samples_needed()
   };
   class Services;
 
@@ -84,6 +86,7 @@ class CudaExecutable final : public Executable {
   std::unique_ptr<HopperPlan> hopper_;
   std::unique_ptr<GeneralPath> general_;
   std::unique_ptr<StepGraphs> graphs_;
+  std::unique_ptr<PartLinks> links_;
   std::vector<std::unique_ptr<Flight>> flights_;
   std::uint64_t launched_ = 0, waited_ = 0;
   TakenSteps taken_;

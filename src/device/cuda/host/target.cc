@@ -31,7 +31,7 @@ class CudaTarget final : public Target {
   std::uint64_t staging_bytes(const Program& program, const StepLimits& limits) const override {
     // The step block's size doesn't depend on the mode.
     const cuda::Staging s = cuda::staging_of(program, limits, cuda::lay_out(program, limits, Mode::exact));
-    return cuda::kStepsInFlight * (s.block + s.sampled) + cuda::kAbortBytes;
+    return limits.in_flight * (s.block + s.sampled) + cuda::kAbortBytes;
   }
 
   std::uint64_t executable_bytes(const Program& program, const StepLimits& limits) const override {

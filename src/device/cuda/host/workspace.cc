@@ -32,6 +32,8 @@ Needs needs_of(const Op& op) {
                         [](const GateUpOp& o) { return Needs{.normed = o.in, .branch = o.out}; },
                         [](const HeadOp&) { return Needs{}; },  // has a place of its own, for outputs only
                         [](const SampleOp&) { return Needs{}; },
+                        [](const ReceiveOp&) { return Needs{}; },
+                        [](const SendOp&) { return Needs{}; },
                     },
                     op.body);
 }

@@ -46,7 +46,6 @@ Workspace lay_out(const Program& program, const StepLimits& limits, Mode mode);
 
 // Page-locked host memory of an executable: for each step in flight an image of the device's step block with
 // its masks, and the sampled tokens; once the flag that ends spins.
-inline constexpr std::uint32_t kStepsInFlight = 2;
 inline constexpr std::uint64_t kAbortBytes = 64;
 struct Staging {
   std::uint64_t block, sampled;

@@ -2,10 +2,12 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <sstream>
+#include <thread>
 
 using namespace steelyard::cuda;
 
@@ -224,6 +226,18 @@ CuResult cuStreamDestroy_v2(CuStream) {
 CuResult cuStreamSynchronize(CuStream) { return enter("stream_synchronize"); }
 CuResult cuStreamQuery(CuStream) { return enter("stream_query"); }
 CuResult cuStreamWaitEvent(CuStream, CuEvent, unsigned) { return 0; }
+// The stream runs at once, so the caller waits: for the CPU's part of a model.
+CuResult cuStreamWaitValue64_v2(CuStream, CuPtr address, std::uint64_t least, unsigned) {
+  ENTER("stream_wait_value");
+  const auto* value = reinterpret_cast<const std::atomic<std::uint64_t>*>(address);
+  while (static_cast<std::int64_t>(value->load() - least) < 0) std::this_thread::yield();
+  return 0;
+}
+CuResult cuStreamWriteValue64_v2(CuStream, CuPtr address, std::uint64_t value, unsigned) {
+  ENTER("stream_write_value");
+  reinterpret_cast<std::atomic<std::uint64_t>*>(address)->store(value);
+  return 0;
+}
 CuResult cuEventCreate(CuEvent* event, unsigned) {
   ENTER("event_create");
   return *event = handle_of<CuEventObject>(++fake->events), 0;

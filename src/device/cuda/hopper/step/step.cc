@@ -45,6 +45,7 @@ class StepWriter {
     StepKernel kernel;
     if (!ok_ || ops_.empty() || ops_.size() >= kStepTags || !fit(kernel, services)) return std::nullopt;
     services.upload(memory_, ops_.data(), ops_.size() * sizeof(StepOp));
+    kernel.handed_on_ = handed_on_;
     return kernel;
   }
 
@@ -110,6 +111,12 @@ class StepWriter {
 
   void add(const EmbedOp&) {}
   void add(const SampleOp&) {}
+  void add(const ReceiveOp&) {}  // its rows are there as floats
+  void add(const SendOp& o) {
+    const Contents in = contents(o.in);
+    ok_ = ok_ && in.as != StepOut::half_words;
+    if (in.op != kBeforeStep) handed_on_ = {words(o.in), pointer<float>(in_.buffers[o.in]), width(o.in)};
+  }
   Segment segment(WeightId weight, WeightId bias, void* out) const {
     return make_segment(in_, weight, bias, static_cast<float*>(out));
   }
@@ -210,6 +217,7 @@ class StepWriter {
   const StepMemory space_;
   std::vector<StepOp> ops_;
   std::map<BufferId, Contents> written_;
+  StepKernel::HandedOn handed_on_;
   const Op* next_ = nullptr;
   std::uint32_t largest_unit_ = 0, region_bytes_ = 0;
   bool ok_ = true;
@@ -227,6 +235,11 @@ void StepKernel::enqueue(Launcher& launcher) const {
   l.shared_bytes = shared_bytes_;
   l.cooperative = true;
   launcher(l, arg_);
+  if (handed_on_.width == 0) return;
+  KernelLaunch floats{"step_floats"};
+  floats.grid[0] = ceil_div(handed_on_.width, 256);
+  floats.block[0] = 256;
+  launcher(floats, handed_on_.words, handed_on_.floats, handed_on_.width);
 }
 
 }  // namespace steelyard::cuda::hopper

@@ -24,6 +24,12 @@ class StepKernel {
   friend class StepWriter;
   std::uint32_t blocks_ = 0, shared_bytes_ = 0;
   StepArg arg_{};
+  // What the part hands on: words of the step kernel that become floats; width 0: nothing.
+  struct HandedOn {
+    const std::uint64_t* words = nullptr;
+    float* floats = nullptr;
+    std::uint32_t width = 0;
+  } handed_on_;
 };
 
 // The matrix as a segment of a product that writes to `out`.

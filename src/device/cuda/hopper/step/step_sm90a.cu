@@ -366,3 +366,10 @@ extern "C" __global__ void __launch_bounds__(steelyard::cuda::hopper::kThreads, 
     decode_step(const __grid_constant__ steelyard::cuda::hopper::StepArg s) {
   steelyard::cuda::hopper::step(s);
 }
+
+// What a part of a model hands on, for copies, which know no words. grid: ⌈n / 256⌉.
+extern "C" __global__ void __launch_bounds__(256)
+    step_floats(const std::uint64_t* words, float* floats, std::uint32_t n) {
+  const std::uint32_t i = blockIdx.x * 256 + threadIdx.x;
+  if (i < n) floats[i] = __uint_as_float(static_cast<std::uint32_t>(words[i]));
+}

@@ -66,6 +66,8 @@ static std::uint64_t step_ops_of(const Op& op) {
                         [](const GateUpOp&) { return 1; },
                         [](const HeadOp&) { return 1; },
                         [](const SampleOp&) { return 1; },
+                        [](const ReceiveOp&) { return 1; },
+                        [](const SendOp&) { return 1; },
                     },
                     op.body);
 }

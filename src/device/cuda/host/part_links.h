@@ -1,0 +1,52 @@
+// What joins a part of a model on a GPU to the others (device/link.h): its queue waits for a box's count,
+// copies the rows, and writes the count of the box that it fills. The queue's own wait takes no
+// multiprocessor, and the copy engines do the rest, so kernels know nothing of it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "device/cuda/host/gpu.h"
+#include "device/device.h"
+#include "program/program.h"
+
+namespace steelyard::cuda {
+
+class PartLinks {
+ public:
+  // What of the executable's memory it fills and reads. Outlives this.
+  struct Memory {
+    const std::vector<DevicePtr>& buffers;  // by BufferId, float [rows][width]
+    DevicePtr last_sample;                  // i32 [slots]
+    std::uint32_t slots;
+  };
+  // Throws Error(internal) when the bindings lack what the program names.
+  PartLinks(Gpu& gpu, const Program& program, const Bindings& bindings, const Memory& memory);
+
+  // Enqueue, in this order around a step's kernels, for step `number`. `samples_needed`:
+  // TakenSteps::samples_needed().
+  void wait(std::uint64_t number, std::uint64_t samples_needed, CuStream queue);
+  void take(std::uint64_t number, std::uint64_t samples_needed, std::uint32_t rows, CuStream queue);
+  void send(std::uint64_t number, std::uint32_t rows, CuStream queue);
+  void send_samples(std::uint64_t number, CuStream queue);  // after the sampler
+
+ private:
+  // One end of a link.
+  struct End {
+    LinkBox box;
+    DevicePtr rows;  // the buffer
+    std::uint64_t row_bytes;
+  };
+  std::optional<End> find_end(const Program& program, const Bindings& bindings, bool sends) const;
+  CuPtr on_device(const StepCount* count) const;
+  void wait_for(const StepCount* count, std::uint64_t steps, CuStream queue);
+  void count(const StepCount* count, std::uint64_t steps, CuStream queue);
+
+  Gpu& gpu_;
+  const Memory memory_;
+  const TokenBox tokens_;
+  const bool samples_, needs_samples_;  // samples here; or needs what another part samples
+  const std::optional<End> from_, to_;
+};
+
+}  // namespace steelyard::cuda

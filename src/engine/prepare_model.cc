@@ -1,0 +1,302 @@
+// Reading a file and planning where it goes: what comes before a LoadedModel.
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/dtype.h"
+#include "base/error.h"
+#include "base/process.h"
+#include "device/device.h"
+#include "device/devices.h"
+#include "device/target.h"
+#include "engine/loaded_model.h"
+#include "engine/placement.h"
+#include "gguf/gguf.h"
+#include "model/config.h"
+#include "model/forward.h"
+#include "plan/parts.h"
+#include "plan/plan.h"
+#include "program/program.h"
+#include "program/share.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+#include "text/vocabulary.h"
+
+namespace steelyard {
+namespace {
+
+constexpr std::uint32_t kCpuBatch = 512, kGpuBatch = 2048;
+
+void read_text_parts(PreparedModel& m) {
+  Vocabulary vocabulary = Vocabulary::from_metadata(m.file->metadata());
+  if (vocabulary.kind() == VocabularyKind::none) return;
+  // A few more than there are rows are marks for pictures and the like (Gemma 3 as Ollama keeps it): never
+  // sampled, since logits are rows too, and refused in a prompt.
+  constexpr std::uint32_t kMostWithoutRows = 1024;
+  if (static_cast<std::uint32_t>(vocabulary.size()) > m.config.vocab_size + kMostWithoutRows)
+    throw_error(ErrorKind::bad_input, "the vocabulary has {} tokens, but token_embd.weight has rows for {}",
+                vocabulary.size(), m.config.vocab_size);
+  m.tokenizer = std::make_shared<const Tokenizer>(std::move(vocabulary));
+  const std::string& source = m.tokenizer->vocabulary().chat_template();
+  if (source.empty()) return;
+  try {
+    m.chat_template = std::make_shared<const ChatTemplate>(source);
+  } catch (const Error& e) {
+    m.template_error = e.what();
+  }
+}
+
+void add_notes(PreparedModel& m) {
+  if (m.options.context > m.config.context_train)
+    m.notes.push_back(fmt::format(
+        "a context of {} tokens is more than the {} that the model was trained for: beyond those its "
+        "answers get worse",
+        m.options.context, m.config.context_train));
+  if (m.tokenizer && m.tokenizer->vocabulary().pre_missing())
+    m.notes.emplace_back(
+        "the file doesn't name its pre-tokenizer (tokenizer.ggml.pre): the default one stands in, and the "
+        "tokens "
+        "may not be those that the model was trained with");
+}
+
+void fill_defaults(ModelOptions& o, const ModelConfig& config, const Target& target, const Device* device) {
+  if (o.context == 0) o.context = std::min(kDefaultContext, config.context_train);
+  if (o.mode == Mode::exact) o.kv_type = DType::F32;
+  o.threads = device ? device->info().threads : 0;
+  o.slots = std::max(1u, o.slots);
+  o.outputs = std::max(o.outputs, o.slots);
+  const std::uint64_t tokens = std::uint64_t{o.context} * o.slots;
+  if (o.batch == 0)
+    o.batch =
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(target.is_host() ? kCpuBatch : kGpuBatch, tokens));
+  o.batch = std::max({o.batch, o.slots, 1u});
+}
+
+// What a device (nullptr: on paper) is to hold: `program`, all of the model or a stage of it. The model's
+// options are filled in.
+PlanInput plan_input(const PreparedModel& m, const Program& program, HeldMemory& held, const Device* device) {
+  const ModelOptions& o = m.options;
+  const std::string id = device ? device->info().id : "CUDA0";
+  return {.config = &m.config,
+          .program = &program,
+          .target = device ? &device->target() : &cuda_target(),
+          .device = id,
+          .limits = {.rows = o.batch, .outputs = o.outputs, .slots = o.slots, .context = o.context},
+          .mode = o.mode,
+          .kv_type = o.kv_type,
+          .threads = device ? device->info().threads : 0,
+          .process_bytes = held.process_bytes(resident_bytes()),
+          .other_models_bytes = device ? held.on(id) : 0,
+          .other_models_host_bytes = held.on("CPU"),
+          .context_bytes = device ? device->info().context_bytes : 0,
+          .paper = !device};
+}
+
+// What is planned but there already is no longer free.
+std::uint64_t room_on(const PlanInput& input, const Device* device, const ModelOptions& o) {
+  if (!device) return o.paper_bytes;
+  const std::uint64_t taken =
+      input.target->is_host() ? resident_bytes() : input.context_bytes + input.other_models_bytes;
+  return room_for(device->memory().free, taken, o.memory_limit);
+}
+
+// Plans for a device (nullptr: on paper). Returns why the model doesn't fit there, or nothing.
+std::string plan_for(PreparedModel& m, const ModelOptions& options, HeldMemory& held,
+                     std::shared_ptr<Device> device) {
+  m.options = options;
+  fill_defaults(m.options, m.config, device ? device->target() : cuda_target(), device.get());
+  m.forward = write_forward(*m.file, m.config, {.kv_type = m.options.kv_type, .context = m.options.context});
+  const PlanInput input = plan_input(m, m.forward.program, held, device.get());
+  m.plan = plan_memory(input);
+  m.verdict = judge(input, room_on(input, device.get(), m.options));
+  m.device = std::move(device);
+  m.parts.clear();
+  return m.verdict.why_not;
+}
+
+// A model's layers over several devices, tried and planned.
+class StagePlanner {
+ public:
+  // Fills in the model's options for these devices.
+  StagePlanner(PreparedModel& m, const ModelOptions& options, Devices& devices)
+      : m_(m), options_(options), devices_(devices) {
+    m_.options = options;
+    fill_defaults(m_.options, m_.config, cpu_target(), nullptr);
+    m_.forward =
+        write_forward(*m_.file, m_.config, {.kv_type = m_.options.kv_type, .context = m_.options.context});
+  }
+
+  // Returns why the model doesn't fit so, or nothing.
+  std::string plan(const std::vector<DeviceStage>& stages) {
+    std::vector<Share> shares;
+    std::vector<std::shared_ptr<Device>> where;
+    for (const DeviceStage& s : stages) shares.push_back(share_of(s.layers)), where.push_back(open(s.device));
+    for (const auto& device : where)
+      m_.options.threads = std::max(m_.options.threads, device->info().threads);
+    std::vector<Forward> forwards = in_stages(m_.forward, shares);
+    std::vector<PlanInput> inputs;
+    for (std::size_t i = 0; i < stages.size(); ++i)
+      inputs.push_back(input(forwards[i].program, *where[i], shares[i], stages.size()));
+    m_.plan = plan_stages(inputs);
+    m_.plan.threads = m_.options.threads;
+    m_.verdict = worst(inputs, where);
+    m_.device = where.back();
+    m_.parts.clear();
+    for (std::size_t i = 0; i < stages.size(); ++i) m_.parts.push_back({std::move(forwards[i]), where[i]});
+    return m_.verdict.why_not;
+  }
+
+  // For stages_by_room().
+  bool has_room(const DeviceName& name, const LayerRange& layers, std::size_t n_stages) {
+    const auto device = open(name);
+    const Share share = share_of(layers);
+    const Program part = part_of(m_.forward.program, share);
+    const PlanInput in = input(part, *device, share, n_stages);
+    return why_not(in, room_on(in, device.get(), m_.options)).empty();
+  }
+
+ private:
+  // Units: the embedding goes with the first layer, the output layer with the last.
+  Share share_of(const LayerRange& layers) const {
+    const auto n = static_cast<std::uint32_t>(m_.config.layers.size());
+    return {.begin = layers.first == 0 ? 0 : layers.first + 1,
+            .end = layers.end == n ? n + 2 : layers.end + 1};
+  }
+  std::shared_ptr<Device> open(const DeviceName& name) {
+    if (name.kind == DeviceName::Kind::cuda) return devices_.cuda(name.index);
+    return cpu_ = devices_.cpu({.threads = options_.threads, .memory_limit = options_.memory_limit});
+  }
+  // One step more than there are stages: each has one to work on, and the next is there already.
+  PlanInput input(const Program& program, const Device& device, const Share& share,
+                  std::size_t n_stages) const {
+    PlanInput in = plan_input(m_, program, *devices_.held(), &device);
+    in.share = share_text(share, static_cast<std::uint32_t>(m_.config.layers.size()), in.device);
+    in.limits.in_flight = static_cast<std::uint32_t>(n_stages) + 1;
+    return in;
+  }
+  // Of the stage that lacks most; else of the one with least to spare.
+  Verdict worst(const std::vector<PlanInput>& inputs,
+                const std::vector<std::shared_ptr<Device>>& where) const {
+    const auto spare = [](const Verdict& v) {
+      return static_cast<std::int64_t>(v.available) - static_cast<std::int64_t>(v.needed);
+    };
+    std::vector<Verdict> verdicts;
+    for (std::size_t i = 0; i < inputs.size(); ++i)
+      verdicts.push_back(judge(inputs[i], room_on(inputs[i], where[i].get(), m_.options)));
+    return *std::ranges::min_element(verdicts, {}, spare);
+  }
+
+  PreparedModel& m_;
+  const ModelOptions& options_;
+  Devices& devices_;
+  std::shared_ptr<Device> cpu_;  // stays open while ranges are tried
+};
+
+// Those of this machine's GPUs that can be used: another program may have one for itself, or it is lost.
+std::vector<std::pair<DeviceName, std::shared_ptr<Device>>> usable_gpus(Devices& devices) {
+  std::vector<std::pair<DeviceName, std::shared_ptr<Device>>> gpus;
+  for (std::uint32_t i = 0; i < find_cuda_devices().count; ++i) {
+    try {
+      gpus.push_back({{DeviceName::Kind::cuda, i}, devices.cuda(i)});
+    } catch (const Error&) {  // the others may do
+    }
+  }
+  return gpus;
+}
+
+// Over all GPUs, and the CPU for what they have no room for. Returns why it doesn't fit, or nothing.
+std::string plan_in_stages(PreparedModel& m, const ModelOptions& options, Devices& devices) {
+  const auto gpus = usable_gpus(devices);  // open while ranges are tried
+  if (gpus.empty()) return "there is no GPU to share its layers with the CPU";
+  std::vector<DeviceName> names;
+  for (const auto& gpu : gpus) names.push_back(gpu.first);
+  names.push_back({DeviceName::Kind::cpu});
+  StagePlanner planner(m, options, devices);
+  const auto stages = stages_by_room(names, static_cast<std::uint32_t>(m.config.layers.size()),
+                                     [&](std::size_t i, const LayerRange& layers) {
+                                       return planner.has_room(names[i], layers, names.size());
+                                     });
+  if (stages.size() > 1) return planner.plan(stages);
+  return "no two devices have room for its layers: give one of them, or a smaller context";
+}
+
+// The first GPU on which the model fits. False: none, and the note says why.
+bool plan_for_any_gpu(PreparedModel& m, const ModelOptions& options, Devices& devices) {
+  const CudaDevices found = find_cuda_devices();
+  m.device_note = found.why;
+  for (std::uint32_t i = 0; i < found.count; ++i) {
+    std::string why;
+    try {
+      why = plan_for(m, options, *devices.held(), devices.cuda(i));
+    } catch (const Error& e) {
+      why = e.what();
+    }
+    if (why.empty()) {
+      m.device_note.clear();
+      return true;
+    }
+    m.gpu_passed_over = true;
+    if (m.device_note.empty()) m.device_note = fmt::format("CUDA{} isn't used: {}", i, why);
+  }
+  return false;
+}
+
+// By the options' device and placement. Returns why the model doesn't fit there, or nothing.
+std::string plan_where_wanted(PreparedModel& m, const ModelOptions& options, Devices& devices) {
+  using Kind = PlacementWish::Kind;
+  const DeviceName wanted = parse_device(options.device);
+  const PlacementWish placement = parse_placement(options.placement);
+  HeldMemory& held = *devices.held();
+  if (options.paper_bytes) return plan_for(m, options, held, nullptr);
+  if (placement.kind == Kind::given)
+    return StagePlanner(m, options, devices)
+        .plan(stages_given(placement, static_cast<std::uint32_t>(m.config.layers.size())));
+  if (placement.kind == Kind::stages) return plan_in_stages(m, options, devices);
+  if (wanted.kind == DeviceName::Kind::cuda) return plan_for(m, options, held, devices.cuda(wanted.index));
+  if (wanted.kind == DeviceName::Kind::automatic && plan_for_any_gpu(m, options, devices)) return {};
+  // Where every GPU is too small for all of it, layers may still fit.
+  if (m.gpu_passed_over && placement.kind == Kind::automatic && plan_in_stages(m, options, devices).empty()) {
+    m.device_note.clear();
+    m.gpu_passed_over = false;
+    return {};
+  }
+  return plan_for(m, options, held,
+                  devices.cpu({.threads = options.threads, .memory_limit = options.memory_limit}));
+}
+
+// Plans, and holds what the plan takes where it fits. Returns why it doesn't, or nothing.
+std::string choose_device(PreparedModel& m, const ModelOptions& options, Devices& devices) {
+  const auto planning = devices.held()->planning();
+  const std::string why = plan_where_wanted(m, options, devices);
+  if (why.empty() && !options.paper_bytes)
+    for (const DevicePlan& d : m.plan.devices)
+      m.holds.emplace_back(devices.held(), d.device, d.model_bytes());
+  return why;
+}
+
+}  // namespace
+
+PreparedModel prepare_model(const std::filesystem::path& path, const ModelOptions& options, Devices& devices,
+                            bool even_if_too_big) {
+  PreparedModel m;
+  m.path = path;
+  m.file = std::make_shared<const GgufFile>(GgufFile::open(path));
+  m.config = read_config(*m.file);
+  read_text_parts(m);
+  const std::string why = choose_device(m, options, devices);
+  if (!why.empty() && !even_if_too_big)
+    throw NoRoom(why, m.plan.devices[0].device, m.verdict.needed, m.verdict.available);
+  add_notes(m);
+  return m;
+}
+
+PreparedModel prepare_model(const std::filesystem::path& path, const ModelOptions& options,
+                            bool even_if_too_big) {
+  Devices devices;
+  return prepare_model(path, options, devices, even_if_too_big);
+}
+
+}  // namespace steelyard

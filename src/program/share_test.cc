@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <vector>
+
 #include "base/dtype.h"
 #include "program/cost.h"
 #include "program/testing.h"
+#include "program/uses.h"
 
 namespace steelyard {
 namespace {
@@ -102,6 +105,26 @@ TEST(Share, RanksDivideHeadsFeedForwardAndVocabulary) {
 }
 
 // What one of two ranks holds of Qwen2.5 32B: 20 of 40 heads, 4 of 8 KV heads, half the rest.
+TEST(Share, StagesAreJoinedByLinks) {
+  const Program whole = tiny_program(kShape, DType::Q8_0, DType::F16);
+  const Share shares[] = {{0, 2}, {2, 3}, {3, 5}};
+  const std::vector<Program> stages = stage_programs(whole, shares);
+  ASSERT_EQ(stages.size(), 3u);
+  for (std::size_t i = 0; i < 3; ++i) {
+    const Program& p = stages[i];
+    EXPECT_NO_THROW(check(p));
+    ASSERT_EQ(p.links.size(), 2u);
+    EXPECT_EQ(p.links[0].width, kShape.width);
+    EXPECT_EQ(reads_tokens(p), i != 1);
+    EXPECT_EQ(samples(p), i == 2);
+    const auto first = link_of(p.ops.front()), last = link_of(p.ops.back());
+    ASSERT_EQ(first.has_value(), i > 0);
+    ASSERT_EQ(last.has_value(), i < 2);
+    if (first) EXPECT_TRUE(!first->sends && first->link == static_cast<LinkId>(i - 1));
+    if (last) EXPECT_TRUE(last->sends && last->link == static_cast<LinkId>(i));
+  }
+}
+
 TEST(Share, HalfOfA32B) {
   const Program whole = tiny_program(
       {.width = 5120, .n_heads = 40, .n_kv_heads = 8, .head_dim = 128, .n_ff = 27648, .vocab = 152064},

@@ -113,7 +113,7 @@ void plan_and_step(GgufFile parsed, Mode mode) {
                                        .mode = mode,
                                        .kv_type = kv_type});
   if (plan.devices.at(0).total() > kMostMemory) return;
-  run_steps(*Decoder::load(file, std::move(forward), plan, device));
+  run_steps(*Decoder::load(file, {{std::move(forward), device}}, plan));
 }
 
 }  // namespace

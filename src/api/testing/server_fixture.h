@@ -82,6 +82,6 @@ inline const std::string kGenerate =
     R"({"model": "tiny", "raw": true, "prompt": "hello there", "options": {"num_predict": 6, "seed": 5}})";
 inline const std::string kEndless =
     R"({"model": "tiny", "raw": true, "prompt": "x", "stream": false,
-        "options": {"num_predict": 100000, "num_ctx": 1000, "temperature": 2, "top_k": 0}})";
+        "options": {"num_predict": 100000, "num_ctx": 1000, "temperature": 2, "top_k": 0, "seed": 3}})";
 
 }  // namespace steelyard

@@ -163,6 +163,10 @@ class Stages(SteelyardTest):
         self.fails("run", self.synth(), "hello", "--placement", "cuda0", code=2, says="'cuda0' is no placement: give auto, single, stages, or")
         self.fails("run", self.synth(), "hello", "--placement", "cpu:0-7", code=1, says="don't go on from layer 0 of 0 to 3")
 
+    def test_stages_need_two_devices(self):
+        for command in (("run", self.synth(), "hello"), ("plan", self.synth()), ("plan", self.synth(), "--json")):
+            self.fails(*command, "--placement", "stages", env=NO_GPU, code=1, says="no two devices here .* leave --placement out")
+
     def test_a_model_too_large_for_one_gpu_is_laid_over_both(self):
         whole = int(re.search(r"needs ([\d.]+) MiB", self.ask("single", "--device", "cuda0", memory=64 << 20).stderr).group(1).split(".")[0])
         done = self.ask("auto", "--context", "65536", memory=(whole + 70) << 20)

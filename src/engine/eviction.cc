@@ -4,14 +4,14 @@
 #include <tuple>
 
 #include "engine/errors.h"
-#include "plan/plan.h"
 
 namespace steelyard {
 
-EvictionCandidate eviction_candidate(const LoadedModel& model) {
-  if (model.plan().devices.empty()) return {};
-  const DevicePlan& plan = model.plan().devices[0];
-  return {.device = plan.device, .bytes = plan.model_bytes()};
+EvictionCandidate eviction_candidate(const MemoryPlan& plan, const Lack& lack) {
+  for (const DevicePlan& d : plan.devices)
+    if (d.bytes(Purpose::weights) > 0 && (lack.device.empty() || d.device == lack.device))
+      return {.device = d.device, .bytes = d.model_bytes()};
+  return {};
 }
 
 Lack lack_of(const Error& error) {

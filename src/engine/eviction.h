@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "engine/loaded_model.h"
+#include "plan/plan.h"
 
 namespace steelyard {
 
@@ -22,13 +22,15 @@ struct EvictionCandidate {
   bool busy = false;        // answers are drawn from it
   std::chrono::steady_clock::time_point last_use{};
 };
-EvictionCandidate eviction_candidate(const LoadedModel& model);  // device and bytes
 
 // What a model lacks.
 struct Lack {
   std::string device;  // empty: unknown, models anywhere may go
   std::uint64_t needed = 0, available = 0;
 };
+// Device and bytes of a plan: what its model, in whole or in part, holds where room is lacking; empty:
+// nothing.
+EvictionCandidate eviction_candidate(const MemoryPlan& plan, const Lack& lack);
 // As the error of a load says; one without numbers is tried again after one model went.
 Lack lack_of(const Error& error);
 

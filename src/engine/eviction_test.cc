@@ -50,5 +50,18 @@ TEST(Eviction, AnErrorWithoutNumbersMakesOneGo) {
   EXPECT_EQ(lack.available, 5u);
 }
 
+// Of a model on several devices what lies where room is lacking; page-locked memory of a GPU's model is no
+// reason to let it go for the CPU's sake.
+TEST(Eviction, AModelCountsWithWhatItHoldsOfTheDeviceThatLacks) {
+  const MemoryPlan plan{.devices = {{"CUDA0", {{Purpose::weights, 30, ""}, {Purpose::state, 2, ""}}},
+                                    {"CUDA1", {{Purpose::weights, 50, ""}, {Purpose::reserve, 9, ""}}},
+                                    {"CPU", {{Purpose::staging, 7, ""}}}}};
+  EXPECT_EQ(eviction_candidate(plan, {"CUDA1", 1, 0}).device, "CUDA1");
+  EXPECT_EQ(eviction_candidate(plan, {"CUDA1", 1, 0}).bytes, 50u);
+  EXPECT_EQ(eviction_candidate(plan, {"", 1, 0}).bytes, 32u);
+  EXPECT_EQ(eviction_candidate(plan, {"CPU", 1, 0}).bytes, 0u);
+  EXPECT_EQ(eviction_candidate(plan, {"CPU", 1, 0}).device, "");
+}
+
 }  // namespace
 }  // namespace steelyard

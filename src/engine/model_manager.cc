@@ -354,18 +354,19 @@ bool ModelManager::let_go(Slot& slot, const EvictionCandidate& as, const std::st
 // is parked, or failed.
 bool ModelManager::make_room(const std::shared_ptr<Slot>& slot, std::uint32_t context, const Error& lack,
                              Aftermath& after) {
+  const Lack needed = lack_of(lack);
   std::vector<std::shared_ptr<Slot>> slots;
   std::vector<EvictionCandidate> candidates;
   for (const auto& [path, other] : slots_) {
     if (!other->model || (other->running && other != slot)) continue;
-    EvictionCandidate& c = candidates.emplace_back(eviction_candidate(*other->model));
+    EvictionCandidate& c = candidates.emplace_back(eviction_candidate(other->model->plan(), needed));
     c.own = other == slot;
     c.forever = other->stays(keep_alive_) < KeepAlive::zero();
     c.busy = other->in_use();
     c.last_use = other->last_use;
     slots.push_back(other);
   }
-  const Eviction eviction = choose_evictions(candidates, lack_of(lack));
+  const Eviction eviction = choose_evictions(candidates, needed);
   const bool first = parked_.empty() || slot->turn;
   if (!eviction.enough && loads_ == 0 && first) {
     refuse_for_ever(slot, context, lack, after);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -117,6 +118,10 @@ std::string plan_for(PreparedModel& m, const ModelOptions& options, HeldMemory& 
   return m.verdict.why_not;
 }
 
+std::shared_ptr<Device> cpu_device(const ModelOptions& o, Devices& devices) {
+  return devices.cpu({.threads = o.threads, .memory_limit = o.memory_limit});
+}
+
 // A model's layers over several devices, tried and planned.
 class StagePlanner {
  public:
@@ -149,16 +154,36 @@ class StagePlanner {
     return m_.verdict.why_not;
   }
 
-  // For stages_by_room().
+  // Over all GPUs, and the CPU for what they have no room for. Fewer than two: there is no such way.
+  std::vector<DeviceStage> find_stages() {
+    const std::vector<DeviceName> names = usable_devices();
+    return stages_by_room(
+        names, static_cast<std::uint32_t>(m_.config.layers.size()),
+        [&](std::size_t i, const LayerRange& layers) { return has_room(names[i], layers, names.size()); });
+  }
+
+ private:
+  // The CPU last. Another program may have a GPU for itself, or it is lost: the others may do.
+  std::vector<DeviceName> usable_devices() {
+    std::vector<DeviceName> names;
+    for (std::uint32_t i = 0; i < find_cuda_devices().count; ++i) {
+      try {
+        open({DeviceName::Kind::cuda, i});
+        names.push_back({DeviceName::Kind::cuda, i});
+      } catch (const Error&) {
+      }
+    }
+    names.push_back({DeviceName::Kind::cpu});
+    return names;
+  }
   bool has_room(const DeviceName& name, const LayerRange& layers, std::size_t n_stages) {
     const auto device = open(name);
     const Share share = share_of(layers);
     const Program part = part_of(m_.forward.program, share);
     const PlanInput in = input(part, *device, share, n_stages);
-    return why_not(in, room_on(in, device.get(), m_.options)).empty();
+    return plan_memory(in).devices[0].total() <= room_on(in, device.get(), m_.options);
   }
 
- private:
   // Units: the embedding goes with the first layer, the output layer with the last.
   Share share_of(const LayerRange& layers) const {
     const auto n = static_cast<std::uint32_t>(m_.config.layers.size());
@@ -166,8 +191,10 @@ class StagePlanner {
             .end = layers.end == n ? n + 2 : layers.end + 1};
   }
   std::shared_ptr<Device> open(const DeviceName& name) {
-    if (name.kind == DeviceName::Kind::cuda) return devices_.cuda(name.index);
-    return cpu_ = devices_.cpu({.threads = options_.threads, .memory_limit = options_.memory_limit});
+    return *open_
+                .insert(name.kind == DeviceName::Kind::cuda ? devices_.cuda(name.index)
+                                                            : cpu_device(options_, devices_))
+                .first;
   }
   // One step more than there are stages: each has one to work on, and the next is there already.
   PlanInput input(const Program& program, const Device& device, const Share& share,
@@ -192,35 +219,28 @@ class StagePlanner {
   PreparedModel& m_;
   const ModelOptions& options_;
   Devices& devices_;
-  std::shared_ptr<Device> cpu_;  // stays open while ranges are tried
+  std::set<std::shared_ptr<Device>> open_;  // as long as ranges are tried
 };
 
-// Those of this machine's GPUs that can be used: another program may have one for itself, or it is lost.
-std::vector<std::pair<DeviceName, std::shared_ptr<Device>>> usable_gpus(Devices& devices) {
-  std::vector<std::pair<DeviceName, std::shared_ptr<Device>>> gpus;
-  for (std::uint32_t i = 0; i < find_cuda_devices().count; ++i) {
-    try {
-      gpus.push_back({{DeviceName::Kind::cuda, i}, devices.cuda(i)});
-    } catch (const Error&) {  // the others may do
-    }
-  }
-  return gpus;
+// As --placement stages asks. Returns why it doesn't fit, or nothing.
+std::string plan_in_stages(PreparedModel& m, const ModelOptions& options, Devices& devices) {
+  StagePlanner planner(m, options, devices);
+  const auto stages = planner.find_stages();
+  if (stages.empty())
+    throw_error(ErrorKind::no_memory,
+                "all devices here together have no room for the model's layers: a smaller context or model "
+                "needs less");
+  if (stages.size() < 2)
+    throw_error(ErrorKind::not_found,
+                "there are no two devices here to lay the model's layers over: leave --placement out");
+  return planner.plan(stages);
 }
 
-// Over all GPUs, and the CPU for what they have no room for. Returns why it doesn't fit, or nothing.
-std::string plan_in_stages(PreparedModel& m, const ModelOptions& options, Devices& devices) {
-  const auto gpus = usable_gpus(devices);  // open while ranges are tried
-  if (gpus.empty()) return "there is no GPU to share its layers with the CPU";
-  std::vector<DeviceName> names;
-  for (const auto& gpu : gpus) names.push_back(gpu.first);
-  names.push_back({DeviceName::Kind::cpu});
+// Whether they can lie so where nobody asked for it; then they are planned so.
+bool fits_in_stages(PreparedModel& m, const ModelOptions& options, Devices& devices) {
   StagePlanner planner(m, options, devices);
-  const auto stages = stages_by_room(names, static_cast<std::uint32_t>(m.config.layers.size()),
-                                     [&](std::size_t i, const LayerRange& layers) {
-                                       return planner.has_room(names[i], layers, names.size());
-                                     });
-  if (stages.size() > 1) return planner.plan(stages);
-  return "no two devices have room for its layers: give one of them, or a smaller context";
+  const auto stages = planner.find_stages();
+  return stages.size() > 1 && planner.plan(stages).empty();
 }
 
 // The first GPU on which the model fits. False: none, and the note says why.
@@ -258,13 +278,12 @@ std::string plan_where_wanted(PreparedModel& m, const ModelOptions& options, Dev
   if (wanted.kind == DeviceName::Kind::cuda) return plan_for(m, options, held, devices.cuda(wanted.index));
   if (wanted.kind == DeviceName::Kind::automatic && plan_for_any_gpu(m, options, devices)) return {};
   // Where every GPU is too small for all of it, layers may still fit.
-  if (m.gpu_passed_over && placement.kind == Kind::automatic && plan_in_stages(m, options, devices).empty()) {
+  if (m.gpu_passed_over && placement.kind == Kind::automatic && fits_in_stages(m, options, devices)) {
     m.device_note.clear();
     m.gpu_passed_over = false;
     return {};
   }
-  return plan_for(m, options, held,
-                  devices.cpu({.threads = options.threads, .memory_limit = options.memory_limit}));
+  return plan_for(m, options, held, cpu_device(options, devices));
 }
 
 // Plans, and holds what the plan takes where it fits. Returns why it doesn't, or nothing.
@@ -288,7 +307,7 @@ PreparedModel prepare_model(const std::filesystem::path& path, const ModelOption
   read_text_parts(m);
   const std::string why = choose_device(m, options, devices);
   if (!why.empty() && !even_if_too_big)
-    throw NoRoom(why, m.plan.devices[0].device, m.verdict.needed, m.verdict.available);
+    throw NoRoom(why, m.verdict.device, m.verdict.needed, m.verdict.available);
   add_notes(m);
   return m;
 }

@@ -75,7 +75,7 @@ std::uint64_t room_for(std::uint64_t free_bytes, std::uint64_t taken_bytes, std:
 }
 
 Verdict judge(const PlanInput& in, std::uint64_t room) {
-  Verdict v{.needed = plan_memory(in).devices[0].total(), .available = room};
+  Verdict v{.device = in.device, .needed = plan_memory(in).devices[0].total(), .available = room};
   const std::uint32_t trained = in.config->context_train;
   const Trial trial(in);
   StepLimits all = in.limits;

@@ -90,8 +90,10 @@ MemoryPlan plan_stages(std::span<const PlanInput> stages);
 // things.
 std::uint64_t room_for(std::uint64_t free_bytes, std::uint64_t taken_bytes, std::uint64_t limit);
 
-// Whether a plan fits, and what to say about it. All figures are of the model's device.
+// Whether a plan fits, and what to say about it. All figures are of the model's device; of several, of the
+// one that lacks most.
 struct Verdict {
+  std::string device;
   std::uint64_t needed = 0;     // bytes, as total() says
   std::uint64_t available = 0;  // the room
   // The longest context, of each sequence, that fits with everything else as it is: a multiple of 256, or the

@@ -5,7 +5,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <span>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -50,33 +49,10 @@ class Handlers {
   // `models` and `store` must outlive it. `log` is told of models that can't be listed; from several threads.
   Handlers(ModelManager& models, const ModelStore& store, std::string version, LeftOut::Log log = {})
       : models_(models), store_(store), version_(std::move(version)), left_out_(std::move(log)) {}
-  Lane lane(std::string_view target) const;
+  Lane lane(std::string_view method, std::string_view target) const;
   Handled handle(const HttpRequest& request) const;
 
  private:
-  struct Call {
-    std::string_view body;
-    std::string_view rest;  // of the path, for a route that ends with '/'
-    std::stop_token stop;
-  };
-  struct Route {
-    std::string_view method, path;
-    Lane lane;
-    Handled (Handlers::*handler)(const Call& call) const;
-  };
-  static std::span<const Route> routes();
-  static const Route* find_route(std::string_view path);
-
-  Handled heartbeat(const Call& call) const;
-  Handled version(const Call& call) const;
-  Handled tags(const Call& call) const;
-  Handled openai_models(const Call& call) const;
-  Handled openai_model(const Call& call) const;
-  Handled generate(const Call& call) const;
-  Handled chat(const Call& call) const;
-  Handled openai_chat(const Call& call) const;
-  Handled load_or_unload(const CommonRequest& request, bool chat) const;
-
   ModelManager& models_;
   const ModelStore& store_;
   std::string version_;

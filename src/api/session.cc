@@ -195,7 +195,7 @@ asio::awaitable<bool> Session::one_request() {
       co_await write(x, forbidden);
     } else if (request.method() == http::verb::options) {
       x.preflight = preflight(request);
-      const Reply options{.status = 204, .allow = "GET, HEAD, POST, OPTIONS"};
+      const Reply options{.status = 204, .allow = "GET, HEAD, POST, DELETE, OPTIONS"};
       co_await write(x, options);
     } else {
       HttpRequest plain{x.method, x.target, std::move(request.body()), stop_.get_token()};
@@ -227,7 +227,7 @@ asio::awaitable<void> Session::refuse(ReadResult result) {
 }
 
 asio::awaitable<void> Session::answer(Exchange& x, HttpRequest request, BodyBudget::Share& share) {
-  const Lane lane = core_.handlers.lane(x.target);
+  const Lane lane = core_.handlers.lane(x.method, x.target);
   if (lane == Lane::work) {
     wire_->watch(x.version, [self = shared_from_this()] { self->peer_gone(); });
     std::exception_ptr error;
@@ -385,7 +385,7 @@ std::string Session::preflight(const WireRequest& request) const {
   if (request[http::field::origin].empty()) return {};
   const std::string wanted(request[http::field::access_control_request_headers]);
   return fmt::format(
-      "Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\nAccess-Control-Allow-Headers: {}\r\n"
+      "Access-Control-Allow-Methods: GET, HEAD, POST, DELETE, OPTIONS\r\nAccess-Control-Allow-Headers: {}\r\n"
       "Access-Control-Max-Age: 600\r\n",
       is_list_of_names(wanted) ? wanted : "Content-Type, Authorization");
 }

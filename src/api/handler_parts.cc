@@ -1,0 +1,91 @@
+#include "api/handler_parts.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "engine/chat.h"
+#include "engine/fit_chat.h"
+#include "engine/loaded_model.h"
+#include "engine/sampling_options.h"
+
+namespace steelyard::api {
+namespace {
+
+int hex_value(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+}  // namespace
+
+Reply json_reply(const Json& json) { return {.body = dump(json)}; }
+
+Handled reply_only(Reply reply) {
+  Handled h;
+  h.reply = std::move(reply);
+  return h;
+}
+
+// Names as JSON strings, so that none writes a line of its own into the log.
+std::string ignored_note(const Options& o) {
+  constexpr std::size_t kMost = 8, kLongest = 40;
+  std::string text;
+  for (std::size_t i = 0; i < std::min(o.ignored.size(), kMost); ++i)
+    text += (i ? ", " : "ignored options: ") +
+            Json(o.ignored[i].substr(0, kLongest)).dump(-1, ' ', true, Json::error_handler_t::replace);
+  return o.ignored.size() > kMost ? text + ", \u2026" : text;
+}
+
+AnswerFacts facts_of(const CommonRequest& r, const ModelManager::Lease& lease) {
+  AnswerFacts facts;
+  facts.model = r.model;
+  facts.load_ns = lease.load_ns;
+  return facts;
+}
+
+void check_abilities(const LoadedModel& model, const ChatInput& input) {
+  if (!model.chat_template()) return;
+  const TemplateAbilities able = template_abilities(model.chat_template()->source());
+  const std::string name = model.path().stem().string();
+  if (input.think.value_or(false) && !able.thinking)
+    throw_error(ErrorKind::bad_input, "\"{}\" does not support thinking", name);
+  if (input.tools.is_array() && !able.tools)
+    throw_error(ErrorKind::bad_input, "\"{}\" does not support tools", name);
+}
+
+std::vector<TokenId> chat_prompt(const ChatRequest& r, const LoadedModel& model, AnswerFacts& facts) {
+  check_abilities(model, r.input);
+  if (!r.truncate) return model.encode_chat(r.input);
+  const std::size_t context = r.options.num_ctx ? r.options.num_ctx : model.engine().context();
+  FittedChat fitted =
+      model.fit_chat(r.input, answer_reserve(r.options.num_predict, context), r.options.num_ctx);
+  facts.dropped_messages = fitted.dropped_messages;
+  return std::move(fitted.prompt);
+}
+
+// Member by member: in a braced list gcc 12 destroys default members twice when a later one throws.
+Handled generation(std::unique_ptr<AnswerFormat> format, const CommonRequest& r,
+                   const ModelManager::Lease& lease, std::vector<TokenId> prompt) {
+  Handled h;
+  h.format = std::move(format);
+  h.model = lease.model;
+  h.request.prompt = std::move(prompt);
+  static_cast<AnswerOptions&>(h.request) = r.options.over(lease.model->answer_defaults());
+  h.request.context = r.options.num_ctx;
+  h.stream = r.stream;
+  return h;
+}
+
+std::string percent_decoded(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const int high = text[i] == '%' && i + 2 < text.size() ? hex_value(text[i + 1]) : -1;
+    const int low = high < 0 ? -1 : hex_value(text[i + 2]);
+    out += low < 0 ? text[i] : static_cast<char>(16 * high + low);
+    if (low >= 0) i += 2;
+  }
+  return out;
+}
+
+}  // namespace steelyard::api

@@ -1,0 +1,178 @@
+#include "api/request_parts.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/error.h"
+
+namespace steelyard::api {
+namespace {
+
+constexpr std::int64_t kSeed = std::numeric_limits<std::int64_t>::max();
+
+// OpenAI's content may be a list of parts; text parts are joined.
+std::string content_text(const Json& content, const std::string& where) {
+  if (content.is_null()) return "";
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array())
+    throw_error(ErrorKind::bad_input, "\"{}.content\" must be a string or a list of parts", where);
+  std::string text;
+  for (const auto& part : content) {
+    const bool object = part.is_object() && part.contains("type") && part["type"].is_string();
+    if (!object) throw_error(ErrorKind::bad_input, "\"{}.content\" holds a part without a type", where);
+    if (part["type"] != "text" || !part.contains("text") || !part["text"].is_string())
+      throw_error(ErrorKind::unsupported,
+                  "\"{}.content\" holds a part of type \"{}\": only text is supported", where,
+                  part["type"].get<std::string>());
+    text += part["text"].get<std::string>();
+  }
+  return text;
+}
+
+void check_tool_calls(const Json& message, const std::string& where) {
+  const Fields f(message, where + ".");
+  const Json* calls = f.find("tool_calls");
+  if (!calls) return;
+  if (!calls->is_array()) f.wrong("tool_calls", "a list");
+  for (const auto& call : *calls)
+    if (!call.is_object() || !call.contains("function") || !call["function"].is_object() ||
+        !call["function"].contains("name") || !call["function"]["name"].is_string())
+      f.wrong("tool_calls", "a list of {\"function\": {\"name\": …, \"arguments\": …}}");
+}
+
+}  // namespace
+
+void take_stops(Options& o, std::vector<std::string> stops) {
+  std::erase(stops, std::string());
+  if (stops.size() > kMaxStops)
+    throw_error(ErrorKind::bad_input, "\"stop\" may hold {} strings at most", kMaxStops);
+  o.stop = std::move(stops);
+}
+
+void take_seed(Options& o, const Fields& f) {
+  if (const auto seed = f.integer("seed", -kSeed, kSeed)) set_seed(o, *seed);
+}
+
+void read_number(Options& o, const Fields& f, const NumberOption& option) {
+  const std::string name(option.name);
+  if (option.whole()) {
+    if (const auto value = f.integer(name.c_str(), static_cast<std::int64_t>(option.low),
+                                     static_cast<std::int64_t>(option.high)))
+      o.set(option, static_cast<double>(*value));
+  } else if (const auto value = f.number(name.c_str(), option.low, option.high)) {
+    o.set(option, *value);
+  }
+}
+
+void take_number(Options& o, const std::optional<double>& value, std::string_view name) {
+  if (value) o.set(*find_number_option(name), *value);
+}
+void take_number(Options& o, const std::optional<std::int64_t>& value, std::string_view name) {
+  if (value) o.set(*find_number_option(name), static_cast<double>(*value));
+}
+
+std::string read_model(const Fields& f) {
+  auto model = f.text("model");
+  if (!model || model->empty()) throw_error(ErrorKind::bad_input, "\"model\" is missing");
+  return std::move(*model);
+}
+
+std::optional<KeepAlive> read_keep_alive(const Fields& f) {
+  const Json* v = f.find("keep_alive");
+  if (!v) return std::nullopt;
+  if (v->is_string()) return parse_keep_alive(v->get<std::string>());
+  if (!v->is_number()) f.wrong("keep_alive", "a number of seconds or a duration such as \"5m\"");
+  const double seconds = v->get<double>();
+  if (!(std::abs(seconds) < 1e9)) return KeepAlive(-1);
+  return std::chrono::duration_cast<KeepAlive>(std::chrono::duration<double>(seconds));
+}
+
+// Levels ("low" … "max") switch thinking on; models with levels of their own come later.
+std::optional<bool> read_think(const Fields& f) {
+  const Json* v = f.find("think");
+  if (!v) return std::nullopt;
+  if (v->is_boolean()) return v->get<bool>();
+  if (v->is_string())
+    for (const char* level : {"low", "medium", "high", "max"})
+      if (v->get_ref<const std::string&>() == level) return true;
+  f.wrong("think", "true, false, \"low\", \"medium\", \"high\" or \"max\"");
+}
+
+bool empty_list(const Json* v) { return !v || (v->is_array() && v->empty()); }
+
+Json read_messages(const Json& json) {
+  const Fields f(json);
+  const Json* list = f.find("messages");
+  if (!list) return Json::array();
+  if (!list->is_array()) f.wrong("messages", "a list");
+  Json out = Json::array();
+  for (std::size_t i = 0; i < list->size(); ++i) {
+    const Json& message = (*list)[i];
+    const std::string where = fmt::format("messages[{}]", i);
+    if (!message.is_object()) throw_error(ErrorKind::bad_input, "\"{}\" must be an object", where);
+    const Fields m(message, where + ".");
+    if (!m.text("role")) m.wrong("role", "a string such as \"user\"");
+    if (!empty_list(m.find("images"))) m.refuse("images", "aren't supported yet");
+    check_tool_calls(message, where);
+    Json copy = message;
+    copy.erase("images");
+    copy["content"] = content_text(message.contains("content") ? message["content"] : Json(), where);
+    out.push_back(std::move(copy));
+  }
+  return out;
+}
+
+Json read_tools(const Json& json) {
+  const Fields f(json);
+  const Json* tools = f.find("tools");
+  if (empty_list(tools)) return nullptr;
+  if (!tools->is_array()) f.wrong("tools", "a list");
+  for (const auto& tool : *tools)
+    if (!tool.is_object()) f.wrong("tools", "a list of objects");
+  return *tools;
+}
+
+void rename_developer(Json& messages) {
+  for (auto& message : messages)
+    if (message["role"] == "developer") message["role"] = "system";
+}
+
+KeepAlive parse_keep_alive(std::string_view text) {
+  const auto bad = [&] {
+    throw_error(ErrorKind::bad_input, "\"{}\" is no duration; write \"5m\", \"1h30m\" or seconds", text);
+  };
+  std::string_view rest = text;
+  const bool negative = rest.starts_with('-');
+  if (negative) rest.remove_prefix(1);
+  double seconds = 0;
+  if (rest.empty()) bad();
+  while (!rest.empty()) {
+    double amount = 0, scale = 0;
+    std::size_t digits = 0;
+    for (; digits < rest.size() &&
+           ((rest[digits] >= '0' && rest[digits] <= '9') || (rest[digits] == '.' && scale == 0));
+         ++digits) {
+      if (rest[digits] == '.')
+        scale = 0.1;
+      else if (scale == 0)
+        amount = amount * 10 + (rest[digits] - '0');
+      else
+        amount += (rest[digits] - '0') * scale, scale /= 10;
+    }
+    if (digits == 0 || digits > 15) bad();
+    rest.remove_prefix(digits);
+    constexpr std::pair<std::string_view, double> kUnits[] = {{"ms", 1e-3}, {"us", 1e-6}, {"ns", 1e-9},
+                                                              {"h", 3600},  {"m", 60},    {"s", 1}};
+    double unit = rest.empty() ? 1 : 0;
+    for (const auto& [name, value] : kUnits)
+      if (unit == 0 && rest.starts_with(name)) unit = value, rest.remove_prefix(name.size());
+    if (unit == 0) bad();
+    seconds += amount * unit;
+  }
+  if (negative) return KeepAlive(-1);
+  return seconds > 1e9 ? KeepAlive(-1)
+                       : std::chrono::duration_cast<KeepAlive>(std::chrono::duration<double>(seconds));
+}
+
+}  // namespace steelyard::api

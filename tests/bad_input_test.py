@@ -291,6 +291,7 @@ class Surroundings(SteelyardTest):
         plan = self.ok_json("plan", self.synth(), "--devices", "22GB", "--json")
         self.assertEqual(plan["available_bytes"], 22 * 10**9)
 
+    @own_memory
     def test_two_changes_together(self):
         """Each alone is too little; what is advised together fits, and no sentence contradicts itself."""
         asked = ["plan", self.synth(), "--parallel", "64", "--context", "65536"]

@@ -47,9 +47,7 @@ nlohmann::ordered_json to_json(const MemoryPlan& plan) {
       {"sequences", plan.limits.slots}, {"rows_per_step", plan.limits.rows}};
   for (const DevicePlan& d : plan.devices) {
     nlohmann::ordered_json device = {{"device", d.device}, {"total_bytes", d.total()}};
-    for (const PlanLine& line : d.lines)
-      device["lines"].push_back(
-          {{"purpose", purpose_name(line.purpose)}, {"bytes", line.bytes}, {"note", line.note}});
+    device["lines"] = lines_json(d);
     value["devices"].push_back(std::move(device));
   }
   if (!plan.layers.empty()) value["layers"] = plan.layers;

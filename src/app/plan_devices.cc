@@ -24,7 +24,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::uint32_t kCpuRows = 512, kGpuRows = 2048;  // of a step, as loading takes them
 constexpr std::uint32_t kPaperThreads = 16;
 
 constexpr const char* kPaper =
@@ -32,23 +31,10 @@ constexpr const char* kPaper =
     "by memory "
     "alone, and don't divide layers over ranks yet";
 
+// As loading takes them: by the first device.
 StepLimits limits_for(const ModelOptions& o, const ModelConfig& config, const PaperFleet& fleet) {
-  StepLimits limits;
-  limits.context = o.context ? o.context : std::min(kDefaultContext, config.context_train);
-  limits.slots = std::max(o.slots, 1u);
-  limits.outputs = limits.slots;
-  const bool host_only = fleet.devices.front().host;
-  const std::uint64_t tokens = std::uint64_t{limits.context} * limits.slots;
-  limits.rows = static_cast<std::uint32_t>(std::min<std::uint64_t>(host_only ? kCpuRows : kGpuRows, tokens));
-  limits.rows = std::max(limits.rows, limits.slots);
-  return limits;
-}
-
-Json lines_json(const DevicePlan& plan) {
-  Json lines = Json::array();
-  for (const PlanLine& line : plan.lines)
-    lines.push_back({{"purpose", purpose_name(line.purpose)}, {"bytes", line.bytes}, {"note", line.note}});
-  return lines;
+  const Target& target = fleet.devices.front().host ? cpu_target() : cuda_target();
+  return limits_of(with_defaults(o, config, target, nullptr));
 }
 
 Json devices_json(const PlacementInput& in, const Placement& placement) {
@@ -150,6 +136,13 @@ bool one_device(const PlacementChoice& choice) {
 }
 
 }  // namespace
+
+nlohmann::ordered_json lines_json(const DevicePlan& plan) {
+  Json lines = Json::array();
+  for (const PlanLine& line : plan.lines)
+    lines.push_back({{"purpose", purpose_name(line.purpose)}, {"bytes", line.bytes}, {"note", line.note}});
+  return lines;
+}
 
 int plan_devices(const std::filesystem::path& path, const std::string& name, const ModelOptions& options,
                  const DevicesPlan& asked) {

@@ -2,11 +2,16 @@
 #pragma once
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "engine/loaded_model.h"
+#include "plan/plan.h"
 
 namespace steelyard {
+
+// [{"purpose", "bytes", "note"}]
+nlohmann::ordered_json lines_json(const DevicePlan& plan);
 
 struct DevicesPlan {
   std::string fleet;          // parse_fleet()

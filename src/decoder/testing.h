@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -116,11 +115,8 @@ class TestModel {
     if (!tests_a_gpu()) return make_cpu_device({.threads = threads});
     const std::uint32_t gpus = find_cuda_devices().count;
     if (gpus == 1 && part % 2 == 1) return make_cpu_device({.threads = threads});
-    static std::map<std::uint32_t, std::weak_ptr<Device>> open;  // a GPU has one context and one queue
-    std::weak_ptr<Device>& known = open[static_cast<std::uint32_t>(part) % gpus];
-    std::shared_ptr<Device> device = known.lock();
-    if (!device) known = device = make_cuda_device(static_cast<std::uint32_t>(part) % gpus);
-    return device;
+    static Devices devices;  // a GPU has one context and one queue
+    return devices.cuda(static_cast<std::uint32_t>(part) % gpus);
   }
   MemoryPlan plan_parts(const std::vector<PlacedPart>& parts, const LoadOptions& options) const {
     std::vector<PlanInput> inputs;

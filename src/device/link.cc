@@ -4,8 +4,10 @@
 #include <new>
 #include <thread>
 
+#include "base/error.h"
 #include "device/carver.h"
 #include "device/device.h"
+#include "program/uses.h"
 
 namespace steelyard {
 namespace {
@@ -55,6 +57,14 @@ Links::~Links() = default;
 void Links::abandon() {
   for (const LinkBox& box : boxes_) box.sent->store(kNoMoreSteps, std::memory_order_release);
   tokens_.sampled->store(kNoMoreSteps, std::memory_order_release);
+}
+
+const LinkBox* box_of(const Program& program, const std::vector<LinkBox>& bound, bool sends) {
+  if (bound.size() != program.links.size())
+    throw_error(ErrorKind::internal, "the program has {} links, {} are bound", program.links.size(),
+                bound.size());
+  const auto end = link_end(program, sends);
+  return end ? &bound.at(end->link) : nullptr;
 }
 
 // At first it looks all the time: a neighbour's hop takes microseconds. Then it lets others run, who may be

@@ -66,6 +66,10 @@ class Links {
   TokenBox tokens_;
 };
 
+// The box that a part gives rows to, or takes them from; nullptr: it ends, or begins, the model. Throws
+// Error(internal) when `bound` aren't the program's links.
+const LinkBox* box_of(const Program& program, const std::vector<LinkBox>& bound, bool sends);
+
 // Waits, on the host, until `count` has reached `steps`. False: it never will (kNoMoreSteps).
 bool wait_for(const StepCount& count, std::uint64_t steps);
 

@@ -16,6 +16,7 @@
 #include "device/ceilings.h"
 #include "device/device.h"
 #include "device/devices.h"
+#include "device/target.h"
 #include "engine/chat.h"
 #include "engine/engine.h"
 #include "engine/errors.h"
@@ -51,6 +52,12 @@ struct ModelOptions {
   std::uint32_t max_queue = 512;
   bool reuse_prefixes = true;
 };
+
+// With what they leave open, for a model on devices of this kind; `device` null: nobody has opened it.
+ModelOptions with_defaults(ModelOptions options, const ModelConfig& config, const Target& target,
+                           const Device* device);
+// Of such options.
+StepLimits limits_of(const ModelOptions& options);
 
 // Read, checked and planned, but not loaded.
 struct PreparedModel {

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/largest.h"
 
 namespace steelyard {
 namespace {
@@ -22,15 +23,7 @@ std::uint32_t parse_layer(std::string_view digits, std::string_view range) {
 
 // Most layers, from the end at `end` down, that the device has room for.
 std::uint32_t most_layers(std::size_t device, std::uint32_t end, const HasRoom& has_room) {
-  std::uint32_t low = 0, high = end;
-  while (low < high) {
-    const std::uint32_t middle = (low + high + 1) / 2;
-    if (has_room(device, {end - middle, end}))
-      low = middle;
-    else
-      high = middle - 1;
-  }
-  return low;
+  return largest(end, [&](std::uint32_t n) { return has_room(device, {end - n, end}); });
 }
 
 // `n` cut in proportion to `most`, each at most that; the sum of `most` is at least n.

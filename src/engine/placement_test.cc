@@ -96,7 +96,9 @@ TEST(LayerPlacement, NeverGivesADeviceMoreThanItHolds) {
           EXPECT_LE(s.layers.end - s.layers.first, rooms[device]) << a << " " << b << " " << c;
           next = s.layers.end;
         }
-        if (!stages.empty()) EXPECT_EQ(next, 8u);
+        if (!stages.empty()) {
+          EXPECT_EQ(next, 8u);
+        }
       }
 }
 

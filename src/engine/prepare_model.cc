@@ -63,19 +63,6 @@ void add_notes(PreparedModel& m) {
         "may not be those that the model was trained with");
 }
 
-void fill_defaults(ModelOptions& o, const ModelConfig& config, const Target& target, const Device* device) {
-  if (o.context == 0) o.context = std::min(kDefaultContext, config.context_train);
-  if (o.mode == Mode::exact) o.kv_type = DType::F32;
-  o.threads = device ? device->info().threads : 0;
-  o.slots = std::max(1u, o.slots);
-  o.outputs = std::max(o.outputs, o.slots);
-  const std::uint64_t tokens = std::uint64_t{o.context} * o.slots;
-  if (o.batch == 0)
-    o.batch =
-        static_cast<std::uint32_t>(std::min<std::uint64_t>(target.is_host() ? kCpuBatch : kGpuBatch, tokens));
-  o.batch = std::max({o.batch, o.slots, 1u});
-}
-
 // What a device (nullptr: on paper) is to hold: `program`, all of the model or a stage of it. The model's
 // options are filled in.
 PlanInput plan_input(const PreparedModel& m, const Program& program, HeldMemory& held, const Device* device) {
@@ -85,7 +72,7 @@ PlanInput plan_input(const PreparedModel& m, const Program& program, HeldMemory&
           .program = &program,
           .target = device ? &device->target() : &cuda_target(),
           .device = id,
-          .limits = {.rows = o.batch, .outputs = o.outputs, .slots = o.slots, .context = o.context},
+          .limits = limits_of(o),
           .mode = o.mode,
           .kv_type = o.kv_type,
           .threads = device ? device->info().threads : 0,
@@ -107,8 +94,7 @@ std::uint64_t room_on(const PlanInput& input, const Device* device, const ModelO
 // Plans for a device (nullptr: on paper). Returns why the model doesn't fit there, or nothing.
 std::string plan_for(PreparedModel& m, const ModelOptions& options, HeldMemory& held,
                      std::shared_ptr<Device> device) {
-  m.options = options;
-  fill_defaults(m.options, m.config, device ? device->target() : cuda_target(), device.get());
+  m.options = with_defaults(options, m.config, device ? device->target() : cuda_target(), device.get());
   m.forward = write_forward(*m.file, m.config, {.kv_type = m.options.kv_type, .context = m.options.context});
   const PlanInput input = plan_input(m, m.forward.program, held, device.get());
   m.plan = plan_memory(input);
@@ -128,8 +114,7 @@ class StagePlanner {
   // Fills in the model's options for these devices.
   StagePlanner(PreparedModel& m, const ModelOptions& options, Devices& devices)
       : m_(m), options_(options), devices_(devices) {
-    m_.options = options;
-    fill_defaults(m_.options, m_.config, cpu_target(), nullptr);
+    m_.options = with_defaults(options, m_.config, cpu_target(), nullptr);
     m_.forward =
         write_forward(*m_.file, m_.config, {.kv_type = m_.options.kv_type, .context = m_.options.context});
   }
@@ -297,6 +282,25 @@ std::string choose_device(PreparedModel& m, const ModelOptions& options, Devices
 }
 
 }  // namespace
+
+ModelOptions with_defaults(ModelOptions o, const ModelConfig& config, const Target& target,
+                           const Device* device) {
+  if (o.context == 0) o.context = std::min(kDefaultContext, config.context_train);
+  if (o.mode == Mode::exact) o.kv_type = DType::F32;
+  o.threads = device ? device->info().threads : 0;
+  o.slots = std::max(1u, o.slots);
+  o.outputs = std::max(o.outputs, o.slots);
+  const std::uint64_t tokens = std::uint64_t{o.context} * o.slots;
+  if (o.batch == 0)
+    o.batch =
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(target.is_host() ? kCpuBatch : kGpuBatch, tokens));
+  o.batch = std::max({o.batch, o.slots, 1u});
+  return o;
+}
+
+StepLimits limits_of(const ModelOptions& o) {
+  return {.rows = o.batch, .outputs = o.outputs, .slots = o.slots, .context = o.context};
+}
 
 PreparedModel prepare_model(const std::filesystem::path& path, const ModelOptions& options, Devices& devices,
                             bool even_if_too_big) {

@@ -5,23 +5,12 @@
 #include <algorithm>
 #include <bit>
 
+#include "base/largest.h"
+
 namespace steelyard {
 namespace {
 
 enum Change : unsigned { kContext = 1, kKvType = 2, kSlots = 4 };
-
-// The largest of 1 … `most` for which `fits` holds; 0: none. Larger ones never fit where smaller don't.
-std::uint32_t largest(std::uint32_t most, const std::function<bool(std::uint32_t)>& fits) {
-  std::uint32_t low = 0, high = most;
-  while (low < high) {
-    const std::uint32_t middle = (low + high + 1) / 2;
-    if (fits(middle))
-      low = middle;
-    else
-      high = middle - 1;
-  }
-  return low;
-}
 
 std::uint32_t most_slots(StepLimits limits, bool q8_0, const Fits& fits) {
   return largest(limits.slots - 1, [&](std::uint32_t slots) {

@@ -83,7 +83,7 @@ struct StateSpec {
 // Where one part of a model hands rows to the next: floats, `width` for every row of the step. Every part of
 // a model names the same links, in the same order.
 struct LinkSpec {
-  std::string name;  // "layers 0-11": what was computed before it
+  std::string name;  // "units 0-12" (share.h): what was computed just before it
   std::uint32_t width;
 };
 

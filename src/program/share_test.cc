@@ -120,8 +120,12 @@ TEST(Share, StagesAreJoinedByLinks) {
     const auto first = link_of(p.ops.front()), last = link_of(p.ops.back());
     ASSERT_EQ(first.has_value(), i > 0);
     ASSERT_EQ(last.has_value(), i < 2);
-    if (first) EXPECT_TRUE(!first->sends && first->link == static_cast<LinkId>(i - 1));
-    if (last) EXPECT_TRUE(last->sends && last->link == static_cast<LinkId>(i));
+    if (first) {
+      EXPECT_TRUE(!first->sends && first->link == static_cast<LinkId>(i - 1));
+    }
+    if (last) {
+      EXPECT_TRUE(last->sends && last->link == static_cast<LinkId>(i));
+    }
   }
 }
 

@@ -189,6 +189,12 @@ OpRole role(const Op& op) {
                     op.body);
 }
 
+std::optional<UsedLink> link_end(const Program& program, bool sends) {
+  for (const Op& op : program.ops)
+    if (const auto l = link_of(op); l && l->sends == sends) return l;
+  return std::nullopt;
+}
+
 bool reads_tokens(const Program& program) {
   return samples(program) || std::any_of(program.ops.begin(), program.ops.end(),
                                          [](const Op& op) { return role(op) == OpRole::input; });

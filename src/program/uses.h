@@ -89,6 +89,8 @@ struct UsedLink {
   bool sends;
 };
 std::optional<UsedLink> link_of(const Op& op);
+// The link that a part's program sends to, or receives from; it has one of each at most.
+std::optional<UsedLink> link_end(const Program& program, bool sends);
 
 // Where in a step an op stands: what turns tokens into values, the layers, what turns values into logits, the
 // choice of tokens; and what joins it to other parts of the model.

@@ -88,18 +88,18 @@ std::string Client::cut(std::size_t n) {
   return out;
 }
 
-ServerOptions LogLines::options() {
+ServerOptions LogLines::options() const {
   ServerOptions options;
-  options.log = [this](const std::string& line) {
-    const std::lock_guard lock(mutex_);
-    lines_.push_back(line);
+  options.log = [to = lines_](const std::string& line) {
+    const std::lock_guard lock(to->mutex);
+    to->lines.push_back(line);
   };
   return options;
 }
 
 std::vector<std::string> LogLines::all() const {
-  const std::lock_guard lock(mutex_);
-  return lines_;
+  const std::lock_guard lock(lines_->mutex);
+  return lines_->lines;
 }
 
 void ServerTest::SetUpTestSuite() {

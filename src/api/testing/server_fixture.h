@@ -45,15 +45,18 @@ class Client {
   std::string data_;  // received, not taken yet
 };
 
-// Takes a server's log; from any thread.
+// Takes a server's log; from any thread. The server may outlive it: they own the lines together.
 class LogLines {
  public:
-  ServerOptions options();  // of a server that logs here, and ends before this
+  ServerOptions options() const;  // of a server that logs here
   std::vector<std::string> all() const;
 
  private:
-  mutable std::mutex mutex_;
-  std::vector<std::string> lines_;
+  struct Lines {
+    std::mutex mutex;
+    std::vector<std::string> lines;
+  };
+  std::shared_ptr<Lines> lines_ = std::make_shared<Lines>();
 };
 
 // A server with "tiny", and "plain" without a chat template, in its store.

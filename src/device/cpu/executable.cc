@@ -33,15 +33,14 @@ CpuExecutable::CpuExecutable(const Program& program, const Bindings& bindings, c
       queue_(queue),
       space_(lay_out(program, limits, mode, queue.threads())),
       base_(bindings.workspace),
+      reads_tokens_(reads_tokens(program)),
+      samples_(steelyard::samples(program)),
+      from_(box_of(program, bindings_.links, false)),
+      to_(box_of(program, bindings_.links, true)),
       next_task_(new std::atomic<std::uint32_t>[program.ops.size()]),
       taken_(limits.slots),
-      flights_(limits.in_flight),
-      reads_tokens_(reads_tokens(program)),
-      samples_(steelyard::samples(program)) {
+      flights_(limits.in_flight) {
   check(program_);
-  if (bindings_.links.size() != program_.links.size())
-    throw_error(ErrorKind::internal, "the program has {} links, {} are bound", program_.links.size(),
-                bindings_.links.size());
   if (bindings.workspace_bytes < space_.bytes)
     throw_error(ErrorKind::internal, "the workspace has {} bytes of {}", bindings.workspace_bytes,
                 space_.bytes);
@@ -75,12 +74,6 @@ std::int32_t CpuExecutable::token_of_row(std::uint32_t row) const {
   return history(slot)[block_.positions[row]];
 }
 
-const LinkBox* CpuExecutable::box(bool sends) const {
-  for (const Op& op : program_.ops)
-    if (const auto l = link_of(op); l && l->sends == sends) return &bindings_.links[l->link];
-  return nullptr;
-}
-
 // For the next step of this slot, here and, of a model in parts, wherever its tokens become values.
 void CpuExecutable::keep_sample(std::uint32_t slot, std::int32_t token) const {
   last_sample()[slot] = token;
@@ -95,8 +88,7 @@ void CpuExecutable::start_step(const Flight& flight) {
   for (const auto& o : block.outputs) want_hidden_ |= has(o.want, Want::hidden);
   for (std::size_t i = 0; i < program_.ops.size(); ++i) next_task_[i].store(0, std::memory_order_relaxed);
   if (reads_tokens_) resolve_tokens(flight);
-  const LinkBox* from = box(false);
-  if (from && !wait_for(*from->sent, block.number + 1))
+  if (from_ && !wait_for(*from_->sent, block.number + 1))
     throw_error(ErrorKind::cancelled, "another part of the model failed");
 }
 
@@ -176,7 +168,7 @@ void CpuExecutable::run_step(ThreadPool& team, Flight& flight) {
 
 // So many steps are there for other parts.
 void CpuExecutable::publish(std::uint64_t steps) const {
-  if (const LinkBox* to = box(true)) to->sent->store(steps, std::memory_order_release);
+  if (to_) to_->sent->store(steps, std::memory_order_release);
   if (bindings_.tokens.sampled && samples_) bindings_.tokens.sampled->store(steps, std::memory_order_release);
 }
 

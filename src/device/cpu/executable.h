@@ -54,8 +54,6 @@ class CpuExecutable final : public Executable {
   void resolve_tokens(const Flight& flight);
   void keep_sample(std::uint32_t slot, std::int32_t token) const;
   void publish(std::uint64_t steps) const;
-  // The box that the part gives rows to, or takes them from; nullptr: it ends, or begins, the model.
-  const LinkBox* box(bool sends) const;
   void finish_op(Worker& w, std::size_t op_index);
   void copy_page(int group, std::int32_t from, std::int32_t to);
   void probe_op(std::size_t op);
@@ -90,6 +88,7 @@ class CpuExecutable final : public Executable {
   const Workspace space_;
   std::byte* const base_;
   const bool reads_tokens_, samples_;
+  const LinkBox *const from_, *const to_;  // box_of()
   BufferId logits_ = kNoBuffer;
   std::vector<std::uint64_t> page_bytes_;                    // by StateId
   std::unique_ptr<std::atomic<std::uint32_t>[]> next_task_;  // by op: tasks handed out

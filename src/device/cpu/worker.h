@@ -338,12 +338,10 @@ struct CpuExecutable::Worker {
 
   // ---- to and from other parts: their rows are there since the step began, and counted when it ends
   void operator()(const ReceiveOp& op) {
-    copy_rows(x.bindings_.links[op.link].of_step(x.block_.number), x.floats(op.out),
-              x.program_.buffers[op.out].width);
+    copy_rows(x.from_->of_step(x.block_.number), x.floats(op.out), x.program_.buffers[op.out].width);
   }
   void operator()(const SendOp& op) {
-    copy_rows(x.floats(op.in), x.bindings_.links[op.link].of_step(x.block_.number),
-              x.program_.buffers[op.in].width);
+    copy_rows(x.floats(op.in), x.to_->of_step(x.block_.number), x.program_.buffers[op.in].width);
   }
   void copy_rows(const float* from, float* to, std::uint64_t width) const {
     const Range rows = my_rows(n_rows());

@@ -1,6 +1,5 @@
 #include "device/cuda/host/part_links.h"
 
-#include "base/error.h"
 #include "program/uses.h"
 
 namespace steelyard::cuda {
@@ -9,22 +8,18 @@ PartLinks::PartLinks(Gpu& gpu, const Program& program, const Bindings& bindings,
     : gpu_(gpu),
       memory_(memory),
       tokens_(bindings.tokens),
+      sampled_(tokens_.sampled ? on_device(tokens_.sampled) : 0),
       samples_(tokens_.sampled && samples(program)),
       needs_samples_(tokens_.sampled && !samples_ && reads_tokens(program)),
       from_(find_end(program, bindings, false)),
-      to_(find_end(program, bindings, true)) {
-  if (bindings.links.size() != program.links.size())
-    throw_error(ErrorKind::internal, "the program has {} links, {} are bound", program.links.size(),
-                bindings.links.size());
-}
+      to_(find_end(program, bindings, true)) {}
 
 std::optional<PartLinks::End> PartLinks::find_end(const Program& program, const Bindings& bindings,
                                                   bool sends) const {
-  for (const Op& op : program.ops)
-    if (const auto l = link_of(op); l && l->sends == sends)
-      return End{bindings.links.at(l->link), memory_.buffers[l->rows],
-                 program.buffers[l->rows].width * sizeof(float)};
-  return std::nullopt;
+  const LinkBox* box = box_of(program, bindings.links, sends);
+  if (!box) return std::nullopt;
+  const BufferId rows = link_end(program, sends)->rows;
+  return End{*box, on_device(box->sent), memory_.buffers[rows], program.buffers[rows].width * sizeof(float)};
 }
 
 // Page-locked memory has its own address here.
@@ -34,22 +29,22 @@ CuPtr PartLinks::on_device(const StepCount* count) const {
   return address;
 }
 
-void PartLinks::wait_for(const StepCount* count, std::uint64_t steps, CuStream queue) {
+void PartLinks::wait_for(CuPtr count, std::uint64_t steps, CuStream queue) {
   constexpr unsigned kAtLeast = 0;
-  gpu_.check(gpu_.driver().stream_wait_value(queue, on_device(count), steps, kAtLeast),
+  gpu_.check(gpu_.driver().stream_wait_value(queue, count, steps, kAtLeast),
              "waiting for another part of the model");
 }
 
 // What was enqueued before is seen by everybody who sees the count.
-void PartLinks::count(const StepCount* count, std::uint64_t steps, CuStream queue) {
+void PartLinks::write(CuPtr count, std::uint64_t steps, CuStream queue) {
   constexpr unsigned kAfterABarrier = 0;
-  gpu_.check(gpu_.driver().stream_write_value(queue, on_device(count), steps, kAfterABarrier),
+  gpu_.check(gpu_.driver().stream_write_value(queue, count, steps, kAfterABarrier),
              "telling another part of the model");
 }
 
 void PartLinks::wait(std::uint64_t number, std::uint64_t samples_needed, CuStream queue) {
-  if (needs_samples_ && samples_needed > 0) wait_for(tokens_.sampled, samples_needed, queue);
-  if (from_) wait_for(from_->box.sent, number + 1, queue);
+  if (needs_samples_ && samples_needed > 0) wait_for(sampled_, samples_needed, queue);
+  if (from_) wait_for(from_->sent, number + 1, queue);
 }
 
 void PartLinks::take(std::uint64_t number, std::uint64_t samples_needed, std::uint32_t rows, CuStream queue) {
@@ -68,7 +63,7 @@ void PartLinks::send(std::uint64_t number, std::uint32_t rows, CuStream queue) {
   if (!to_) return;
   gpu_.check(gpu_.driver().copy_to_host(to_->box.of_step(number), to_->rows, rows * to_->row_bytes, queue),
              "giving rows to another part");
-  count(to_->box.sent, number + 1, queue);
+  write(to_->sent, number + 1, queue);
 }
 
 void PartLinks::send_samples(std::uint64_t number, CuStream queue) {
@@ -76,7 +71,7 @@ void PartLinks::send_samples(std::uint64_t number, CuStream queue) {
   gpu_.check(gpu_.driver().copy_to_host(tokens_.last, memory_.last_sample,
                                         memory_.slots * sizeof(std::int32_t), queue),
              "telling the last samples");
-  count(tokens_.sampled, number + 1, queue);
+  write(sampled_, number + 1, queue);
 }
 
 }  // namespace steelyard::cuda

@@ -34,17 +34,19 @@ class PartLinks {
   // One end of a link.
   struct End {
     LinkBox box;
+    CuPtr sent;      // the box's count, as the GPU sees it
     DevicePtr rows;  // the buffer
     std::uint64_t row_bytes;
   };
   std::optional<End> find_end(const Program& program, const Bindings& bindings, bool sends) const;
   CuPtr on_device(const StepCount* count) const;
-  void wait_for(const StepCount* count, std::uint64_t steps, CuStream queue);
-  void count(const StepCount* count, std::uint64_t steps, CuStream queue);
+  void wait_for(CuPtr count, std::uint64_t steps, CuStream queue);
+  void write(CuPtr count, std::uint64_t steps, CuStream queue);
 
   Gpu& gpu_;
   const Memory memory_;
   const TokenBox tokens_;
+  const CuPtr sampled_;                 // their count, as the GPU sees it; 0: one part has everything
   const bool samples_, needs_samples_;  // samples here; or needs what another part samples
   const std::optional<End> from_, to_;
 };

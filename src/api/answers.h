@@ -1,9 +1,12 @@
 // Answers in the clients' dialects: what a generation becomes on the wire. Pure but for the clock.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "api/requests.h"
 #include "base/error.h"
@@ -38,23 +41,47 @@ struct AnswerFacts {
   std::vector<TokenId> prompt;       // for /api/generate's context; else empty
 };
 
-// Turns a generation's text and end into bytes. One object a request.
+// What OpenAI's dialect says beside it.
+struct OpenAiFacts {
+  bool include_usage = false;     // at a stream's end
+  std::uint32_t alike = 1;        // choices of one prompt
+  std::vector<std::string> echo;  // of completions: the prompts, to be said before their answers; else empty
+};
+
+// One of a request's generations; most requests have one.
+struct Choice {
+  std::string text;  // of an answer that isn't streamed
+  Answer answer;
+  std::span<const TokenId> tokens;
+};
+
+// What came of a choice since the last piece.
+struct Piece {
+  std::uint32_t choice = 0;
+  std::string_view text;
+};
+
+// Turns generations' text and end into bytes. One object a request.
 class AnswerFormat {
  public:
   virtual ~AnswerFormat() = default;
-  virtual const char* stream_type() const = 0;           // content type of a stream
-  virtual std::string opening() { return {}; }           // before any text
-  virtual std::string piece(std::string_view text) = 0;  // one frame of a stream
+  virtual const char* stream_type() const = 0;        // content type of a stream
+  virtual std::string opening() { return {}; }        // before any text
+  virtual std::string piece(const Piece& piece) = 0;  // one frame of a stream
   virtual std::string idle() { return {}; }  // while there is nothing to say, so that nobody gives up
-  virtual std::string closing(const Answer& answer, std::span<const TokenId> tokens) = 0;
-  virtual std::string failure(std::string_view message) = 0;  // an error after the first byte
-  virtual Reply whole(const std::string& text, const Answer& answer, std::span<const TokenId> tokens) = 0;
+  virtual std::string ended(std::uint32_t /*choice*/, const Choice&) {
+    return {};
+  }                                                                  // one of a stream's choices
+  virtual std::string closing(std::span<const Choice> choices) = 0;  // all of them
+  virtual std::string failure(std::string_view message) = 0;         // an error after the first byte
+  virtual Reply whole(std::span<const Choice> choices) = 0;
   virtual Dialect dialect() const = 0;
 };
 
 std::unique_ptr<AnswerFormat> generate_format(AnswerFacts facts);
 std::unique_ptr<AnswerFormat> chat_format(AnswerFacts facts);
-std::unique_ptr<AnswerFormat> openai_format(AnswerFacts facts, bool include_usage);
+std::unique_ptr<AnswerFormat> openai_format(AnswerFacts facts, OpenAiFacts openai);
+std::unique_ptr<AnswerFormat> completion_format(AnswerFacts facts, OpenAiFacts openai);
 
 // The answer of an empty prompt or conversation: the model was loaded or unloaded.
 Reply loaded_reply(const std::string& model, bool chat, const char* reason, std::int64_t load_ns);

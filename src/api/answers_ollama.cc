@@ -19,17 +19,17 @@ class NativeFormat final : public AnswerFormat {
   NativeFormat(AnswerFacts facts, bool chat) : facts_(std::move(facts)), chat_(chat) {}
   const char* stream_type() const override { return "application/x-ndjson"; }
   Dialect dialect() const override { return Dialect::native; }
-  std::string piece(std::string_view text) override {
-    Json j = head(text);
+  std::string piece(const Piece& piece) override {
+    Json j = head(piece.text);
     j["done"] = false;
     return dump(j) + "\n";
   }
-  std::string closing(const Answer& answer, std::span<const TokenId> tokens) override {
-    return dump(last("", answer, tokens)) + "\n";
+  std::string closing(std::span<const Choice> choices) override {
+    return dump(last("", choices.front())) + "\n";
   }
   std::string failure(std::string_view message) override { return dump({{"error", message}}) + "\n"; }
-  Reply whole(const std::string& text, const Answer& answer, std::span<const TokenId> tokens) override {
-    return {.body = dump(last(text, answer, tokens))};
+  Reply whole(std::span<const Choice> choices) override {
+    return {.body = dump(last(choices.front().text, choices.front()))};
   }
 
  private:
@@ -41,13 +41,14 @@ class NativeFormat final : public AnswerFormat {
       j["response"] = text;
     return j;
   }
-  Json last(std::string_view text, const Answer& a, std::span<const TokenId> tokens) const {
+  Json last(std::string_view text, const Choice& choice) const {
+    const Answer& a = choice.answer;
     Json j = head(text);
     j["done"] = true;
     j["done_reason"] = reason_word(a.reason);
     if (!chat_ && !facts_.prompt.empty()) {
       std::vector<TokenId> context = facts_.prompt;
-      context.insert(context.end(), tokens.begin(), tokens.end());
+      context.insert(context.end(), choice.tokens.begin(), choice.tokens.end());
       j["context"] = context;
     }
     j["total_duration"] = a.total_ns + facts_.load_ns;

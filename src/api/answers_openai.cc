@@ -1,41 +1,41 @@
-// OpenAI's dialect.
+// OpenAI's dialect: chat completions and completions.
 #include <fmt/format.h>
 
 #include <atomic>
 #include <chrono>
 #include <ctime>
+#include <utility>
+#include <vector>
 
 #include "api/answer_parts.h"
 #include "api/answers.h"
 #include "api/fields.h"
 #include "engine/engine.h"
-#include "text/vocabulary.h"
 
 namespace steelyard::api {
 namespace {
 
 using Clock = std::chrono::system_clock;
 
-class OpenAiFormat final : public AnswerFormat {
+std::string event(const Json& json) { return "data: " + dump(json) + "\n\n"; }
+
+// What both have: ids, usage, the stream's frame.
+class OpenAiFormat : public AnswerFormat {
  public:
-  OpenAiFormat(AnswerFacts facts, bool include_usage)
-      : facts_(std::move(facts)), include_usage_(include_usage), created_(Clock::to_time_t(Clock::now())) {
+  OpenAiFormat(AnswerFacts facts, OpenAiFacts openai, const char* id)
+      : facts_(std::move(facts)), openai_(std::move(openai)), created_(Clock::to_time_t(Clock::now())) {
     static std::atomic<std::uint64_t> number{0};
-    id_ = fmt::format("chatcmpl-{:x}-{}", created_, ++number);
+    id_ = fmt::format("{}-{:x}-{}", id, created_, ++number);
   }
   const char* stream_type() const override { return "text/event-stream"; }
   Dialect dialect() const override { return Dialect::openai; }
-  std::string opening() override { return event(chunk({{"role", "assistant"}, {"content", ""}}, nullptr)); }
   std::string idle() override { return ": working\n\n"; }
-  std::string piece(std::string_view text) override { return event(chunk({{"content", text}}, nullptr)); }
-  std::string closing(const Answer& answer, std::span<const TokenId>) override {
-    Json last = chunk(Json::object(), reason_word(answer.reason));
-    last["steelyard"] = figures(answer, facts_);
-    std::string out = event(last);
-    if (include_usage_) {
-      Json j = base("chat.completion.chunk");
+  std::string closing(std::span<const Choice> choices) override {
+    std::string out;
+    if (openai_.include_usage) {
+      Json j = base(true);
       j["choices"] = Json::array();
-      j["usage"] = usage(answer);
+      j["usage"] = usage(choices);
       out += event(j);
     }
     return out + "data: [DONE]\n\n";
@@ -44,48 +44,131 @@ class OpenAiFormat final : public AnswerFormat {
     return event(
         {{"error", {{"message", message}, {"type", "server_error"}, {"param", nullptr}, {"code", nullptr}}}});
   }
-  Reply whole(const std::string& text, const Answer& answer, std::span<const TokenId>) override {
-    Json j = base("chat.completion");
-    j["choices"] = Json::array({{{"index", 0},
-                                 {"message", {{"role", "assistant"}, {"content", text}}},
-                                 {"logprobs", nullptr},
-                                 {"finish_reason", reason_word(answer.reason)}}});
-    j["usage"] = usage(answer);
-    j["steelyard"] = figures(answer, facts_);
+  Reply whole(std::span<const Choice> choices) override {
+    Json j = base(false);
+    j["choices"] = Json::array();
+    for (std::size_t i = 0; i < choices.size(); ++i)
+      j["choices"].push_back(whole_choice(static_cast<std::uint32_t>(i), choices[i]));
+    j["usage"] = usage(choices);
+    j["steelyard"] = figures(choices.front().answer, facts_);
     return {.body = dump(j)};
   }
 
- private:
-  static std::string event(const Json& json) { return "data: " + dump(json) + "\n\n"; }
-  Json base(const char* object) const {
+ protected:
+  virtual const char* object(bool stream) const = 0;
+  virtual Json whole_choice(std::uint32_t index, const Choice& choice) const = 0;
+  Json base(bool stream) const {
     return {{"id", id_},
-            {"object", object},
+            {"object", object(stream)},
             {"created", created_},
             {"model", facts_.model},
             {"system_fingerprint", "steelyard"}};
   }
-  Json chunk(const Json& delta, const Json& finish_reason) const {
-    Json j = base("chat.completion.chunk");
-    j["choices"] = Json::array({{{"index", 0}, {"delta", delta}, {"finish_reason", finish_reason}}});
+  // One event of a stream. Who asked for the usage gets it in an event of its own, and null till then.
+  Json chunk(Json choice) const {
+    Json j = base(true);
+    j["choices"] = Json::array({std::move(choice)});
+    if (openai_.include_usage) j["usage"] = nullptr;
     return j;
   }
-  static Json usage(const Answer& a) {
-    return {{"prompt_tokens", a.prompt_tokens},
-            {"completion_tokens", a.generated_tokens},
-            {"total_tokens", a.prompt_tokens + a.generated_tokens},
-            {"prompt_tokens_details", {{"cached_tokens", a.cached_tokens}}}};
+  std::string last_chunk(Json choice, const Answer& answer) const {
+    Json j = chunk(std::move(choice));
+    j["steelyard"] = figures(answer, facts_);
+    return event(j);
   }
 
   AnswerFacts facts_;
-  bool include_usage_;
+  OpenAiFacts openai_;
+
+ private:
+  // A prompt counts once, however many answers it gets.
+  Json usage(std::span<const Choice> choices) const {
+    std::uint64_t prompt = 0, cached = 0, generated = 0;
+    for (std::size_t i = 0; i < choices.size(); ++i) {
+      const Answer& a = choices[i].answer;
+      if (i % openai_.alike == 0) prompt += a.prompt_tokens, cached += a.cached_tokens;
+      generated += a.generated_tokens;
+    }
+    return {{"prompt_tokens", prompt},
+            {"completion_tokens", generated},
+            {"total_tokens", prompt + generated},
+            {"prompt_tokens_details", {{"cached_tokens", cached}}}};
+  }
+
   std::time_t created_;
   std::string id_;
 };
 
+class ChatFormat final : public OpenAiFormat {
+ public:
+  ChatFormat(AnswerFacts facts, OpenAiFacts openai)
+      : OpenAiFormat(std::move(facts), std::move(openai), "chatcmpl") {}
+  std::string opening() override {
+    std::string out;
+    for (std::uint32_t i = 0; i < openai_.alike; ++i)
+      out += event(chunk(delta(i, {{"role", "assistant"}, {"content", ""}}, nullptr)));
+    return out;
+  }
+  std::string piece(const Piece& piece) override {
+    return event(chunk(delta(piece.choice, {{"content", piece.text}}, nullptr)));
+  }
+  std::string ended(std::uint32_t index, const Choice& choice) override {
+    return last_chunk(delta(index, Json::object(), reason_word(choice.answer.reason)), choice.answer);
+  }
+
+ private:
+  static Json delta(std::uint32_t index, const Json& delta, const Json& finish_reason) {
+    return {{"index", index}, {"delta", delta}, {"finish_reason", finish_reason}};
+  }
+  const char* object(bool stream) const override {
+    return stream ? "chat.completion.chunk" : "chat.completion";
+  }
+  Json whole_choice(std::uint32_t index, const Choice& choice) const override {
+    return {{"index", index},
+            {"message", {{"role", "assistant"}, {"content", choice.text}}},
+            {"logprobs", nullptr},
+            {"finish_reason", reason_word(choice.answer.reason)}};
+  }
+};
+
+class CompletionFormat final : public OpenAiFormat {
+ public:
+  CompletionFormat(AnswerFacts facts, OpenAiFacts openai)
+      : OpenAiFormat(std::move(facts), std::move(openai), "cmpl") {}
+  // The prompts that are to be said again, of each choice.
+  std::string opening() override {
+    std::string out;
+    for (std::size_t i = 0; i < openai_.echo.size(); ++i)
+      for (std::uint32_t n = 0; n < openai_.alike; ++n)
+        out +=
+            event(chunk(text(static_cast<std::uint32_t>(i) * openai_.alike + n, openai_.echo[i], nullptr)));
+    return out;
+  }
+  std::string piece(const Piece& piece) override {
+    return event(chunk(text(piece.choice, piece.text, nullptr)));
+  }
+  std::string ended(std::uint32_t index, const Choice& choice) override {
+    return last_chunk(text(index, "", reason_word(choice.answer.reason)), choice.answer);
+  }
+
+ private:
+  static Json text(std::uint32_t index, std::string_view text, const Json& finish_reason) {
+    return {{"text", text}, {"index", index}, {"logprobs", nullptr}, {"finish_reason", finish_reason}};
+  }
+  const char* object(bool) const override { return "text_completion"; }
+  Json whole_choice(std::uint32_t index, const Choice& choice) const override {
+    const std::string before = openai_.echo.empty() ? "" : openai_.echo.at(index / openai_.alike);
+    return text(index, before + choice.text, reason_word(choice.answer.reason));
+  }
+};
+
 }  // namespace
 
-std::unique_ptr<AnswerFormat> openai_format(AnswerFacts facts, bool include_usage) {
-  return std::make_unique<OpenAiFormat>(std::move(facts), include_usage);
+std::unique_ptr<AnswerFormat> openai_format(AnswerFacts facts, OpenAiFacts openai) {
+  return std::make_unique<ChatFormat>(std::move(facts), std::move(openai));
+}
+std::unique_ptr<AnswerFormat> completion_format(AnswerFacts facts, OpenAiFacts openai) {
+  return std::make_unique<CompletionFormat>(std::move(facts), std::move(openai));
 }
 
 }  // namespace steelyard::api

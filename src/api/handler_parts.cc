@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "engine/chat.h"
+#include "engine/engine.h"
 #include "engine/fit_chat.h"
 #include "engine/loaded_model.h"
 #include "engine/sampling_options.h"
@@ -66,15 +67,28 @@ std::vector<TokenId> chat_prompt(const ChatRequest& r, const LoadedModel& model,
 
 // Member by member: in a braced list gcc 12 destroys default members twice when a later one throws.
 Handled generation(std::unique_ptr<AnswerFormat> format, const CommonRequest& r,
-                   const ModelManager::Lease& lease, std::vector<TokenId> prompt) {
+                   const ModelManager::Lease& lease, std::vector<std::vector<TokenId>> prompts) {
   Handled h;
   h.format = std::move(format);
   h.model = lease.model;
-  h.request.prompt = std::move(prompt);
-  static_cast<AnswerOptions&>(h.request) = r.options.over(lease.model->answer_defaults());
-  h.request.context = r.options.num_ctx;
+  h.alike = r.choices;
   h.stream = r.stream;
+  for (std::vector<TokenId>& prompt : prompts)
+    for (std::uint32_t i = 0; i < r.choices; ++i) {
+      EngineRequest& request = h.requests.emplace_back();
+      static_cast<AnswerOptions&>(request) = r.options.over(lease.model->answer_defaults());
+      request.sampling.seed += i;  // or they would all be the same
+      request.context = r.options.num_ctx;
+      request.prompt = prompt;
+    }
   return h;
+}
+
+Handled generation(std::unique_ptr<AnswerFormat> format, const CommonRequest& r,
+                   const ModelManager::Lease& lease, std::vector<TokenId> prompt) {
+  std::vector<std::vector<TokenId>> prompts;
+  prompts.push_back(std::move(prompt));
+  return generation(std::move(format), r, lease, std::move(prompts));
 }
 
 std::string percent_decoded(std::string_view text) {

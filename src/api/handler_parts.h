@@ -51,7 +51,9 @@ void check_abilities(const LoadedModel& model, const ChatInput& input);
 // then says how many messages they had.
 std::vector<TokenId> chat_prompt(const ChatRequest& request, const LoadedModel& model, AnswerFacts& facts);
 
-// The last stage: the prompt is to be answered, in `format`.
+// The last stage: every prompt is to be answered, as often as the request wants choices, in `format`.
+Handled generation(std::unique_ptr<AnswerFormat> format, const CommonRequest& request,
+                   const ModelManager::Lease& lease, std::vector<std::vector<TokenId>> prompts);
 Handled generation(std::unique_ptr<AnswerFormat> format, const CommonRequest& request,
                    const ModelManager::Lease& lease, std::vector<TokenId> prompt);
 

@@ -8,6 +8,7 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "api/answers.h"
 #include "api/left_out.h"
@@ -26,7 +27,7 @@ struct HttpRequest {
 };
 
 // Three stages, each optional: `wish` set means: get this model, then go on with `with_model`. Else `format`
-// set means: submit `request` to the model's engine and tell its answer in `format`. Else `reply` is the
+// set means: submit `requests` to the model's engine and tell their answers in `format`. Else `reply` is the
 // answer.
 struct Handled {
   Reply reply;
@@ -34,7 +35,8 @@ struct Handled {
   std::function<Handled(const ModelManager::Lease& lease)> with_model;  // may take a while; never throws
   std::unique_ptr<AnswerFormat> format;
   std::shared_ptr<const LoadedModel> model;  // held while the generation runs
-  EngineRequest request;
+  std::vector<EngineRequest> requests;
+  std::uint32_t alike = 1;  // so many of them in a row have one prompt
   bool stream = false;
   std::string model_name;  // as asked for, for the log
   std::string note;        // for the log: what of the request was ignored; printable, or empty

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "api/handler_parts.h"
+#include "api/model_facts.h"
 #include "api/routes.h"
 #include "base/units.h"
 #include "engine/chat.h"
@@ -15,11 +16,16 @@
 namespace steelyard::api {
 namespace {
 
+constexpr std::string_view kOllamaVersion = "0.35.1";  // whose API this one follows
+
 Handled heartbeat(const Services&, const Call&) {
   return reply_only({.body = "Ollama is running", .content_type = "text/plain; charset=utf-8"});
 }
 
-Handled version(const Services& s, const Call&) { return reply_only(json_reply({{"version", s.version}})); }
+// Clients compare the version with Ollama's to know what the API can.
+Handled version(const Services& s, const Call&) {
+  return reply_only(json_reply({{"version", kOllamaVersion}, {"steelyard", s.version}}));
+}
 
 // A prompt as the model's template wants it, after the conversation of `context` where there is one; a model
 // without a template completes the text.
@@ -87,12 +93,7 @@ Handled tags(const Services& s, const Call&) {
                     {"modified_at", rfc3339(m.modified)},
                     {"size", m.bytes},
                     {"digest", m.digest},
-                    {"details",
-                     {{"format", "gguf"},
-                      {"family", m.architecture},
-                      {"families", {m.architecture}},
-                      {"parameter_size", count_text(m.parameters)},
-                      {"quantization_level", m.quantization}}}});
+                    {"details", details_json(m)}});
   }
   return reply_only(json_reply({{"models", list}}));
 }

@@ -23,7 +23,8 @@ Json openai_entry(const StoredModel& m) {
 Handled prepare_openai_chat(const OpenAiChatRequest& r, const ModelManager::Lease& lease) {
   AnswerFacts facts = facts_of(r, lease);
   std::vector<TokenId> prompt = chat_prompt(r, *lease.model, facts);
-  return generation(openai_format(std::move(facts), r.include_usage), r, lease, std::move(prompt));
+  return generation(openai_format(std::move(facts), {r.include_usage, r.choices, {}}), r, lease,
+                    std::move(prompt));
 }
 
 Handled openai_chat(const Services&, const Call& call) {
@@ -31,6 +32,21 @@ Handled openai_chat(const Services&, const Call& call) {
   parsed.input.stop = call.stop;
   const auto r = std::make_shared<const OpenAiChatRequest>(std::move(parsed));
   return when_loaded(Dialect::openai, r, prepare_openai_chat);
+}
+
+Handled prepare_completion(const CompletionRequest& r, const ModelManager::Lease& lease) {
+  OpenAiFacts openai{r.include_usage, r.choices, {}};
+  std::vector<std::vector<TokenId>> prompts = r.prompt_ids;
+  for (const std::string& text : r.prompts) prompts.push_back(lease.model->encode_text(text, true));
+  if (r.echo) openai.echo = r.prompts;
+  if (r.echo && r.prompts.empty())
+    for (const auto& ids : prompts) openai.echo.push_back(lease.model->tokenizer().decode(ids));
+  return generation(completion_format(facts_of(r, lease), std::move(openai)), r, lease, std::move(prompts));
+}
+
+Handled completion(const Services&, const Call& call) {
+  return when_loaded(Dialect::openai, std::make_shared<const CompletionRequest>(parse_completion(call.body)),
+                     prepare_completion);
 }
 
 Handled openai_models(const Services& s, const Call&) {
@@ -50,6 +66,7 @@ std::span<const Route> openai_routes() {
       {"GET", "/v1/models", Lane::quick, openai_models},
       {"GET", "/v1/models/", Lane::quick, openai_model},
       {"POST", "/v1/chat/completions", Lane::work, openai_chat},
+      {"POST", "/v1/completions", Lane::work, completion},
   };
   return kRoutes;
 }

@@ -52,7 +52,7 @@ class Signal : public std::enable_shared_from_this<Signal> {
 // Text on its way from the engine's thread to a connection's strand.
 class Mailbox {
  public:
-  explicit Mailbox(Strand strand) : signal_(std::make_shared<Signal>(strand)) {}
+  explicit Mailbox(std::shared_ptr<Signal> signal) : signal_(std::move(signal)) {}
 
   void put(std::string_view text) {
     {
@@ -77,7 +77,6 @@ class Mailbox {
     if (done_) answer = answer_;
     return done_;
   }
-  Signal& signal() { return *signal_; }
 
  private:
   std::shared_ptr<Signal> signal_;

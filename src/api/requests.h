@@ -29,6 +29,7 @@ struct Options : AnswerWishes {
 struct CommonRequest {
   std::string model;
   bool stream = true;
+  std::uint32_t choices = 1;  // answers to each prompt
   std::optional<KeepAlive> keep_alive;
   Options options;
 };
@@ -51,9 +52,21 @@ struct OpenAiChatRequest : ChatRequest {
   bool include_usage = false;
 };
 
+struct CompletionRequest : CommonRequest {
+  // What is to be completed, as it is: each a text, or token ids.
+  std::vector<std::string> prompts;
+  std::vector<std::vector<TokenId>> prompt_ids;  // instead
+  bool echo = false;                             // say the prompt before the answer
+  bool include_usage = false;
+};
+
+// Answers that one request may have.
+inline constexpr std::uint32_t kMostChoices = 128;
+
 GenerateRequest parse_generate(std::string_view body);
 ChatRequest parse_chat(std::string_view body);
 OpenAiChatRequest parse_openai_chat(std::string_view body);
+CompletionRequest parse_completion(std::string_view body);
 
 // "5m", "1h30m", "250ms", "-1", a number of seconds → a duration; negative: for ever.
 KeepAlive parse_keep_alive(std::string_view text);

@@ -2,13 +2,13 @@
 #include "api/request_parts.h"
 #include "api/requests.h"
 #include "base/error.h"
+#include "text/vocabulary.h"
 
 namespace steelyard::api {
 namespace {
 
 // What OpenAI's dialect knows and Steelyard can't do yet.
 void refuse_openai(const Fields& f) {
-  if (f.integer("n", 1, 1000000).value_or(1) > 1) f.refuse("n", "may only be 1");
   if (f.flag("logprobs").value_or(false)) f.refuse("logprobs", "aren't supported yet");
   if (const Json* v = f.find("response_format")) {
     const bool text = v->is_object() && v->contains("type") && (*v)["type"] == "text";
@@ -37,7 +37,77 @@ Options read_openai_options(const Fields& f) {
   return o;
 }
 
+bool wants_usage(const Fields& f) {
+  const Json* options = f.find("stream_options");
+  if (!options) return false;
+  if (!options->is_object()) f.wrong("stream_options", "an object");
+  return Fields(*options, "stream_options.").flag("include_usage").value_or(false);
+}
+
+std::uint32_t read_choices(const Fields& f) {
+  return static_cast<std::uint32_t>(f.integer("n", 1, kMostChoices).value_or(1));
+}
+
+bool is_id(const Json& value) {
+  return value.is_number_integer() && value.get<double>() >= 0 && value.get<double>() <= kInt32;
+}
+
+std::vector<TokenId> ids_of(const Fields& f, const Json& list) {
+  std::vector<TokenId> ids;
+  for (const Json& id : list) {
+    if (!is_id(id)) f.wrong("prompt", "texts or lists of token ids, not both");
+    ids.push_back(id.get<TokenId>());
+  }
+  return ids;
+}
+
+// A text, texts, token ids or lists of them.
+void read_prompts(CompletionRequest& r, const Fields& f) {
+  const Json* v = f.find("prompt");
+  if (!v || (v->is_array() && v->empty()))
+    throw_error(ErrorKind::bad_input, "\"prompt\" is missing or empty");
+  if (!v->is_array() || v->front().is_string()) {
+    r.prompts = f.texts("prompt");
+  } else if (v->front().is_array()) {
+    for (const Json& list : *v) {
+      if (!list.is_array()) f.wrong("prompt", "texts or lists of token ids, not both");
+      r.prompt_ids.push_back(ids_of(f, list));
+    }
+  } else {
+    r.prompt_ids.push_back(ids_of(f, *v));
+  }
+  if ((r.prompts.size() + r.prompt_ids.size()) * r.choices > kMostChoices)
+    throw_error(ErrorKind::bad_input, "\"prompt\" and \"n\" ask for more than {} answers", kMostChoices);
+}
+
+void refuse_completion(const Fields& f) {
+  if (!f.text("suffix").value_or("").empty())
+    f.refuse("suffix", "isn't supported: no model of this server is told what follows");
+  if (f.integer("best_of", 1, kInt32).value_or(1) > f.integer("n", 1, kMostChoices).value_or(1))
+    f.refuse("best_of", "may not be larger than \"n\": every answer that is made is told");
+  if (const Json* v = f.find("logprobs"); v && *v != 0 && *v != false)
+    f.refuse("logprobs", "aren't supported yet");
+  if (const Json* v = f.find("logit_bias"); v && !(v->is_object() && v->empty()))
+    f.refuse("logit_bias", "isn't supported yet");
+}
+
 }  // namespace
+
+CompletionRequest parse_completion(std::string_view body) {
+  const Json json = parse_object(body);
+  const Fields f(json);
+  CompletionRequest r;
+  r.model = read_model(f);
+  r.stream = f.flag("stream").value_or(false);
+  refuse_completion(f);
+  r.choices = read_choices(f);
+  r.options = read_openai_options(f);
+  r.keep_alive = read_keep_alive(f);
+  r.echo = f.flag("echo").value_or(false);
+  r.include_usage = wants_usage(f);
+  read_prompts(r, f);
+  return r;
+}
 
 OpenAiChatRequest parse_openai_chat(std::string_view body) {
   const Json json = parse_object(body);
@@ -46,6 +116,7 @@ OpenAiChatRequest parse_openai_chat(std::string_view body) {
   r.model = read_model(f);
   r.stream = f.flag("stream").value_or(false);
   refuse_openai(f);
+  r.choices = read_choices(f);
   r.options = read_openai_options(f);
   r.input.messages = read_messages(json);
   rename_developer(r.input.messages);
@@ -54,10 +125,7 @@ OpenAiChatRequest parse_openai_chat(std::string_view body) {
   if (r.input.messages.empty()) throw_error(ErrorKind::bad_input, "\"messages\" is missing or empty");
   if (const auto* choice = f.find("tool_choice"); !choice || *choice != "none")
     r.input.tools = read_tools(json);
-  if (const auto* options = f.find("stream_options")) {
-    if (!options->is_object()) f.wrong("stream_options", "an object");
-    r.include_usage = Fields(*options, "stream_options.").flag("include_usage").value_or(false);
-  }
+  r.include_usage = wants_usage(f);
   return r;
 }
 

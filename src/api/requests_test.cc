@@ -114,7 +114,7 @@ TEST(Requests, RefuseWhatWouldChangeTheAnswer) {
   EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "suffix": "x"})"), HasSubstr("\"suffix\""));
   EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "template": "x"})"), HasSubstr("\"template\""));
   const std::string head = R"({"model": "m", "messages": [{"role": "user", "content": "x"}], )";
-  EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("n": 2})"), HasSubstr("\"n\""));
+  EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("n": 129})"), HasSubstr("\"n\""));
   EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("logprobs": true})"), HasSubstr("\"logprobs\""));
   EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("response_format": {"type": "json_object"}})"),
               HasSubstr("response_format"));

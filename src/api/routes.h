@@ -35,6 +35,7 @@ struct Route {
 };
 
 std::span<const Route> ollama_routes();
+std::span<const Route> show_routes();
 std::span<const Route> openai_routes();
 
 }  // namespace steelyard::api

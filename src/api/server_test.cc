@@ -122,9 +122,9 @@ TEST_F(ServerTest, APreflightEchoesTheHeadersOfAnAdmittedOrigin) {
 }
 
 TEST_F(ServerTest, SaysWhatIsNotBuiltYetAndWhatToDoInstead) {
-  const Response ps = ask("GET", "/api/ps");
-  EXPECT_EQ(ps.status, 404);
-  EXPECT_THAT(ps.body, HasSubstr("isn't built yet"));
+  const Response push = ask("POST", "/api/push");
+  EXPECT_EQ(push.status, 404);
+  EXPECT_THAT(push.body, HasSubstr("isn't built yet"));
   EXPECT_THAT(ask("POST", "/v1/responses", "{}").body, HasSubstr("/v1/chat/completions"));
   EXPECT_THAT(ask("HEAD", "/api/blobs/sha256-00").head, HasSubstr("404"));
   EXPECT_EQ(ask("GET", "/api/tags/").status, 200);

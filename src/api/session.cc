@@ -82,6 +82,14 @@ std::string what_went_wrong(const Answer& a) {
   return a.error.empty() ? "the request was cancelled" : a.error;
 }
 
+std::string reason_of(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::exception& e) {
+    return e.what();
+  }
+}
+
 Reply failure_reply(Dialect dialect, const Answer& a) {
   return error_reply(dialect, a.reason == DoneReason::error ? a.error_kind : ErrorKind::cancelled,
                      what_went_wrong(a));
@@ -120,7 +128,12 @@ struct Session::Exchange {
   unsigned status = 0;
   std::string model, note;
   bool generated = false, complete = false;
-  Answer answer;
+  std::uint64_t prompt_tokens = 0, generated_tokens = 0;
+
+  void count(const Answer& answer) {
+    prompt_tokens += answer.prompt_tokens;
+    generated_tokens += answer.generated_tokens;
+  }
 };
 
 Session::Session(ServerCore& core, tcp::socket socket, Strand strand)
@@ -139,7 +152,7 @@ asio::awaitable<void> Session::run() {
   } catch (const std::exception&) {
     // A broken connection: the peer knows, nobody else has to.
   }
-  generation_.cancel();
+  if (choices_) choices_->cancel();
   co_await wire_->close(false);
 }
 
@@ -151,7 +164,7 @@ void Session::close_if_idle() {
 
 void Session::cancel() {
   asio::post(strand_, [self = shared_from_this()] {
-    self->generation_.cancel();
+    if (self->choices_) self->choices_->cancel();
     self->ticket_.cancel();
     self->stop_.request_stop();
   });
@@ -159,7 +172,7 @@ void Session::cancel() {
 
 void Session::peer_gone() {
   gone_ = true;
-  generation_.cancel();
+  if (choices_) choices_->cancel();
   ticket_.cancel();
   stop_.request_stop();
 }
@@ -205,8 +218,7 @@ asio::awaitable<bool> Session::one_request() {
     broken = std::current_exception();
   }
   wire_->unwatch();
-  if (broken) generation_.cancel();
-  generation_ = {};
+  choices_.reset();  // what still runs is cancelled
   ticket_ = {};
   if (broken || !x.complete) x.status = kClientClosed;
   log(x);
@@ -308,41 +320,78 @@ asio::awaitable<void> Session::get_model(Exchange& x, Handled& handled) {
 }
 
 asio::awaitable<void> Session::generate(Exchange& x, Handled& handled) {
-  const auto mailbox = std::make_shared<Mailbox>(strand_);
-  handled.request.on_text = [mailbox](std::string_view text) { mailbox->put(text); };
-  handled.request.on_done = [mailbox](const Answer& answer) { mailbox->finish(answer); };
   Reply refusal;
   try {
-    generation_ = handled.model->engine().submit(std::move(handled.request));
+    const auto choices =
+        std::make_shared<Choices>(strand_, handled.model, std::move(handled.requests), handled.alike);
+    choices->begin();
+    choices_ = choices;
   } catch (const std::exception&) {
     refusal = reply_for(x.dialect, std::current_exception());
   }
-  if (!generation_) {
+  if (!choices_) {
     co_await write(x, refusal);
     co_return;
   }
   x.generated = true;
   if (handled.stream)
-    co_await stream_answer(x, *handled.format, *mailbox);
+    co_await stream_answer(x, *handled.format, *choices_);
   else
-    co_await whole_answer(x, *handled.format, *mailbox);
+    co_await whole_answer(x, *handled.format, *choices_);
 }
 
-asio::awaitable<void> Session::whole_answer(Exchange& x, AnswerFormat& format, Mailbox& mailbox) {
-  std::string text, part;
+asio::awaitable<void> Session::whole_answer(Exchange& x, AnswerFormat& format, Choices& choices) {
+  std::vector<Choices::News> news;
+  Reply reply;
   for (bool done = false; !done;) {
-    done = mailbox.take(part, x.answer);
-    text += part;
-    if (!done) co_await mailbox.signal().wait(core_.options.stream_comment);
+    try {
+      done = choices.take(news);
+    } catch (const std::exception&) {  // the queue is full, say
+      reply = reply_for(format.dialect(), std::current_exception());
+      break;
+    }
+    for (const Choices::News& n : news) {
+      Choice& choice = choices.all()[n.choice];
+      choice.text += n.text;
+      if (n.ended) x.count(choice.answer);
+      if (n.ended && went_wrong(choice.answer) && reply.status == 200)
+        reply = failure_reply(format.dialect(), choice.answer);
+    }
+    if (reply.status != 200) break;
+    if (!done) co_await choices.wait(core_.options.stream_comment);
   }
   if (gone_) co_return;
-  const Reply reply = went_wrong(x.answer) ? failure_reply(format.dialect(), x.answer)
-                                           : format.whole(text, x.answer, generation_.tokens());
+  if (reply.status == 200) reply = format.whole(choices.all());
+  choices.cancel();
   co_await write(x, reply);
 }
 
+// The frames of what has come, and of the end.
+std::string Session::frames_of(AnswerFormat& format, Choices& choices, Exchange& x, bool& done) {
+  std::vector<Choices::News> news;
+  std::string frames;
+  try {
+    done = choices.take(news);
+  } catch (const std::exception&) {  // the queue is full, say
+    done = true;
+    return format.failure(reason_of(std::current_exception()));
+  }
+  for (const Choices::News& n : news) {
+    if (!n.text.empty()) frames += format.piece({.choice = n.choice, .text = n.text});
+    if (!n.ended) continue;
+    const Choice& choice = choices.all()[n.choice];
+    x.count(choice.answer);
+    if (went_wrong(choice.answer)) {
+      done = true;
+      return frames + format.failure(what_went_wrong(choice.answer));
+    }
+    frames += format.ended(n.choice, choice);
+  }
+  return done ? frames + format.closing(choices.all()) : frames;
+}
+
 // The header goes out at once: a client that waits for it need not know how long a prompt takes to read.
-asio::awaitable<void> Session::stream_answer(Exchange& x, AnswerFormat& format, Mailbox& mailbox) {
+asio::awaitable<void> Session::stream_answer(Exchange& x, AnswerFormat& format, Choices& choices) {
   const bool chunked = x.version >= 11;
   if (!chunked) x.keep = false;  // HTTP/1.0 has no chunks: the end of the connection is the end
   const std::string head_text = head(
@@ -351,19 +400,15 @@ asio::awaitable<void> Session::stream_answer(Exchange& x, AnswerFormat& format, 
   x.status = 200;
   co_await wire_->begin_stream(head_text, chunked);
   std::string frames = format.opening();
-  std::string part;
   for (bool done = false; !done && !gone_;) {
-    done = mailbox.take(part, x.answer);
-    if (!part.empty()) frames += format.piece(part);
-    if (done)
-      frames += went_wrong(x.answer) ? format.failure(what_went_wrong(x.answer))
-                                     : format.closing(x.answer, generation_.tokens());
+    frames += frames_of(format, choices, x, done);
     co_await wire_->send_frames(frames);
     frames.clear();
     if (done) break;
-    const bool news = co_await mailbox.signal().wait(core_.options.stream_comment);
+    const bool news = co_await choices.wait(core_.options.stream_comment);
     if (!news) frames = format.idle();
   }
+  choices.cancel();
   if (gone_) co_return;
   co_await wire_->end_stream();
   x.complete = true;
@@ -411,7 +456,7 @@ void Session::log(const Exchange& x) const {
                   printable(x.method, 20), printable(x.target, 200), x.status,
                   std::chrono::duration_cast<milliseconds>(Clock::now() - x.begin).count());
   if (!x.model.empty()) line += " " + printable(x.model, 100);
-  if (x.generated) line += fmt::format(" {}+{} tokens", x.answer.prompt_tokens, x.answer.generated_tokens);
+  if (x.generated) line += fmt::format(" {}+{} tokens", x.prompt_tokens, x.generated_tokens);
   if (x.status == kClientClosed) line += " cancelled: the client has gone";
   if (!x.note.empty()) line += "; " + x.note;
   core_.options.log(line);

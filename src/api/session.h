@@ -6,9 +6,9 @@
 #include <stop_token>
 #include <string>
 
+#include "api/choices.h"
 #include "api/core.h"
 #include "api/wire.h"
-#include "engine/engine.h"
 #include "engine/model_manager.h"
 
 namespace steelyard::api {
@@ -32,8 +32,9 @@ class Session : public std::enable_shared_from_this<Session> {
   asio::awaitable<void> work(Exchange& x, HttpRequest request, BodyBudget::Share& share);
   asio::awaitable<void> get_model(Exchange& x, Handled& handled);
   asio::awaitable<void> generate(Exchange& x, Handled& handled);
-  asio::awaitable<void> whole_answer(Exchange& x, AnswerFormat& format, Mailbox& mailbox);
-  asio::awaitable<void> stream_answer(Exchange& x, AnswerFormat& format, Mailbox& mailbox);
+  asio::awaitable<void> whole_answer(Exchange& x, AnswerFormat& format, Choices& choices);
+  asio::awaitable<void> stream_answer(Exchange& x, AnswerFormat& format, Choices& choices);
+  std::string frames_of(AnswerFormat& format, Choices& choices, Exchange& x, bool& done);
   asio::awaitable<void> write(Exchange& x, const Reply& reply);
   std::string preflight(const WireRequest& request) const;
   std::string head(const Exchange& x, unsigned status, std::string_view content_type,
@@ -44,10 +45,10 @@ class Session : public std::enable_shared_from_this<Session> {
   ServerCore& core_;
   Strand strand_;
   std::shared_ptr<Wire> wire_;
-  Generation generation_;        // of the request that is answered now, to be cancelled
-  ModelManager::Ticket ticket_;  // likewise
-  std::stop_source stop_;        // likewise, while its prompt is made
-  bool gone_ = false;            // the peer is
+  std::shared_ptr<Choices> choices_;  // of the request that is answered now, to be cancelled
+  ModelManager::Ticket ticket_;       // likewise
+  std::stop_source stop_;             // likewise, while its prompt is made
+  bool gone_ = false;                 // the peer is
 };
 
 }  // namespace steelyard::api

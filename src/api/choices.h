@@ -1,0 +1,63 @@
+// A request's generations on their way: most requests have one, "n" and lists of prompts make several.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "api/answers.h"
+#include "api/mailbox.h"
+#include "engine/engine.h"
+#include "engine/loaded_model.h"
+
+namespace steelyard::api {
+
+// On a connection's strand.
+class Choices {
+ public:
+  struct News {
+    std::uint32_t choice;
+    std::string text;
+    bool ended;
+  };
+
+  // `alike`: so many requests in a row have one prompt. The first of them goes ahead, so that the others find
+  // its prompt read.
+  Choices(Strand strand, std::shared_ptr<const LoadedModel> model, std::vector<EngineRequest> requests,
+          std::uint32_t alike);
+  ~Choices() { cancel(); }
+
+  // Submits what may go now; throws as Engine::submit().
+  void begin();
+  // Waits for news; false when `patience` was over before.
+  asio::awaitable<bool> wait(std::chrono::milliseconds patience);
+  // What has come since, and submits those that may follow. True: everything has ended, and all was taken.
+  bool take(std::vector<News>& news);
+  // Those not submitted yet never will be.
+  void cancel();
+
+  // Complete once take() said so; their `text` is the caller's.
+  std::vector<Choice>& all() { return choices_; }
+
+ private:
+  struct Running {
+    EngineRequest request;
+    Generation generation;
+    std::shared_ptr<Mailbox> mailbox;  // null: not submitted
+    bool ended = false;
+  };
+  void submit(Running& running);
+  void submit_followers(std::size_t leader);
+
+  Strand strand_;
+  std::shared_ptr<const LoadedModel> model_;
+  std::uint32_t alike_;
+  std::shared_ptr<Signal> signal_;
+  std::vector<Running> running_;
+  std::vector<Choice> choices_;
+  bool cancelled_ = false;
+};
+
+}  // namespace steelyard::api

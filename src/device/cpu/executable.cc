@@ -37,6 +37,7 @@ CpuExecutable::CpuExecutable(const Program& program, const Bindings& bindings, c
       samples_(steelyard::samples(program)),
       from_(box_of(program, bindings_.links, false)),
       to_(box_of(program, bindings_.links, true)),
+      begin_(from_ || to_ ? Queue::Begin::at_once : queue.best_begin()),
       next_task_(new std::atomic<std::uint32_t>[program.ops.size()]),
       taken_(limits.slots),
       flights_(limits.in_flight) {
@@ -114,7 +115,7 @@ void CpuExecutable::resolve_tokens(const Flight& flight) {
 
 void CpuExecutable::push(void (*run)(ThreadPool&, const Queue::Job&), std::int32_t a, std::int32_t b,
                          std::int32_t c) {
-  last_ = queue_.push({run, this, {a, b, c}});
+  last_ = queue_.push({run, this, {a, b, c}}, begin_);
 }
 
 void CpuExecutable::launch(const StepBlock& block) {

@@ -89,6 +89,7 @@ class CpuExecutable final : public Executable {
   std::byte* const base_;
   const bool reads_tokens_, samples_;
   const LinkBox *const from_, *const to_;  // box_of()
+  const Queue::Begin begin_;               // a part works beside the others
   BufferId logits_ = kNoBuffer;
   std::vector<std::uint64_t> page_bytes_;                    // by StateId
   std::unique_ptr<std::atomic<std::uint32_t>[]> next_task_;  // by op: tasks handed out

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -36,16 +38,32 @@ TEST(Queue, RunsJobsInOrderAndWaitsForOne) {
 TEST(Queue, TheTeamHasAsManyThreadsAsWereAskedFor) {
   for (const unsigned threads : {1u, 3u}) {
     Queue queue(threads);
-    std::atomic<unsigned> calls{0};
     std::vector<std::thread::id> ids(threads);
     queue.run([&](unsigned thread, unsigned n) {
       EXPECT_EQ(n, threads);
       ids[thread] = std::this_thread::get_id();
-      ++calls;
     });
-    EXPECT_EQ(calls, threads);
-    for (const auto id : ids) EXPECT_NE(id, std::this_thread::get_id());  // the caller sleeps
+    EXPECT_EQ(std::set(ids.begin(), ids.end()).size(), threads);
+    EXPECT_EQ(ids[0], std::this_thread::get_id());  // the caller leads
   }
+}
+
+// Who waits runs what nobody began, and all before it; what is to begin at once needs nobody.
+TEST(Queue, JobsBeginWhenTheyAreWantedTo) {
+  using Begin = Queue::Begin;
+  Queue queue(2);
+  std::atomic<int> ran{0};
+  const auto count = [](ThreadPool&, const Queue::Job& job) { ++*static_cast<std::atomic<int>*>(job.owner); };
+  const Queue::Ticket first = queue.push({count, &ran}, Begin::when_waited_for);
+  queue.push({count, &ran}, Begin::when_waited_for);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(ran, 0);
+  queue.wait(first);
+  EXPECT_EQ(ran, 1);
+  queue.push({count, &ran}, Begin::at_once);
+  while (ran < 3) std::this_thread::yield();
+  for (int i = 0; i < 1000; ++i) queue.push({count, &ran}, Begin::when_waited_for);  // makes its own room
+  EXPECT_GT(ran, 3);
 }
 
 TEST(Queue, ServesSeveralCallersAndEndsWithWhatIsLeft) {
@@ -56,7 +74,8 @@ TEST(Queue, ServesSeveralCallersAndEndsWithWhatIsLeft) {
     std::vector<std::thread> callers;
     for (std::int32_t c = 0; c < 4; ++c)
       callers.emplace_back([&, c] {
-        for (int i = 0; i < 300; ++i) queue.push({Log::add, &log, {c}});
+        for (int i = 0; i < 300; ++i)
+          queue.push({Log::add, &log, {c}}, i % 2 ? Queue::Begin::at_once : Queue::Begin::when_waited_for);
         queue.run([&](unsigned thread, unsigned) { ++team[thread]; });
         for (int i = 0; i < 20; ++i) queue.push({Log::add, &log, {c}});
       });

@@ -8,6 +8,7 @@
 
 #include "engine/errors.h"
 #include "engine/generation.h"
+#include "engine/host_draw.h"
 #include "engine/scheduler.h"
 #include "text/stream.h"
 
@@ -86,6 +87,9 @@ class Engine::Impl {
   bool collect_results(const StepPlan& plan);
   void finish_oldest();
   void process(StepPlan& plan);
+  void take_output(const StepPlan& plan, const StepPlan::Entry& entry);
+  void take_logits(const Request& state, std::span<const float> logits);
+  void take_hidden(const StepPlan::Entry& entry, std::span<const float> rows, std::size_t width);
   void take_token(const Request& state, TokenId token);
   void record(const StepPlan& plan);
   void finish(const Request& state, DoneReason reason);
@@ -107,7 +111,9 @@ class Engine::Impl {
   // A ring: the oldest of the `in_flight_` steps that run is plans_[oldest_].
   std::vector<StepPlan> plans_;
   std::uint32_t oldest_ = 0, in_flight_ = 0;
-  std::vector<std::int32_t> samples_;  // of the step whose results are being processed
+  std::vector<std::int32_t> samples_;       // of the step whose results are being processed
+  std::span<const float> logits_, hidden_;  // likewise, where it brought any: valid until the next step
+  HostDraw host_draw_;
   std::vector<Request> finished_;
   EngineClock::time_point last_results_;
   std::int64_t device_ns_ = 0;
@@ -136,6 +142,12 @@ void Engine::Impl::check(const EngineRequest& r) const {
         "the prompt has {} tokens, but the context holds {} with the answer: shorten it or use a larger "
         "context",
         r.prompt.size(), most));
+  for (const TokenBias& b : r.biases)
+    if (b.token < 0 || static_cast<std::uint32_t>(b.token) >= info_.vocab_size)
+      throw_error(ErrorKind::bad_input, "\"logit_bias\" names token {}, but the vocabulary ends at {}",
+                  b.token, info_.vocab_size - 1);
+  if (r.logprobs > static_cast<std::int32_t>(kMostChances))
+    throw_error(ErrorKind::bad_input, "\"top_logprobs\" may be {} at most", kMostChances);
   steelyard::check(static_cast<const AnswerOptions&>(r));
 }
 
@@ -155,6 +167,13 @@ Generation Engine::Impl::submit(EngineRequest request) {
   if (request.num_predict >= 0)
     state->max_tokens = static_cast<std::uint32_t>(
         std::min<std::uint64_t>(most, std::uint64_t{state->prompt_tokens} + request.num_predict));
+  if (request.pooling != Pooling::none) {
+    state->max_tokens = state->prompt_tokens + 1;
+    state->want = Want::hidden;
+    state->every_row = request.pooling == Pooling::mean;
+  } else if (!request.biases.empty() || request.logprobs >= 0) {
+    state->want = Want::logits;
+  }
   state->tokens.reserve(std::min<std::size_t>(state->max_tokens, state->prompt_tokens + 4096));
   state->stops = StopMatcher(request.stop);
   state->request = std::move(request);
@@ -230,6 +249,7 @@ void Engine::Impl::end_all() {
 // rows take the last sample on the device, and a row of an answer that turns out to have ended is thrown
 // away. Only then are the oldest step's results read.
 void Engine::Impl::step() {
+  while (in_flight_ > 0 && plans_[(oldest_ + in_flight_ - 1) % info_.depth].brings_values) finish_oldest();
   StepPlan& next = plans_[(oldest_ + in_flight_) % info_.depth];
   next.begin = EngineClock::now();
   scheduler_.plan(next);
@@ -294,6 +314,8 @@ bool Engine::Impl::collect_results(const StepPlan& plan) {
       throw_error(ErrorKind::internal, "a step gave {} results instead of {}", result.tokens.size(),
                   plan.shape.outputs);
     samples_.assign(result.tokens.begin(), result.tokens.end());
+    logits_ = result.logits;
+    hidden_ = result.hidden;
     device_ns_ = result.nanoseconds;
   } catch (...) {
     fail_step(plan, std::current_exception());
@@ -314,8 +336,41 @@ void Engine::Impl::process(StepPlan& plan) {
     if (!entry.decode && state.phase != Sequence::Phase::finished) state.tell_prompt(state.confirmed);
   }
   for (const auto& entry : plan.entries)
-    if (entry.output >= 0 && entry.sequence->phase != Sequence::Phase::finished)
-      take_token(entry.sequence, samples_[entry.output]);
+    if (entry.output >= 0 && entry.sequence->phase != Sequence::Phase::finished) take_output(plan, entry);
+}
+
+void Engine::Impl::take_output(const StepPlan& plan, const StepPlan::Entry& entry) {
+  const Request& state = entry.sequence;
+  const auto first = static_cast<std::size_t>(entry.output);
+  if (state->want == Want::sample) return take_token(state, samples_[first]);
+  if (state->want == Want::logits) {
+    if (logits_.size() < (first + 1) * info_.vocab_size)
+      return fail(state, ErrorKind::internal, "a step brought no logits");
+    return take_logits(state, logits_.subspan(first * info_.vocab_size, info_.vocab_size));
+  }
+  const std::size_t width = hidden_.size() / plan.shape.outputs, rows = state->every_row ? entry.rows : 1;
+  if (width == 0) return fail(state, ErrorKind::internal, "a step brought no hidden states");
+  take_hidden(entry, hidden_.subspan(first * width, rows * width), width);
+}
+
+void Engine::Impl::take_logits(const Request& state, std::span<const float> logits) {
+  const EngineRequest& r = state->request;
+  const TokenId token = host_draw_.draw(logits, state->sampling, r.biases, state->tokens);
+  if (token >= 0 && r.logprobs >= 0 && !text_.is_end(token))
+    state->tell_chances(chances_of(logits, token, static_cast<std::uint32_t>(r.logprobs)));
+  take_token(state, token);
+}
+
+// Sums rows up; a sequence that had to begin anew begins its sum anew.
+void Engine::Impl::take_hidden(const StepPlan::Entry& entry, std::span<const float> rows, std::size_t width) {
+  State& s = *entry.sequence;
+  if (!s.every_row || s.confirmed == entry.rows) s.embedding.assign(width, 0.0f);
+  for (std::size_t i = 0; i < rows.size(); ++i) s.embedding[i % width] += rows[i];
+  if (s.confirmed < s.prompt_tokens) return;
+  if (s.every_row)
+    for (float& x : s.embedding) x /= static_cast<float>(s.prompt_tokens);
+  s.last_token = last_results_;
+  finish(entry.sequence, DoneReason::stop);
 }
 
 void Engine::Impl::record(const StepPlan& plan) {

@@ -2,6 +2,7 @@
 // batches (decode tokens first, then prompt chunks), runs them and streams the answers' text.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -61,6 +62,28 @@ struct Answer {
   double generated_tokens_per_second() const;
 };
 
+// How likely the model found a token: a natural logarithm.
+struct TokenChance {
+  TokenId token = 0;
+  float logprob = 0;
+};
+inline constexpr std::uint32_t kMostChances = 20;
+// A token of an answer, and the likeliest ones in its place, best first.
+struct TokenChances {
+  TokenChance drawn;
+  std::uint32_t n_top = 0;
+  std::array<TokenChance, kMostChances> top;
+};
+
+// Added to a token's logit before anything else.
+struct TokenBias {
+  TokenId token;
+  float add;
+};
+
+// What becomes of a prompt's hidden states when these are wanted instead of an answer.
+enum class Pooling : std::uint8_t { none, last, mean };
+
 struct EngineRequest : AnswerOptions {
   std::vector<TokenId> prompt;  // at least one, fewer than the context
   std::uint32_t context = 0;    // stop when the sequence has so many tokens; 0: the model's context
@@ -71,6 +94,13 @@ struct EngineRequest : AnswerOptions {
   // The same, while the prompt is read: how many of its tokens are, those that were cached included. First
   // before its first step, then after each.
   std::function<void(std::uint32_t read, std::uint32_t total)> on_prompt;
+  std::vector<TokenBias> biases;
+  // From 0 on: tell every token's chances, with so many of the likeliest; before the token's text, and never
+  // of an end token. These and biases bring logits to the host, which costs every running answer some time.
+  std::int32_t logprobs = -1;
+  std::function<void(const TokenChances& chances)> on_chances;
+  // Not none: no answer, but an embedding of the prompt.
+  Pooling pooling = Pooling::none;
 };
 
 // A request on its way. Copies share it; dropping all of them does not cancel. Thread-safe.
@@ -87,6 +117,8 @@ class Generation {
   bool done() const;
   // After the end: the generated ids, an end token included. Valid as long as a copy of this lives.
   std::span<const TokenId> tokens() const;
+  // After the end of a request with `pooling`: [n_embd], not normalised; empty when it didn't end well.
+  std::span<const float> embedding() const;
 
   struct State;
 

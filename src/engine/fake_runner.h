@@ -105,7 +105,7 @@ class FakeRunner : public StepRunner {
       step = call.step;
       call.run();
     }
-    result_ = {.tokens = samples_, .nanoseconds = 1000};
+    result_ = {.tokens = samples_, .logits = logits_, .hidden = hidden_, .nanoseconds = 1000};
     return result_;
   }
 
@@ -157,6 +157,8 @@ class FakeRunner : public StepRunner {
   void run(const std::vector<OwnChunk>& chunks, std::uint64_t number) {
     if (number == fail_step) throw Error(ErrorKind::internal, "the fake device failed");
     samples_.clear();
+    logits_.clear();
+    hidden_.clear();
     for (const OwnChunk& own : chunks) run(own);
   }
   void fault(std::string what) {
@@ -239,7 +241,18 @@ class FakeRunner : public StepRunner {
     const Chunk& chunk = own.chunk;
     const bool no_number = own.tokens.size() > 1 && own.tokens.back() == no_number_after;
     last_[chunk.slot] = fake_sample(seen, history_[chunk.slot], chunk.sampling, position, info_.vocab_size);
-    samples_.push_back(no_number ? kNoNumber : last_[chunk.slot]);
+    const TokenId token = last_[chunk.slot];
+    if (chunk.want == Want::sample) {
+      samples_.push_back(no_number ? kNoNumber : token);
+    } else {
+      samples_.push_back(-1);
+      last_[chunk.slot] = kFakePoison;
+    }
+    // One token is certain; a hidden state tells its row's position and token.
+    logits_.resize(samples_.size() * info_.vocab_size, 0.0f);
+    logits_[(samples_.size() - 1) * info_.vocab_size + static_cast<std::size_t>(token)] = 50;
+    hidden_.push_back(static_cast<float>(position));
+    hidden_.push_back(static_cast<float>(token));
   }
 
   RunnerInfo info_;
@@ -249,6 +262,7 @@ class FakeRunner : public StepRunner {
   std::deque<Call> queue_;
   std::uint32_t in_flight_ = 0;
   std::vector<std::int32_t> samples_;
+  std::vector<float> logits_, hidden_;
   StepResult result_;
 };
 

@@ -46,6 +46,15 @@ bool Generation::State::push(std::string_view piece) {
   return !stops.stopped();
 }
 
+void Generation::State::tell_chances(const TokenChances& chances) {
+  if (!request.on_chances) return;
+  try {
+    request.on_chances(chances);
+  } catch (...) {
+    cancelled = true;
+  }
+}
+
 // A caller's own exception ends its request, not the engine.
 void Generation::State::deliver(std::string_view piece) {
   if (piece.empty()) return;
@@ -111,6 +120,7 @@ void Generation::State::end(DoneReason reason) {
   }
   request.on_text = {};
   request.on_done = {};
+  request.on_chances = {};
 }
 
 void Generation::State::fail(ErrorKind kind, const std::string& message) {
@@ -140,6 +150,8 @@ bool Generation::done() const {
 void Generation::cancel() {
   if (state_) state_->cancelled = true;  // the engine looks before every step
 }
+
+std::span<const float> Generation::embedding() const { return state_->embedding; }
 
 std::span<const TokenId> Generation::tokens() const {
   return std::span<const TokenId>(state_->tokens).subspan(state_->prompt_tokens);

@@ -45,6 +45,7 @@ struct Generation::State : Sequence {
   std::uint32_t prompt_read = 0;
   double limit_seconds[2] = {}, known_seconds[2] = {};  // [0] prompt, [1] generation
   StepShape last_shape[2];
+  std::vector<float> embedding;  // a sum, then the mean, where it is one
 
   // Shared with the caller.
   std::mutex mutex;
@@ -60,6 +61,7 @@ struct Generation::State : Sequence {
   }
   // Text of one token to the caller; false when a stop string ended the answer.
   bool push(std::string_view piece);
+  void tell_chances(const TokenChances& chances);
   // The last call: held-back text, figures, on_done.
   void end(DoneReason reason);
   void fail(ErrorKind kind, const std::string& message);

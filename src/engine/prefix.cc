@@ -13,6 +13,7 @@ namespace steelyard {
 // At least one token is computed anew, for its logits. Penalties see the tokens fed to the slot, so those
 // they look at are fed again: the answer must not depend on what was cached.
 std::uint32_t Scheduler::reuse_limit(const Sequence& s) const {
+  if (s.every_row) return 0;
   const auto length = static_cast<std::uint32_t>(s.tokens.size());
   const SamplingParams& p = s.sampling;
   const bool penalties =

@@ -66,6 +66,7 @@ void Scheduler::plan_oldest() {
   if (active_.empty()) return;
   Sequence& s = *active_.front();
   s.planned_rows = std::min(s.to_feed(), info_.limits.rows);
+  if (s.every_row) s.planned_rows = std::min(s.planned_rows, info_.limits.outputs);
   if (s.planned_rows > 0) ensure_pages(s);
 }
 
@@ -82,6 +83,7 @@ void Scheduler::clear(StepPlan& plan) const {
   plan.tables.reserve(slots * groups);
   plan.shape = {.rows = 0, .outputs = 0};
   plan.prefill_rows = plan.decode_rows = 0;
+  plan.brings_values = false;
 }
 
 // ---- admission ----
@@ -199,7 +201,10 @@ void Scheduler::share_prefill_rows(std::uint32_t rows, std::uint32_t outputs, st
       const std::uint32_t share = sweep > 0 ? rows : std::max(rows / sharers, std::min(rows, kLeastShare));
       --sharers;
       std::uint32_t n = std::min(left, share);
-      if (n == left && n > 0) {  // the prompt's end wants a result
+      if (s.every_row) {
+        n = std::min(n, outputs);
+        outputs -= n;
+      } else if (n == left && n > 0) {  // the prompt's end wants a result
         if (outputs > 0) {
           --outputs;
         } else {
@@ -302,16 +307,18 @@ void Scheduler::write_chunk(const Request& sequence, StepPlan& plan) {
   chunk.first_position = static_cast<std::int32_t>(s.computed);
   chunk.tokens = std::span(plan.tokens).subspan(first_token, rows);
   chunk.block_tables = std::span(plan.tables).subspan(first_table, pools_.size());
-  if (last) {
-    chunk.n_outputs = 1;
-    chunk.want = Want::sample;
+  if (last || s.every_row) {
+    chunk.n_outputs = s.every_row ? rows : 1;
+    chunk.want = s.want;
     chunk.sampling = s.sampling;
+    plan.brings_values |= s.want != Want::sample;
   }
+  const bool output = chunk.n_outputs > 0;
   plan.entries.push_back(
-      {sequence, s.epoch, rows, last ? static_cast<std::int32_t>(plan.shape.outputs) : -1, decode});
+      {sequence, s.epoch, rows, output ? static_cast<std::int32_t>(plan.shape.outputs) : -1, decode});
   plan.chunks.push_back(chunk);
   plan.shape.rows += rows;
-  plan.shape.outputs += last ? 1 : 0;
+  plan.shape.outputs += chunk.n_outputs;
   plan.shape.state_reads += s.computed + rows;
   (decode ? plan.decode_rows : plan.prefill_rows) += rows;
   s.computed += rows;

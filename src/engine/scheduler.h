@@ -32,7 +32,7 @@ struct StepPlan {
     Request sequence;
     std::uint32_t epoch;
     std::uint32_t rows;
-    std::int32_t output;  // index into the results, -1: none
+    std::int32_t output;  // index into the results, of the first where every row has one; -1: none
     bool decode;
   };
   struct Copy {
@@ -46,6 +46,7 @@ struct StepPlan {
   std::vector<Copy> copies;           // … and pages to copy before the step
   StepShape shape;
   std::uint32_t prefill_rows = 0, decode_rows = 0;
+  bool brings_values = false;  // logits or hidden states: to be read before the next step is submitted
   std::chrono::steady_clock::time_point begin;  // the engine's: when planning began
 
   bool empty() const { return chunks.empty(); }

@@ -26,6 +26,8 @@ struct Sequence {
   std::uint32_t prompt_tokens = 0;
   std::uint32_t max_tokens = 0;  // it is finished when tokens.size() reaches this
   SamplingParams sampling;
+  Want want = Want::sample;  // of the last token fed; other than a sample: the results must reach the host
+  bool every_row = false;    // of every token fed, so that no prefix is reused
 
   std::uint32_t slot = 0;
   std::uint32_t epoch = 0;      // counts admissions: results of an earlier one say nothing about the pages

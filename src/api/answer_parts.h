@@ -4,11 +4,15 @@
 #include "api/answers.h"
 #include "api/fields.h"
 #include "engine/engine.h"
+#include "text/tokenizer.h"
 
 namespace steelyard::api {
 
 // "stop" or "length": Ollama's and OpenAI's word for how an answer ended.
 const char* reason_word(DoneReason reason);
+
+// [{token, logprob, bytes, top_logprobs: [{token, logprob, bytes}]}], as Ollama and OpenAI's chat have it.
+Json chances_json(std::span<const TokenChances> chances, const Tokenizer& tokenizer);
 
 // The object "steelyard" of an answer.
 Json figures(const Answer& answer, const AnswerFacts& facts);

@@ -2,6 +2,7 @@
 
 #include "api/answer_parts.h"
 #include "api/fields.h"
+#include "text/tokenizer.h"
 
 namespace steelyard::api {
 namespace {
@@ -20,6 +21,30 @@ Reply coded_reply(Dialect dialect, unsigned status, std::string_view message, co
 }  // namespace
 
 const char* reason_word(DoneReason reason) { return reason == DoneReason::length ? "length" : "stop"; }
+
+namespace {
+
+// What is no whole character is in the bytes alone.
+Json chance_json(const TokenChance& c, const Tokenizer& tokenizer) {
+  const std::string_view text = tokenizer.piece(c.token, true);
+  Json bytes = Json::array();
+  for (const char byte : text) bytes.push_back(static_cast<unsigned char>(byte));
+  return {{"token", text}, {"logprob", c.logprob}, {"bytes", bytes}};
+}
+
+}  // namespace
+
+Json chances_json(std::span<const TokenChances> chances, const Tokenizer& tokenizer) {
+  Json list = Json::array();
+  for (const TokenChances& c : chances) {
+    Json entry = chance_json(c.drawn, tokenizer);
+    entry["top_logprobs"] = Json::array();
+    for (std::uint32_t i = 0; i < c.n_top; ++i)
+      entry["top_logprobs"].push_back(chance_json(c.top[i], tokenizer));
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
 
 Json figures(const Answer& a, const AnswerFacts& facts) {
   Json j = {{"cached_tokens", a.cached_tokens},

@@ -11,6 +11,7 @@
 #include "api/requests.h"
 #include "base/error.h"
 #include "engine/engine.h"
+#include "text/tokenizer.h"
 #include "text/vocabulary.h"
 
 namespace steelyard::api {
@@ -37,8 +38,9 @@ Reply too_long_reply(Dialect dialect, std::string_view message);
 struct AnswerFacts {
   std::string model;
   std::int64_t load_ns = 0;
-  std::size_t dropped_messages = 0;  // the oldest, that the context had no room for
-  std::vector<TokenId> prompt;       // for /api/generate's context; else empty
+  std::size_t dropped_messages = 0;      // the oldest, that the context had no room for
+  std::vector<TokenId> prompt;           // for /api/generate's context; else empty
+  const Tokenizer* tokenizer = nullptr;  // the model's, which outlives the answer: for the texts of tokens
 };
 
 // What OpenAI's dialect says beside it.
@@ -50,15 +52,18 @@ struct OpenAiFacts {
 
 // One of a request's generations; most requests have one.
 struct Choice {
-  std::string text;  // of an answer that isn't streamed
+  std::string text;                   // of an answer that isn't streamed
+  std::vector<TokenChances> chances;  // likewise, where they were asked for
   Answer answer;
   std::span<const TokenId> tokens;
+  std::span<const float> embedding;  // instead of an answer
 };
 
 // What came of a choice since the last piece.
 struct Piece {
   std::uint32_t choice = 0;
   std::string_view text;
+  std::span<const TokenChances> chances = {};
 };
 
 // Turns generations' text and end into bytes. One object a request.

@@ -22,6 +22,7 @@ class NativeFormat final : public AnswerFormat {
   std::string piece(const Piece& piece) override {
     Json j = head(piece.text);
     j["done"] = false;
+    add_chances(j, piece.chances);
     return dump(j) + "\n";
   }
   std::string closing(std::span<const Choice> choices) override {
@@ -41,10 +42,14 @@ class NativeFormat final : public AnswerFormat {
       j["response"] = text;
     return j;
   }
+  void add_chances(Json& j, std::span<const TokenChances> chances) const {
+    if (facts_.tokenizer && !chances.empty()) j["logprobs"] = chances_json(chances, *facts_.tokenizer);
+  }
   Json last(std::string_view text, const Choice& choice) const {
     const Answer& a = choice.answer;
     Json j = head(text);
     j["done"] = true;
+    add_chances(j, choice.chances);
     j["done_reason"] = reason_word(a.reason);
     if (!chat_ && !facts_.prompt.empty()) {
       std::vector<TokenId> context = facts_.prompt;

@@ -110,7 +110,9 @@ class ChatFormat final : public OpenAiFormat {
     return out;
   }
   std::string piece(const Piece& piece) override {
-    return event(chunk(delta(piece.choice, {{"content", piece.text}}, nullptr)));
+    Json choice = delta(piece.choice, {{"content", piece.text}}, nullptr);
+    if (facts_.tokenizer) choice["logprobs"] = logprobs(piece.chances);
+    return event(chunk(std::move(choice)));
   }
   std::string ended(std::uint32_t index, const Choice& choice) override {
     return last_chunk(delta(index, Json::object(), reason_word(choice.answer.reason)), choice.answer);
@@ -126,8 +128,11 @@ class ChatFormat final : public OpenAiFormat {
   Json whole_choice(std::uint32_t index, const Choice& choice) const override {
     return {{"index", index},
             {"message", {{"role", "assistant"}, {"content", choice.text}}},
-            {"logprobs", nullptr},
+            {"logprobs", facts_.tokenizer ? logprobs(choice.chances) : Json()},
             {"finish_reason", reason_word(choice.answer.reason)}};
+  }
+  Json logprobs(std::span<const TokenChances> chances) const {
+    return {{"content", chances_json(chances, *facts_.tokenizer)}, {"refusal", nullptr}};
   }
 };
 
@@ -145,20 +150,39 @@ class CompletionFormat final : public OpenAiFormat {
     return out;
   }
   std::string piece(const Piece& piece) override {
-    return event(chunk(text(piece.choice, piece.text, nullptr)));
+    return event(chunk(text(piece.choice, piece.text, nullptr, piece.chances)));
   }
   std::string ended(std::uint32_t index, const Choice& choice) override {
     return last_chunk(text(index, "", reason_word(choice.answer.reason)), choice.answer);
   }
 
  private:
-  static Json text(std::uint32_t index, std::string_view text, const Json& finish_reason) {
-    return {{"text", text}, {"index", index}, {"logprobs", nullptr}, {"finish_reason", finish_reason}};
+  Json text(std::uint32_t index, std::string_view text, const Json& finish_reason,
+            std::span<const TokenChances> chances = {}) const {
+    const Json told = facts_.tokenizer && !chances.empty() ? logprobs(chances) : Json();
+    return {{"text", text}, {"index", index}, {"logprobs", told}, {"finish_reason", finish_reason}};
+  }
+  // Offsets count from the beginning of `chances`' own text.
+  Json logprobs(std::span<const TokenChances> chances) const {
+    Json tokens = Json::array(), values = Json::array(), tops = Json::array(), offsets = Json::array();
+    std::size_t offset = 0;
+    for (const TokenChances& c : chances) {
+      const std::string_view token = facts_.tokenizer->piece(c.drawn.token, true);
+      tokens.push_back(token);
+      values.push_back(c.drawn.logprob);
+      offsets.push_back(offset);
+      offset += token.size();
+      Json top = Json::object();
+      for (std::uint32_t i = 0; i < c.n_top; ++i)
+        top[std::string(facts_.tokenizer->piece(c.top[i].token, true))] = c.top[i].logprob;
+      tops.push_back(std::move(top));
+    }
+    return {{"tokens", tokens}, {"token_logprobs", values}, {"top_logprobs", tops}, {"text_offset", offsets}};
   }
   const char* object(bool) const override { return "text_completion"; }
   Json whole_choice(std::uint32_t index, const Choice& choice) const override {
     const std::string before = openai_.echo.empty() ? "" : openai_.echo.at(index / openai_.alike);
-    return text(index, before + choice.text, reason_word(choice.answer.reason));
+    return text(index, before + choice.text, reason_word(choice.answer.reason), choice.chances);
   }
 };
 

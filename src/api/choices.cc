@@ -6,32 +6,44 @@
 namespace steelyard::api {
 
 Choices::Choices(Strand strand, std::shared_ptr<const LoadedModel> model, std::vector<EngineRequest> requests,
-                 std::uint32_t alike)
+                 std::uint32_t alike, std::uint32_t at_once)
     : strand_(strand),
       model_(std::move(model)),
       alike_(std::max(alike, 1u)),
+      at_once_(std::max(at_once, 1u)),
       signal_(std::make_shared<Signal>(strand)),
       choices_(requests.size()) {
   running_.reserve(requests.size());
-  for (EngineRequest& request : requests) running_.push_back({.request = std::move(request)});
+  for (EngineRequest& request : requests) {
+    Running& r = running_.emplace_back();
+    r.request = std::move(request);
+  }
 }
 
-void Choices::begin() {
-  for (std::size_t i = 0; i < running_.size(); i += alike_) submit(running_[i]);
-}
+void Choices::begin() { submit_more(); }
 
 // What the engine's thread calls holds the mailbox itself: it may outlive this.
 void Choices::submit(Running& r) {
   const auto mailbox = std::make_shared<Mailbox>(signal_);
   r.request.on_text = [mailbox](std::string_view text) { mailbox->put(text); };
   r.request.on_done = [mailbox](const Answer& answer) { mailbox->finish(answer); };
+  if (r.request.logprobs >= 0)
+    r.request.on_chances = [mailbox](const TokenChances& chances) { mailbox->put(chances); };
   r.generation = model_->engine().submit(std::move(r.request));
   r.mailbox = mailbox;
 }
 
-void Choices::submit_followers(std::size_t leader) {
-  for (std::size_t i = leader + 1; i < leader + alike_ && i < running_.size(); ++i)
-    if (!running_[i].mailbox && !cancelled_) submit(running_[i]);
+void Choices::submit_more() {
+  std::uint32_t under_way = 0;
+  for (std::size_t i = 0; i < unsubmitted_; ++i) under_way += running_[i].mailbox && !running_[i].ended;
+  bool all = true;
+  for (std::size_t i = unsubmitted_; i < running_.size() && under_way < at_once_ && !cancelled_; ++i) {
+    const bool may = i % alike_ == 0 || running_[i - i % alike_].news;
+    if (may && !running_[i].mailbox) submit(running_[i]);
+    under_way += running_[i].mailbox && !running_[i].ended;
+    all &= running_[i].mailbox != nullptr;
+    if (all) unsubmitted_ = i + 1;
+  }
 }
 
 asio::awaitable<bool> Choices::wait(std::chrono::milliseconds patience) {
@@ -45,14 +57,17 @@ bool Choices::take(std::vector<News>& news) {
   for (std::size_t i = 0; i < running_.size(); ++i) {
     Running& r = running_[i];
     if (r.mailbox && !r.ended) {
-      News n{.choice = static_cast<std::uint32_t>(i), .text = {}, .ended = false};
-      r.ended = n.ended = r.mailbox->take(n.text, choices_[i].answer);
+      News n{.choice = static_cast<std::uint32_t>(i), .text = {}, .chances = {}, .ended = false};
+      r.ended = n.ended = r.mailbox->take(n.text, n.chances, choices_[i].answer);
       if (n.ended) choices_[i].tokens = r.generation.tokens();
-      if (i % alike_ == 0 && (n.ended || !n.text.empty())) submit_followers(i);
-      if (n.ended || !n.text.empty()) news.push_back(std::move(n));
+      if (n.ended) choices_[i].embedding = r.generation.embedding();
+      const bool anything = n.ended || !n.text.empty() || !n.chances.empty();
+      r.news |= anything;
+      if (anything) news.push_back(std::move(n));
     }
     all &= r.ended;
   }
+  if (!all) submit_more();
   return all;
 }
 

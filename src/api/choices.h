@@ -20,13 +20,14 @@ class Choices {
   struct News {
     std::uint32_t choice;
     std::string text;
+    std::vector<TokenChances> chances;
     bool ended;
   };
 
   // `alike`: so many requests in a row have one prompt. The first of them goes ahead, so that the others find
-  // its prompt read.
+  // its prompt read. `at_once`: how many may be in the engine, so that a long list leaves room for others.
   Choices(Strand strand, std::shared_ptr<const LoadedModel> model, std::vector<EngineRequest> requests,
-          std::uint32_t alike);
+          std::uint32_t alike, std::uint32_t at_once);
   ~Choices() { cancel(); }
 
   // Submits what may go now; throws as Engine::submit().
@@ -46,17 +47,18 @@ class Choices {
     EngineRequest request;
     Generation generation;
     std::shared_ptr<Mailbox> mailbox;  // null: not submitted
-    bool ended = false;
+    bool news = false, ended = false;
   };
   void submit(Running& running);
-  void submit_followers(std::size_t leader);
+  void submit_more();
 
   Strand strand_;
   std::shared_ptr<const LoadedModel> model_;
-  std::uint32_t alike_;
+  std::uint32_t alike_, at_once_;
   std::shared_ptr<Signal> signal_;
   std::vector<Running> running_;
   std::vector<Choice> choices_;
+  std::size_t unsubmitted_ = 0;  // all before it were submitted
   bool cancelled_ = false;
 };
 

@@ -42,6 +42,7 @@ AnswerFacts facts_of(const CommonRequest& r, const ModelManager::Lease& lease) {
   AnswerFacts facts;
   facts.model = r.model;
   facts.load_ns = lease.load_ns;
+  if (r.logprobs >= 0) facts.tokenizer = &lease.model->tokenizer();
   return facts;
 }
 
@@ -80,6 +81,8 @@ Handled generation(std::unique_ptr<AnswerFormat> format, const CommonRequest& r,
       request.sampling.seed += i;  // or they would all be the same
       request.context = r.options.num_ctx;
       request.prompt = prompt;
+      request.logprobs = r.logprobs;
+      request.biases = r.biases;
     }
   return h;
 }

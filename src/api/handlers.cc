@@ -27,12 +27,10 @@ struct Unbuilt {
 constexpr std::string_view kStoreByHand =
     "put GGUF files into the store by hand; `steelyard list` says what is there";
 constexpr std::string_view kUseChat = "use POST /v1/chat/completions";
-constexpr std::string_view kNoEmbeddings = "embeddings can't be computed";
 constexpr Unbuilt kUnbuilt[] = {
-    {"/api/pull", kStoreByHand},   {"/api/push", kStoreByHand},        {"/api/create", kStoreByHand},
-    {"/api/copy", kStoreByHand},   {"/api/delete", kStoreByHand},      {"/api/blobs", kStoreByHand},
-    {"/api/embed", kNoEmbeddings}, {"/api/embeddings", kNoEmbeddings}, {"/v1/embeddings", kNoEmbeddings},
-    {"/v1/responses", kUseChat},   {"/v1/messages", kUseChat},
+    {"/api/pull", kStoreByHand}, {"/api/push", kStoreByHand},   {"/api/create", kStoreByHand},
+    {"/api/copy", kStoreByHand}, {"/api/delete", kStoreByHand}, {"/api/blobs", kStoreByHand},
+    {"/v1/responses", kUseChat}, {"/v1/messages", kUseChat},
 };
 
 Reply no_such_path(std::string_view path) {
@@ -51,7 +49,7 @@ bool answers(const Route& r, std::string_view path) {
 // Calls `fn` with every route of the path.
 template <typename Fn>
 void for_routes(std::string_view path, Fn fn) {
-  for (const auto& routes : {ollama_routes(), show_routes(), openai_routes()})
+  for (const auto& routes : {ollama_routes(), show_routes(), openai_routes(), embed_routes()})
     for (const Route& r : routes)
       if (answers(r, path)) fn(r);
 }

@@ -36,7 +36,8 @@ struct Handled {
   std::unique_ptr<AnswerFormat> format;
   std::shared_ptr<const LoadedModel> model;  // held while the generation runs
   std::vector<EngineRequest> requests;
-  std::uint32_t alike = 1;  // so many of them in a row have one prompt
+  std::uint32_t alike = 1;          // so many of them in a row have one prompt
+  std::uint32_t at_once = 1 << 30;  // so many of them may be in the engine
   bool stream = false;
   std::string model_name;  // as asked for, for the log
   std::string note;        // for the log: what of the request was ignored; printable, or empty

@@ -61,6 +61,10 @@ class Mailbox {
     }
     signal_->wake();
   }
+  void put(const TokenChances& chances) {
+    const std::lock_guard lock(mutex_);
+    chances_.push_back(chances);  // the token's text, or the end, follows and wakes
+  }
   void finish(const Answer& answer) {
     {
       const std::lock_guard lock(mutex_);
@@ -70,10 +74,12 @@ class Mailbox {
     signal_->wake();
   }
   // Takes what has gathered; true when the answer has ended and all of it was taken.
-  bool take(std::string& text, Answer& answer) {
+  bool take(std::string& text, std::vector<TokenChances>& chances, Answer& answer) {
     const std::lock_guard lock(mutex_);
     text.clear();
     text.swap(text_);
+    chances.clear();
+    chances.swap(chances_);
     if (done_) answer = answer_;
     return done_;
   }
@@ -82,6 +88,7 @@ class Mailbox {
   std::shared_ptr<Signal> signal_;
   std::mutex mutex_;
   std::string text_;
+  std::vector<TokenChances> chances_;
   Answer answer_;
   bool done_ = false;
 };

@@ -1,10 +1,13 @@
 #include "api/request_parts.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <utility>
 
 #include "base/error.h"
+#include "engine/engine.h"
+#include "text/vocabulary.h"
 
 namespace steelyard::api {
 namespace {
@@ -41,7 +44,45 @@ void check_tool_calls(const Json& message, const std::string& where) {
       f.wrong("tool_calls", "a list of {\"function\": {\"name\": …, \"arguments\": …}}");
 }
 
+// Of the options, those that read_options doesn't read. Ollama has more (num_gpu, mirostat …): those are for
+// its engine.
+std::vector<std::string> unknown_options(const Json& options) {
+  const auto known = answer_option_names();
+  std::vector<std::string> names;
+  for (const auto& [name, value] : options.items())
+    if (name != "num_ctx" && name != "mirostat" && std::find(known.begin(), known.end(), name) == known.end())
+      names.push_back(name);
+  return names;
+}
+
 }  // namespace
+
+Options read_options(const Json& request) {
+  Options o;
+  const auto it = request.find("options");
+  if (it == request.end() || it->is_null()) return o;
+  if (!it->is_object()) throw_error(ErrorKind::bad_input, "\"options\" must be an object");
+  const Fields f(*it, "options.");
+  for (const NumberOption& option : number_options()) read_number(o, f, option);
+  take_seed(o, f);
+  assign(o.num_ctx, f.integer("num_ctx", 0, kInt32));
+  take_stops(o, f.texts("stop"));
+  if (f.integer("mirostat", 0, 2).value_or(0) != 0)
+    f.refuse("mirostat", "isn't supported: use \"top_p\" or \"min_p\"");
+  o.ignored = unknown_options(*it);
+  return o;
+}
+
+std::vector<TokenId> token_ids(const Fields& f, const char* key, const Json& list) {
+  if (!list.is_array()) f.wrong(key, "a list of token ids");
+  std::vector<TokenId> ids;
+  for (const Json& id : list) {
+    if (!id.is_number_integer() || id.get<double>() < 0 || id.get<double>() > static_cast<double>(kInt32))
+      f.wrong(key, "a list of token ids");
+    ids.push_back(id.get<TokenId>());
+  }
+  return ids;
+}
 
 void take_stops(Options& o, std::vector<std::string> stops) {
   std::erase(stops, std::string());
@@ -97,6 +138,33 @@ std::optional<bool> read_think(const Fields& f) {
     for (const char* level : {"low", "medium", "high", "max"})
       if (v->get_ref<const std::string&>() == level) return true;
   f.wrong("think", "true, false, \"low\", \"medium\", \"high\" or \"max\"");
+}
+
+std::int32_t read_logprobs(const Fields& f) {
+  const auto top = f.integer("top_logprobs", 0, kMostChances);
+  if (!f.flag("logprobs").value_or(false)) {
+    if (top.value_or(0) > 0) f.refuse("top_logprobs", "needs \"logprobs\": true");
+    return -1;
+  }
+  return static_cast<std::int32_t>(top.value_or(0));
+}
+
+std::vector<TokenBias> read_biases(const Fields& f) {
+  constexpr std::size_t kMost = 1024;
+  const Json* v = f.find("logit_bias");
+  if (!v) return {};
+  if (!v->is_object() || v->size() > kMost)
+    f.wrong("logit_bias", "an object of at most 1024 token ids and numbers");
+  std::vector<TokenBias> biases;
+  for (const auto& [key, value] : v->items()) {
+    TokenId token = 0;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token);
+    const bool id = error == std::errc() && end == key.data() + key.size() && token >= 0;
+    if (!id || !value.is_number() || !(std::abs(value.get<double>()) <= 100))
+      f.wrong("logit_bias", "an object of token ids and numbers from -100 to 100");
+    biases.push_back({token, value.get<float>()});
+  }
+  return biases;
 }
 
 bool empty_list(const Json* v) { return !v || (v->is_array() && v->empty()); }

@@ -10,8 +10,10 @@
 
 #include "api/fields.h"
 #include "api/requests.h"
+#include "engine/engine.h"
 #include "engine/model_manager.h"
 #include "engine/sampling_options.h"
+#include "text/vocabulary.h"
 
 namespace steelyard::api {
 
@@ -34,6 +36,15 @@ void take_number(Options& o, const std::optional<std::int64_t>& value, std::stri
 std::string read_model(const Fields& f);
 std::optional<KeepAlive> read_keep_alive(const Fields& f);
 std::optional<bool> read_think(const Fields& f);
+
+// "logprobs" (true or false) and "top_logprobs", as EngineRequest::logprobs.
+std::int32_t read_logprobs(const Fields& f);
+// OpenAI's "logit_bias": {"token id": -100 … 100}, at most 1024 of them.
+std::vector<TokenBias> read_biases(const Fields& f);
+
+// Ollama's "options", and the names of those that it doesn't know.
+Options read_options(const Json& request);
+std::vector<TokenId> token_ids(const Fields& f, const char* key, const Json& list);
 
 // Absent, null or [].
 bool empty_list(const Json* value);

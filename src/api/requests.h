@@ -29,7 +29,9 @@ struct Options : AnswerWishes {
 struct CommonRequest {
   std::string model;
   bool stream = true;
-  std::uint32_t choices = 1;  // answers to each prompt
+  std::uint32_t choices = 1;   // answers to each prompt
+  std::int32_t logprobs = -1;  // as EngineRequest::logprobs
+  std::vector<TokenBias> biases;
   std::optional<KeepAlive> keep_alive;
   Options options;
 };
@@ -60,6 +62,17 @@ struct CompletionRequest : CommonRequest {
   bool include_usage = false;
 };
 
+struct EmbedRequest : CommonRequest {
+  std::vector<std::string> texts;
+  std::vector<std::vector<TokenId>> ids;  // instead
+  bool truncate = false;                  // cut what is too long at its end
+  std::uint32_t dimensions = 0;           // the first so many values; 0: all
+  bool normalise = true;                  // to length 1
+  bool base64 = false;
+};
+
+// Texts that one request may have embedded.
+inline constexpr std::size_t kMostInputs = 2048;
 // Answers that one request may have.
 inline constexpr std::uint32_t kMostChoices = 128;
 
@@ -67,6 +80,9 @@ GenerateRequest parse_generate(std::string_view body);
 ChatRequest parse_chat(std::string_view body);
 OpenAiChatRequest parse_openai_chat(std::string_view body);
 CompletionRequest parse_completion(std::string_view body);
+EmbedRequest parse_embed(std::string_view body);              // Ollama's /api/embed
+EmbedRequest parse_embeddings(std::string_view body);         // and the older /api/embeddings
+EmbedRequest parse_openai_embeddings(std::string_view body);  // /v1/embeddings
 
 // "5m", "1h30m", "250ms", "-1", a number of seconds → a duration; negative: for ever.
 KeepAlive parse_keep_alive(std::string_view text);

@@ -10,33 +10,6 @@
 namespace steelyard::api {
 namespace {
 
-// Of the options, those that read_options doesn't read. Ollama has more (num_gpu, mirostat …): those are for
-// its engine.
-std::vector<std::string> unknown_options(const Json& options) {
-  const auto known = answer_option_names();
-  std::vector<std::string> names;
-  for (const auto& [name, value] : options.items())
-    if (name != "num_ctx" && name != "mirostat" && std::find(known.begin(), known.end(), name) == known.end())
-      names.push_back(name);
-  return names;
-}
-
-Options read_options(const Json& request) {
-  Options o;
-  const auto it = request.find("options");
-  if (it == request.end() || it->is_null()) return o;
-  if (!it->is_object()) throw_error(ErrorKind::bad_input, "\"options\" must be an object");
-  const Fields f(*it, "options.");
-  for (const NumberOption& option : number_options()) read_number(o, f, option);
-  take_seed(o, f);
-  assign(o.num_ctx, f.integer("num_ctx", 0, kInt32));
-  take_stops(o, f.texts("stop"));
-  if (f.integer("mirostat", 0, 2).value_or(0) != 0)
-    f.refuse("mirostat", "isn't supported: use \"top_p\" or \"min_p\"");
-  o.ignored = unknown_options(*it);
-  return o;
-}
-
 void refuse_format(const Fields& f) {
   const Json* v = f.find("format");
   if (!v || (v->is_string() && v->get_ref<const std::string&>().empty())) return;
@@ -50,20 +23,7 @@ void read_common(const Json& json, CommonRequest& r) {
   r.keep_alive = read_keep_alive(f);
   r.options = read_options(json);
   refuse_format(f);
-  if (f.flag("logprobs").value_or(false)) f.refuse("logprobs", "aren't supported yet");
-}
-
-std::vector<TokenId> read_context(const Fields& f) {
-  const Json* v = f.find("context");
-  if (!v) return {};
-  if (!v->is_array()) f.wrong("context", "a list of token ids");
-  std::vector<TokenId> ids;
-  for (const auto& id : *v) {
-    if (!id.is_number_integer() || id.get<double>() < 0 || id.get<double>() > kInt32)
-      f.wrong("context", "a list of token ids");
-    ids.push_back(id.get<TokenId>());
-  }
-  return ids;
+  r.logprobs = read_logprobs(f);
 }
 
 }  // namespace
@@ -77,7 +37,7 @@ GenerateRequest parse_generate(std::string_view body) {
   r.system = f.text("system");
   r.raw = f.flag("raw").value_or(false);
   r.think = read_think(f);
-  r.context = read_context(f);
+  if (const Json* context = f.find("context")) r.context = token_ids(f, "context", *context);
   if (!f.text("suffix").value_or("").empty()) f.refuse("suffix", "isn't supported yet");
   if (!f.text("template").value_or("").empty())
     f.refuse("template", "isn't supported: the model's own is used (or \"raw\": true)");

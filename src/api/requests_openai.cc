@@ -2,6 +2,7 @@
 #include "api/request_parts.h"
 #include "api/requests.h"
 #include "base/error.h"
+#include "engine/engine.h"
 #include "text/vocabulary.h"
 
 namespace steelyard::api {
@@ -9,7 +10,6 @@ namespace {
 
 // What OpenAI's dialect knows and Steelyard can't do yet.
 void refuse_openai(const Fields& f) {
-  if (f.flag("logprobs").value_or(false)) f.refuse("logprobs", "aren't supported yet");
   if (const Json* v = f.find("response_format")) {
     const bool text = v->is_object() && v->contains("type") && (*v)["type"] == "text";
     if (!text) f.refuse("response_format", "isn't supported yet, but for {\"type\": \"text\"}");
@@ -17,8 +17,6 @@ void refuse_openai(const Fields& f) {
   if (const Json* v = f.find("tool_choice"))
     if (!v->is_string() || (*v != "auto" && *v != "none"))
       f.refuse("tool_choice", "may only be \"auto\" or \"none\"");
-  if (const Json* v = f.find("logit_bias"); v && !(v->is_object() && v->empty()))
-    f.refuse("logit_bias", "isn't supported yet");
 }
 
 // Beside OpenAI's own the sampling options that other servers of this dialect take too.
@@ -48,19 +46,6 @@ std::uint32_t read_choices(const Fields& f) {
   return static_cast<std::uint32_t>(f.integer("n", 1, kMostChoices).value_or(1));
 }
 
-bool is_id(const Json& value) {
-  return value.is_number_integer() && value.get<double>() >= 0 && value.get<double>() <= kInt32;
-}
-
-std::vector<TokenId> ids_of(const Fields& f, const Json& list) {
-  std::vector<TokenId> ids;
-  for (const Json& id : list) {
-    if (!is_id(id)) f.wrong("prompt", "texts or lists of token ids, not both");
-    ids.push_back(id.get<TokenId>());
-  }
-  return ids;
-}
-
 // A text, texts, token ids or lists of them.
 void read_prompts(CompletionRequest& r, const Fields& f) {
   const Json* v = f.find("prompt");
@@ -69,15 +54,19 @@ void read_prompts(CompletionRequest& r, const Fields& f) {
   if (!v->is_array() || v->front().is_string()) {
     r.prompts = f.texts("prompt");
   } else if (v->front().is_array()) {
-    for (const Json& list : *v) {
-      if (!list.is_array()) f.wrong("prompt", "texts or lists of token ids, not both");
-      r.prompt_ids.push_back(ids_of(f, list));
-    }
+    for (const Json& list : *v) r.prompt_ids.push_back(token_ids(f, "prompt", list));
   } else {
-    r.prompt_ids.push_back(ids_of(f, *v));
+    r.prompt_ids.push_back(token_ids(f, "prompt", *v));
   }
   if ((r.prompts.size() + r.prompt_ids.size()) * r.choices > kMostChoices)
     throw_error(ErrorKind::bad_input, "\"prompt\" and \"n\" ask for more than {} answers", kMostChoices);
+}
+
+// Here a number: of the likeliest tokens to tell beside.
+std::int32_t completion_logprobs(const Fields& f) {
+  const Json* v = f.find("logprobs");
+  if (v && v->is_boolean()) return *v ? 0 : -1;
+  return static_cast<std::int32_t>(f.integer("logprobs", 0, kMostChances).value_or(-1));
 }
 
 void refuse_completion(const Fields& f) {
@@ -85,10 +74,8 @@ void refuse_completion(const Fields& f) {
     f.refuse("suffix", "isn't supported: no model of this server is told what follows");
   if (f.integer("best_of", 1, kInt32).value_or(1) > f.integer("n", 1, kMostChoices).value_or(1))
     f.refuse("best_of", "may not be larger than \"n\": every answer that is made is told");
-  if (const Json* v = f.find("logprobs"); v && *v != 0 && *v != false)
-    f.refuse("logprobs", "aren't supported yet");
-  if (const Json* v = f.find("logit_bias"); v && !(v->is_object() && v->empty()))
-    f.refuse("logit_bias", "isn't supported yet");
+  if (f.flag("echo").value_or(false) && f.find("logprobs"))
+    f.refuse("echo", "can't be had together with \"logprobs\": those of prompts aren't kept");
 }
 
 }  // namespace
@@ -100,6 +87,8 @@ CompletionRequest parse_completion(std::string_view body) {
   r.model = read_model(f);
   r.stream = f.flag("stream").value_or(false);
   refuse_completion(f);
+  r.logprobs = completion_logprobs(f);
+  r.biases = read_biases(f);
   r.choices = read_choices(f);
   r.options = read_openai_options(f);
   r.keep_alive = read_keep_alive(f);
@@ -116,6 +105,8 @@ OpenAiChatRequest parse_openai_chat(std::string_view body) {
   r.model = read_model(f);
   r.stream = f.flag("stream").value_or(false);
   refuse_openai(f);
+  r.logprobs = read_logprobs(f);
+  r.biases = read_biases(f);
   r.choices = read_choices(f);
   r.options = read_openai_options(f);
   r.input.messages = read_messages(json);

@@ -115,7 +115,7 @@ TEST(Requests, RefuseWhatWouldChangeTheAnswer) {
   EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "template": "x"})"), HasSubstr("\"template\""));
   const std::string head = R"({"model": "m", "messages": [{"role": "user", "content": "x"}], )";
   EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("n": 129})"), HasSubstr("\"n\""));
-  EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("logprobs": true})"), HasSubstr("\"logprobs\""));
+  EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("top_logprobs": 2})"), HasSubstr("\"logprobs\""));
   EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("response_format": {"type": "json_object"}})"),
               HasSubstr("response_format"));
   EXPECT_EQ(refusal_of(parse_openai_chat, head + R"("response_format": {"type": "text"}})"), "accepted");

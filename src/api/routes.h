@@ -37,5 +37,6 @@ struct Route {
 std::span<const Route> ollama_routes();
 std::span<const Route> show_routes();
 std::span<const Route> openai_routes();
+std::span<const Route> embed_routes();
 
 }  // namespace steelyard::api

@@ -322,8 +322,8 @@ asio::awaitable<void> Session::get_model(Exchange& x, Handled& handled) {
 asio::awaitable<void> Session::generate(Exchange& x, Handled& handled) {
   Reply refusal;
   try {
-    const auto choices =
-        std::make_shared<Choices>(strand_, handled.model, std::move(handled.requests), handled.alike);
+    const auto choices = std::make_shared<Choices>(strand_, handled.model, std::move(handled.requests),
+                                                   handled.alike, handled.at_once);
     choices->begin();
     choices_ = choices;
   } catch (const std::exception&) {
@@ -353,6 +353,7 @@ asio::awaitable<void> Session::whole_answer(Exchange& x, AnswerFormat& format, C
     for (const Choices::News& n : news) {
       Choice& choice = choices.all()[n.choice];
       choice.text += n.text;
+      choice.chances.insert(choice.chances.end(), n.chances.begin(), n.chances.end());
       if (n.ended) x.count(choice.answer);
       if (n.ended && went_wrong(choice.answer) && reply.status == 200)
         reply = failure_reply(format.dialect(), choice.answer);
@@ -377,7 +378,8 @@ std::string Session::frames_of(AnswerFormat& format, Choices& choices, Exchange&
     return format.failure(reason_of(std::current_exception()));
   }
   for (const Choices::News& n : news) {
-    if (!n.text.empty()) frames += format.piece({.choice = n.choice, .text = n.text});
+    if (!n.text.empty() || !n.chances.empty())
+      frames += format.piece({.choice = n.choice, .text = n.text, .chances = n.chances});
     if (!n.ended) continue;
     const Choice& choice = choices.all()[n.choice];
     x.count(choice.answer);

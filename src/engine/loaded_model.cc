@@ -75,6 +75,17 @@ LoadedModel::LoadedModel(PreparedModel prepared, std::unique_ptr<StepRunner> run
 
 LoadedModel::~LoadedModel() = default;
 
+Pooling LoadedModel::pooling() const {
+  enum : std::uint64_t { none = 0, mean = 1, last = 3, rank = 4 };  // GGUF's numbers; 2: the first token
+  const std::string key = prepared_.config.architecture + ".pooling_type";
+  const std::uint64_t type = prepared_.file ? prepared_.file->metadata().find_uint(key).value_or(last) : last;
+  if (type == mean) return Pooling::mean;
+  if (type == none || type == last) return Pooling::last;
+  throw_error(ErrorKind::unsupported, "{} wants {} (pooling_type {}): that isn't supported",
+              prepared_.path.filename().string(),
+              type == rank ? "a reranker's head" : "the first token's embedding", type);
+}
+
 std::vector<std::string> LoadedModel::reports() const {
   std::vector<std::string> lines;
   for (std::size_t i = 0; i < decoder_->n_parts(); ++i)

@@ -122,6 +122,9 @@ class LoadedModel {
   double load_seconds() const { return load_seconds_; }
   // What runs by a slower path on which device, and why; a line each.
   std::vector<std::string> reports() const;
+  // How its hidden states become an embedding: as the file's pooling_type says, else by the last token.
+  // Throws Error(unsupported) for a way that needs what a decoder doesn't have.
+  Pooling pooling() const;
   // How its answers are drawn where a request doesn't say: by its file's own word.
   const AnswerOptions& answer_defaults() const { return answer_defaults_; }
   Engine& engine() const { return *engine_; }

@@ -130,7 +130,7 @@ class Flags(SteelyardTest):
         self.fails("help", "fly", code=2, says="no command 'fly'")
 
     def test_helps_are_for_people(self):
-        for command in ("run", "serve", "plan", "bench", "probe", "eval", "tokenize", "render", "synth", "show", "list"):
+        for command in ("run", "serve", "plan", "bench", "probe", "eval", "tokenize", "render", "quantize", "synth", "show", "list"):
             text = self.ok(command, "--help").stdout
             with self.subTest(command=command):
                 self.assertNotRegex(text, r"UINT|INT in|FLOAT|TEXT:")
@@ -182,7 +182,7 @@ class Flags(SteelyardTest):
                 self.fails(command, code=2)
 
     def test_unknown_flag_of_every_command(self):
-        for command in ("run", "serve", "list", "show", "plan", "bench", "probe", "eval", "tokenize", "render", "synth"):
+        for command in ("run", "serve", "list", "show", "plan", "bench", "probe", "eval", "tokenize", "render", "quantize", "synth"):
             with self.subTest(command=command):
                 self.fails(command, "x", "x", "--frobnicate", code=2)
 

@@ -19,6 +19,7 @@ void add_probe(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
 void add_tokenize(CLI::App& app, Action& action);
 void add_render(CLI::App& app, Action& action);
+void add_quantize(CLI::App& app, Action& action);
 void add_synth(CLI::App& app, Action& action);
 
 }  // namespace steelyard

@@ -1,4 +1,4 @@
-// Least-squares searches for the scales of a group of weights. Internal to quant/.
+// Least-squares searches for the scales of a group of 16 or 32 weights. Internal to quant/.
 #pragma once
 
 #include <cstdint>

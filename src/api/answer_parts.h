@@ -14,6 +14,12 @@ const char* reason_word(DoneReason reason);
 // [{token, logprob, bytes, top_logprobs: [{token, logprob, bytes}]}], as Ollama and OpenAI's chat have it.
 Json chances_json(std::span<const TokenChances> chances, const Tokenizer& tokenizer);
 
+// "msg_69…000001": no two of a server are the same.
+std::string fresh_id(std::string_view prefix);
+
+// One event of a stream whose events have names.
+std::string named_event(std::string_view name, const Json& data);
+
 // The object "steelyard" of an answer.
 Json figures(const Answer& answer, const AnswerFacts& facts);
 

@@ -1,24 +1,64 @@
 #include "api/answers.h"
 
+#include <fmt/format.h>
+
+#include <atomic>
+#include <cstdint>
+#include <ctime>
+
 #include "api/answer_parts.h"
 #include "api/fields.h"
 #include "text/tokenizer.h"
 
 namespace steelyard::api {
+std::string fresh_id(std::string_view prefix) {
+  static std::atomic<std::uint64_t> number{0};
+  return fmt::format("{}_{:x}{:06x}", prefix, std::time(nullptr), ++number);
+}
+
 namespace {
 
 const char* openai_type(unsigned status) { return status >= 500 ? "server_error" : "invalid_request_error"; }
 
+const char* anthropic_type(unsigned status) {
+  switch (status) {
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 404:
+      return "not_found_error";
+    case 413:
+      return "request_too_large";
+    case 503:
+      return "overloaded_error";
+    default:
+      return status >= 500 ? "api_error" : "invalid_request_error";
+  }
+}
+
+Json error_body(Dialect dialect, unsigned status, std::string_view message, const Json& code) {
+  if (dialect == Dialect::native) return {{"error", message}};
+  if (dialect == Dialect::anthropic)
+    return {{"type", "error"},
+            {"error", {{"type", anthropic_type(status)}, {"message", message}}},
+            {"request_id", fresh_id("req")}};
+  return {
+      {"error", {{"message", message}, {"type", openai_type(status)}, {"param", nullptr}, {"code", code}}}};
+}
+
 Reply coded_reply(Dialect dialect, unsigned status, std::string_view message, const Json& code) {
-  const Json body =
-      dialect == Dialect::native
-          ? Json{{"error", message}}
-          : Json{{"error",
-                  {{"message", message}, {"type", openai_type(status)}, {"param", nullptr}, {"code", code}}}};
-  return {.status = status, .body = dump(body), .retry_after = status == 503, .no_retry = status == 507};
+  return {.status = status,
+          .body = dump(error_body(dialect, status, message, code)),
+          .retry_after = status == 503,
+          .no_retry = status == 507};
 }
 
 }  // namespace
+
+std::string named_event(std::string_view name, const Json& data) {
+  return fmt::format("event: {}\ndata: {}\n\n", name, dump(data));
+}
 
 const char* reason_word(DoneReason reason) { return reason == DoneReason::length ? "length" : "stop"; }
 

@@ -26,7 +26,7 @@ struct Reply {
   bool no_retry = false;                               // of 507: that would be in vain
 };
 
-enum class Dialect { native, openai };
+enum class Dialect { native, openai, anthropic };
 
 unsigned status_of(ErrorKind kind);
 Reply error_reply(Dialect dialect, ErrorKind kind, std::string_view message);
@@ -38,6 +38,7 @@ Reply too_long_reply(Dialect dialect, std::string_view message);
 struct AnswerFacts {
   std::string model;
   std::int64_t load_ns = 0;
+  std::size_t prompt_tokens = 0;         // for dialects that tell it before the answer
   std::size_t dropped_messages = 0;      // the oldest, that the context had no room for
   std::vector<TokenId> prompt;           // for /api/generate's context; else empty
   const Tokenizer* tokenizer = nullptr;  // the model's, which outlives the answer: for the texts of tokens
@@ -86,6 +87,8 @@ class AnswerFormat {
 std::unique_ptr<AnswerFormat> generate_format(AnswerFacts facts);
 std::unique_ptr<AnswerFormat> chat_format(AnswerFacts facts);
 std::unique_ptr<AnswerFormat> openai_format(AnswerFacts facts, OpenAiFacts openai);
+std::unique_ptr<AnswerFormat> messages_format(AnswerFacts facts);
+std::unique_ptr<AnswerFormat> responses_format(AnswerFacts facts, ResponsesEcho echo);
 std::unique_ptr<AnswerFormat> completion_format(AnswerFacts facts, OpenAiFacts openai);
 
 // The answer of an empty prompt or conversation: the model was loaded or unloaded.

@@ -26,11 +26,9 @@ struct Unbuilt {
 };
 constexpr std::string_view kStoreByHand =
     "put GGUF files into the store by hand; `steelyard list` says what is there";
-constexpr std::string_view kUseChat = "use POST /v1/chat/completions";
 constexpr Unbuilt kUnbuilt[] = {
     {"/api/pull", kStoreByHand}, {"/api/push", kStoreByHand},   {"/api/create", kStoreByHand},
     {"/api/copy", kStoreByHand}, {"/api/delete", kStoreByHand}, {"/api/blobs", kStoreByHand},
-    {"/v1/responses", kUseChat}, {"/v1/messages", kUseChat},
 };
 
 Reply no_such_path(std::string_view path) {
@@ -41,6 +39,11 @@ Reply no_such_path(std::string_view path) {
   return error_reply(dialect_of(path), 404u, fmt::format("there is no {} here", shown));
 }
 
+std::string_view query_of(std::string_view target) {
+  const std::size_t at = target.find('?');
+  return at == target.npos ? std::string_view() : target.substr(at + 1);
+}
+
 bool answers(const Route& r, std::string_view path) {
   const bool beginning = r.path.size() > 1 && r.path.ends_with('/');
   return beginning ? path.starts_with(r.path) : path == r.path;
@@ -49,7 +52,8 @@ bool answers(const Route& r, std::string_view path) {
 // Calls `fn` with every route of the path.
 template <typename Fn>
 void for_routes(std::string_view path, Fn fn) {
-  for (const auto& routes : {ollama_routes(), show_routes(), openai_routes(), embed_routes()})
+  for (const auto& routes : {ollama_routes(), show_routes(), openai_routes(), responses_routes(),
+                             embed_routes(), anthropic_routes(), llama_server_routes()})
     for (const Route& r : routes)
       if (answers(r, path)) fn(r);
 }
@@ -88,7 +92,11 @@ Reply no_route(std::string_view path) {
 }  // namespace
 
 Dialect dialect_of(std::string_view target) {
-  return target.starts_with("/v1/") ? Dialect::openai : Dialect::native;
+  if (target.starts_with("/v1/messages")) return Dialect::anthropic;
+  const std::string_view path = path_of(target);
+  const bool llama_server =
+      std::ranges::any_of(llama_server_routes(), [&](const Route& r) { return r.path == path; });
+  return target.starts_with("/v1/") || llama_server ? Dialect::openai : Dialect::native;
 }
 
 Reply reply_for(Dialect dialect, const std::exception_ptr& error) {
@@ -106,6 +114,11 @@ Reply reply_for(Dialect dialect, const std::exception_ptr& error) {
   }
 }
 
+std::string_view Handlers::route_path(std::string_view method, std::string_view target) const {
+  const Route* route = find_route(method, path_of(target));
+  return route ? route->path : std::string_view("other");
+}
+
 Lane Handlers::lane(std::string_view method, std::string_view target) const {
   const Route* route = find_route(method, path_of(target));
   return route ? route->lane : Lane::at_once;
@@ -115,10 +128,10 @@ Handled Handlers::handle(const HttpRequest& request) const {
   const std::string_view path = path_of(request.target);
   const Route* route = find_route(request.method, path);
   if (!route) return reply_only(no_route(path));
-  const Services services{models_, store_, version_, left_out_};
+  const Services services{models_, store_, version_, left_out_, metrics_};
   try {
-    return route->handler(
-        services, {request.body, path.substr(std::min(path.size(), route->path.size())), request.stop});
+    return route->handler(services, {request.body, path.substr(std::min(path.size(), route->path.size())),
+                                     query_of(request.target), request.stop});
   } catch (...) {
     return reply_only(reply_for(dialect_of(path), std::current_exception()));
   }

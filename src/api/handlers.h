@@ -12,6 +12,7 @@
 
 #include "api/answers.h"
 #include "api/left_out.h"
+#include "api/metrics.h"
 #include "engine/engine.h"
 #include "engine/loaded_model.h"
 #include "engine/model_manager.h"
@@ -54,12 +55,16 @@ class Handlers {
       : models_(models), store_(store), version_(std::move(version)), left_out_(std::move(log)) {}
   Lane lane(std::string_view method, std::string_view target) const;
   Handled handle(const HttpRequest& request) const;
+  // The path of the route that answers, "other" where none does: one of few words, whatever is asked.
+  std::string_view route_path(std::string_view method, std::string_view target) const;
+  Metrics& metrics() { return metrics_; }
 
  private:
   ModelManager& models_;
   const ModelStore& store_;
   std::string version_;
   mutable LeftOut left_out_;
+  Metrics metrics_;
 };
 
 // The dialect in which errors of a path are told.

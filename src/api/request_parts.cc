@@ -14,23 +14,8 @@ namespace {
 
 constexpr std::int64_t kSeed = std::numeric_limits<std::int64_t>::max();
 
-// OpenAI's content may be a list of parts; text parts are joined.
 std::string content_text(const Json& content, const std::string& where) {
-  if (content.is_null()) return "";
-  if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array())
-    throw_error(ErrorKind::bad_input, "\"{}.content\" must be a string or a list of parts", where);
-  std::string text;
-  for (const auto& part : content) {
-    const bool object = part.is_object() && part.contains("type") && part["type"].is_string();
-    if (!object) throw_error(ErrorKind::bad_input, "\"{}.content\" holds a part without a type", where);
-    if (part["type"] != "text" || !part.contains("text") || !part["text"].is_string())
-      throw_error(ErrorKind::unsupported,
-                  "\"{}.content\" holds a part of type \"{}\": only text is supported", where,
-                  part["type"].get<std::string>());
-    text += part["text"].get<std::string>();
-  }
-  return text;
+  return parts_text(content, where + ".content", {"text"});
 }
 
 void check_tool_calls(const Json& message, const std::string& where) {
@@ -168,6 +153,28 @@ std::vector<TokenBias> read_biases(const Fields& f) {
 }
 
 bool empty_list(const Json* v) { return !v || (v->is_array() && v->empty()); }
+
+std::string parts_text(const Json& content, const std::string& where,
+                       std::initializer_list<std::string_view> kinds) {
+  if (content.is_null()) return "";
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array())
+    throw_error(ErrorKind::bad_input, "\"{}\" must be a string or a list of parts", where);
+  std::string text;
+  for (const Json& part : content) {
+    const auto type = part.is_object() ? part.find("type") : part.end();
+    if (!part.is_object() || type == part.end() || !type->is_string())
+      throw_error(ErrorKind::bad_input, "\"{}\" holds a part without a type", where);
+    const auto& name = type->get_ref<const std::string&>();
+    const auto value = part.find("text");
+    if (std::find(kinds.begin(), kinds.end(), name) == kinds.end() || value == part.end() ||
+        !value->is_string())
+      throw_error(ErrorKind::unsupported, "\"{}\" holds a part of type \"{}\": only text is supported", where,
+                  name);
+    text += value->get_ref<const std::string&>();
+  }
+  return text;
+}
 
 Json read_messages(const Json& json) {
   const Fields f(json);

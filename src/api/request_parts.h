@@ -53,5 +53,9 @@ Json read_messages(const Json& request);
 // The role that OpenAI gave a new name; templates know the old one.
 void rename_developer(Json& messages);
 Json read_tools(const Json& request);
+// A text, or a list of parts of type `kinds`, joined; other parts are refused by name. `where` names the
+// field.
+std::string parts_text(const Json& content, const std::string& where,
+                       std::initializer_list<std::string_view> kinds);
 
 }  // namespace steelyard::api

@@ -20,6 +20,15 @@
 
 namespace steelyard::api {
 
+// What OpenAI's responses repeat of their request.
+struct ResponsesEcho {
+  std::optional<std::string> instructions;
+  std::optional<std::int64_t> max_output_tokens;
+  std::optional<double> temperature, top_p;
+  nlohmann::ordered_json tools = nlohmann::ordered_json::array();  // as they came
+  bool truncate = false;
+};
+
 // How an answer is drawn, whatever the dialect said.
 struct Options : AnswerWishes {
   std::uint32_t num_ctx = 0;         // 0: the model's
@@ -71,6 +80,13 @@ struct EmbedRequest : CommonRequest {
   bool base64 = false;
 };
 
+// Anthropic's messages.
+struct MessagesRequest : ChatRequest {};
+
+struct ResponsesRequest : ChatRequest {
+  ResponsesEcho echo;
+};
+
 // Texts that one request may have embedded.
 inline constexpr std::size_t kMostInputs = 2048;
 // Answers that one request may have.
@@ -80,6 +96,9 @@ GenerateRequest parse_generate(std::string_view body);
 ChatRequest parse_chat(std::string_view body);
 OpenAiChatRequest parse_openai_chat(std::string_view body);
 CompletionRequest parse_completion(std::string_view body);
+// `counting`: for count_tokens, which takes no max_tokens.
+MessagesRequest parse_messages(std::string_view body, bool counting = false);
+ResponsesRequest parse_responses(std::string_view body);
 EmbedRequest parse_embed(std::string_view body);              // Ollama's /api/embed
 EmbedRequest parse_embeddings(std::string_view body);         // and the older /api/embeddings
 EmbedRequest parse_openai_embeddings(std::string_view body);  // /v1/embeddings

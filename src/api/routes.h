@@ -19,12 +19,14 @@ struct Services {
   const ModelStore& store;
   std::string_view version;
   LeftOut& left_out;
+  const Metrics& metrics;
 };
 
 struct Call {
   std::string_view body;
-  std::string_view rest;  // of the path, for a route that ends with '/'
-  std::stop_token stop;   // asked to stop: nobody waits for the answer
+  std::string_view rest;   // of the path, for a route that ends with '/'
+  std::string_view query;  // after '?'
+  std::stop_token stop;    // asked to stop: nobody waits for the answer
 };
 
 // A GET route answers HEAD too, unless there is one of its own. May throw; never waits for a model.
@@ -38,5 +40,8 @@ std::span<const Route> ollama_routes();
 std::span<const Route> show_routes();
 std::span<const Route> openai_routes();
 std::span<const Route> embed_routes();
+std::span<const Route> responses_routes();
+std::span<const Route> anthropic_routes();
+std::span<const Route> llama_server_routes();
 
 }  // namespace steelyard::api

@@ -1,4 +1,4 @@
-// The HTTP server: Ollama's native API and OpenAI's chat completions over one ModelManager. A few threads
+// The HTTP server, in the dialects of Ollama, OpenAI, Anthropic and llama-server over one ModelManager. A few threads
 // serve any number of connections; a slow reader holds up nobody (its text gathers until it reads on).
 #pragma once
 

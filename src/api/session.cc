@@ -130,7 +130,10 @@ struct Session::Exchange {
   bool generated = false, complete = false;
   std::uint64_t prompt_tokens = 0, generated_tokens = 0;
 
+  std::vector<Answer> answers;
+
   void count(const Answer& answer) {
+    answers.push_back(answer);
     prompt_tokens += answer.prompt_tokens;
     generated_tokens += answer.generated_tokens;
   }
@@ -221,6 +224,7 @@ asio::awaitable<bool> Session::one_request() {
   choices_.reset();  // what still runs is cancelled
   ticket_ = {};
   if (broken || !x.complete) x.status = kClientClosed;
+  core_.handlers.metrics().count(core_.handlers.route_path(x.method, x.target), x.status, x.answers);
   log(x);
   if (large) core_.trim_later();
   co_return x.keep&& x.status != kClientClosed;

@@ -1,0 +1,139 @@
+// OpenAI's responses: a conversation of items.
+#include <string>
+#include <utility>
+
+#include "api/request_parts.h"
+#include "api/requests.h"
+#include "base/error.h"
+#include "engine/chat.h"
+
+namespace steelyard::api {
+namespace {
+
+std::string needed(const Fields& f, const char* key) {
+  const auto value = f.text(key);
+  if (!value) f.wrong(key, "a string");
+  return *value;
+}
+
+Json function_call(const Fields& f) {
+  return {{"role", "assistant"},
+          {"content", ""},
+          {"tool_calls",
+           {{{"id", needed(f, "call_id")},
+             {"type", "function"},
+             {"function", {{"name", needed(f, "name")}, {"arguments", needed(f, "arguments")}}}}}}};
+}
+
+void add_item(Json& messages, const Json& item, const std::string& where) {
+  if (!item.is_object()) throw_error(ErrorKind::bad_input, "\"{}\" must be an object", where);
+  const Fields f(item, where + ".");
+  const std::string type = f.text("type").value_or("message");
+  const auto text = [&](const char* key) {
+    const Json* value = f.find(key);
+    return parts_text(value ? *value : Json(), where + "." + key, {"input_text", "output_text", "text"});
+  };
+  if (type == "message") {
+    messages.push_back({{"role", needed(f, "role")}, {"content", text("content")}});
+  } else if (type == "function_call") {
+    messages.push_back(function_call(f));
+  } else if (type == "function_call_output") {
+    messages.push_back(
+        {{"role", "tool"}, {"tool_call_id", needed(f, "call_id")}, {"content", text("output")}});
+  } else if (type != "reasoning") {
+    f.refuse("type",
+             fmt::format("is \"{}\": only messages, function calls and their outputs are supported", type));
+  }
+}
+
+Json read_input(const Fields& f, ResponsesEcho& echo) {
+  Json messages = Json::array();
+  echo.instructions = f.text("instructions");
+  if (echo.instructions) messages.push_back({{"role", "system"}, {"content", *echo.instructions}});
+  const Json* input = f.find("input");
+  if (!input || (input->is_array() && input->empty()))
+    throw_error(ErrorKind::bad_input, "\"input\" is missing or empty");
+  if (input->is_string()) {
+    messages.push_back({{"role", "user"}, {"content", *input}});
+  } else if (input->is_array()) {
+    for (std::size_t i = 0; i < input->size(); ++i)
+      add_item(messages, (*input)[i], fmt::format("input[{}]", i));
+  } else {
+    f.wrong("input", "a string or a list of items");
+  }
+  rename_developer(messages);
+  return messages;
+}
+
+// {type: function, name, description, parameters} → as templates want them.
+Json read_flat_tools(const Fields& f) {
+  const Json* tools = f.find("tools");
+  if (empty_list(tools)) return nullptr;
+  if (!tools->is_array()) f.wrong("tools", "a list");
+  Json out = Json::array();
+  for (const Json& tool : *tools) {
+    if (!tool.is_object()) f.wrong("tools", "a list of objects");
+    const Fields t(tool, "tools.");
+    if (t.text("type").value_or("") != "function")
+      t.refuse("type", "may only be \"function\": this server runs no tools of its own");
+    Json function = {{"name", needed(t, "name")}, {"description", t.text("description").value_or("")}};
+    const Json* parameters = t.find("parameters");
+    function["parameters"] = parameters ? *parameters : Json::object();
+    out.push_back({{"type", "function"}, {"function", std::move(function)}});
+  }
+  return out;
+}
+
+// What a server without a memory of conversations can't do.
+void refuse_responses(const Fields& f) {
+  if (f.find("previous_response_id"))
+    f.refuse("previous_response_id", "isn't supported: nothing is stored; send the whole conversation");
+  if (f.find("conversation")) f.refuse("conversation", "isn't supported: nothing is stored");
+  if (f.flag("background").value_or(false)) f.refuse("background", "isn't supported");
+  if (f.find("prompt")) f.refuse("prompt", "isn't supported: there are no stored prompts");
+  if (const Json* choice = f.find("tool_choice"); choice && *choice != "auto" && *choice != "none")
+    f.refuse("tool_choice", "may only be \"auto\" or \"none\"");
+  const Json* text = f.find("text");
+  if (!text) return;
+  if (!text->is_object()) f.wrong("text", "an object");
+  if (const Json* format = Fields(*text).find("format"))
+    if (!format->is_object() || Fields(*format).text("type").value_or("") != "text")
+      f.refuse("text.format", "isn't supported yet, but for {\"type\": \"text\"}");
+}
+
+void read_reasoning(const Fields& f, ChatInput& input) {
+  const Json* reasoning = f.find("reasoning");
+  if (!reasoning) return;
+  if (!reasoning->is_object()) f.wrong("reasoning", "an object");
+  const auto effort = Fields(*reasoning, "reasoning.").text("effort");
+  if (effort) input.think = *effort != "none" && *effort != "minimal";
+}
+
+}  // namespace
+
+ResponsesRequest parse_responses(std::string_view body) {
+  const Json json = parse_object(body);
+  const Fields f(json);
+  ResponsesRequest r;
+  r.model = read_model(f);
+  r.stream = f.flag("stream").value_or(false);
+  refuse_responses(f);
+  r.echo.max_output_tokens = f.integer("max_output_tokens", 1, kInt32);
+  r.echo.temperature = f.number("temperature", 0, 2);
+  r.echo.top_p = f.number("top_p", 0, 1);
+  take_number(r.options, r.echo.max_output_tokens, "num_predict");
+  take_number(r.options, r.echo.temperature, "temperature");
+  if (r.echo.top_p) read_number(r.options, f, *find_number_option("top_p"));
+  r.keep_alive = read_keep_alive(f);
+  r.input.messages = read_input(f, r.echo);
+  if (const Json* choice = f.find("tool_choice"); !choice || *choice != "none")
+    r.input.tools = read_flat_tools(f);
+  if (const Json* tools = f.find("tools")) r.echo.tools = *tools;
+  read_reasoning(f, r.input);
+  const std::string truncation = f.text("truncation").value_or("disabled");
+  if (truncation != "disabled" && truncation != "auto") f.wrong("truncation", "\"disabled\" or \"auto\"");
+  r.truncate = r.echo.truncate = truncation == "auto";
+  return r;
+}
+
+}  // namespace steelyard::api

@@ -49,6 +49,27 @@ class Quantize(SteelyardTest):
         self.ok("quantize", self.source(), out, *flags)
         self.assertEqual(self.ok_json("quantize", out, "--type", "q8_0", *flags, "--dry-run", "--json")["bytes_before"], said["bytes"])
 
+    def test_compare_shows_what_types_cost_and_keeps_nothing(self):
+        text, scratch = self.dir / "compare.txt", self.dir / "scratch"
+        text.write_text("The quick brown fox jumps over the lazy dog. " * 10)
+        scratch.mkdir()
+        flags = ["quantize", self.source(), "--compare", "q8_0,q5_k_m,q4_0", "--text", text, "-n", "200"]
+        said = self.ok_json(*flags, "--json", env={"TMPDIR": str(scratch)})
+        self.assertEqual(os.listdir(scratch), [])
+        self.assertEqual(said["tokens"], 200)
+        self.assertEqual([t["type"] for t in said["types"]], ["as it is", "q8_0", "q5_k_m", "q4_0"])
+        costs = [t["mean_kl"] for t in said["types"][1:]]
+        self.assertEqual(costs, sorted(costs))
+        for row in said["types"]:
+            self.assertGreater(row["generated_tokens_per_second"], 0)
+        table = self.ok(*flags).stdout.splitlines()
+        self.assertEqual([line.split("  ")[0] for line in table[1:5]], ["as it is", "q8_0", "q5_k_m", "q4_0"])
+        self.assertRegex(table[-1], r"200 tokens of text; .*likeliest word")
+        self.fails("quantize", self.source(), "--compare", "q8_0", code=2, says="--text")
+        self.fails("quantize", self.source(), "--compare", "q8_0,q9", "--text", text, code=2, says="q9")
+        self.fails("quantize", self.source(), self.dir / "x.gguf", "--compare", "q8_0", "--text", text, code=2, says="leave OUT")
+        self.fails("quantize", self.source(), "--compare", "q8_0", "--text", text, env={"TMPDIR": "/no/such/place"}, says="TMPDIR")
+
     def test_refused(self):
         out = self.dir / "refused.gguf"
         source = self.source()

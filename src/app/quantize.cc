@@ -8,6 +8,7 @@
 #include "app/interrupt.h"
 #include "app/output.h"
 #include "app/progress.h"
+#include "app/quantize_compare.h"
 #include "base/dtype.h"
 #include "base/error.h"
 #include "base/process.h"
@@ -24,6 +25,8 @@ using Json = nlohmann::ordered_json;
 struct Flags {
   std::string in, out, type = "q4_k_m", output, embedding, rule_file;
   std::vector<std::string> rules;
+  std::string compare;
+  TextOptions text;
   bool pure = false, requantize = false, dry_run = false, json = false;
   unsigned threads = 0;
 };
@@ -50,6 +53,17 @@ QuantizeOptions options_of(const Flags& flags) {
   options.requantize = flags.requantize;
   options.threads = flags.threads ? flags.threads : cpu_share().threads;
   return options;
+}
+
+// "q8_0,q4_k_m": names of types, as they were written.
+std::vector<std::string> type_names(const std::string& text) {
+  std::vector<std::string> names;
+  std::istringstream list(text);
+  for (std::string name; std::getline(list, name, ',');) {
+    parse_mixture(name);
+    names.push_back(name);
+  }
+  return names;
 }
 
 struct Totals {
@@ -114,7 +128,18 @@ void check_out(const std::filesystem::path& in, const std::string& out) {
     throw_error(ErrorKind::bad_input, "{} is the model that is read; name another file to write", out);
 }
 
+int compare(const Flags& flags) {
+  if (!flags.out.empty() || flags.dry_run)
+    throw_usage("--compare measures and keeps no file: leave OUT and --dry-run away");
+  if (flags.text.file.empty())
+    throw_usage("--compare wants --text FILE, a text that the models are judged by");
+  compare_types(resolve_model(flags.in), options_of(flags), flags.pure,
+                {.types = type_names(flags.compare), .text = flags.text, .json = flags.json});
+  return 0;
+}
+
 int quantize(const Flags& flags) {
+  if (!flags.compare.empty()) return compare(flags);
   if (flags.out.empty() && !flags.dry_run)
     throw_usage("quantize wants OUT, the file to write, or --dry-run, which shows what it would be");
   QuantizeOptions options = options_of(flags);
@@ -142,7 +167,8 @@ void add_quantize(CLI::App& app, Action& action) {
       "  steelyard quantize model-f16.gguf model-q4_k_m.gguf\n"
       "  steelyard quantize model-bf16.gguf model-q8_0.gguf --type q8_0\n"
       "  steelyard quantize model-f16.gguf out.gguf --type q4_k_m --tensor-type 'blk\\.0\\..*=q8_0'\n"
-      "  steelyard quantize model-f16.gguf --type q5_k_m --dry-run");
+      "  steelyard quantize model-f16.gguf --type q5_k_m --dry-run\n"
+      "  steelyard quantize model-f16.gguf --compare q8_0,q5_k_m,q4_k_m --text book.txt -n 2000");
   auto flags = std::make_shared<Flags>();
   command->add_option("IN", flags->in, "a GGUF file, or a model's name: F32, F16, BF16 or Q8_0")->required();
   command->add_option("OUT", flags->out, "the file to write");
@@ -165,6 +191,15 @@ void add_quantize(CLI::App& app, Action& action) {
   command->add_flag("--allow-requantize", flags->requantize,
                     "also from types that have lost something already, which adds errors to errors");
   command->add_flag("--dry-run", flags->dry_run, "write nothing; show each tensor's type and size");
+  takes(command->add_option(
+            "--compare", flags->compare,
+            "make each of these types, measure what it costs in accuracy and brings in speed, keep none"),
+        "TYPES", [](const std::string& text) { type_names(text); });
+  command->add_option("--text", flags->text.file, "with --compare: the text that they are judged by")
+      ->type_name("FILE");
+  takes_number(command->add_option("-n,--tokens", flags->text.tokens,
+                                   "with --compare: the text's first so many tokens"),
+               2, 1e9);
   takes_number(command->add_option("-t,--threads", flags->threads, "threads; all cores unless said"), 1,
                1024);
   command->add_flag("--json", flags->json, "print JSON");

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import unittest
+import xml.etree.ElementTree
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -62,7 +63,10 @@ class Quantize(SteelyardTest):
         self.assertEqual(costs, sorted(costs))
         for row in said["types"]:
             self.assertGreater(row["generated_tokens_per_second"], 0)
-        table = self.ok(*flags).stdout.splitlines()
+        picture = self.dir / "types.svg"
+        table = self.ok(*flags, "--svg", picture).stdout.splitlines()
+        names = {e.text for e in xml.etree.ElementTree.parse(picture).iter() if e.tag.endswith("text")}
+        self.assertLessEqual({"q8_0", "q5_k_m", "q4_0"}, names)
         self.assertEqual([line.split("  ")[0] for line in table[1:5]], ["as it is", "q8_0", "q5_k_m", "q4_0"])
         self.assertRegex(table[-1], r"200 tokens of text; .*likeliest word")
         self.fails("quantize", self.source(), "--compare", "q8_0", code=2, says="--text")

@@ -25,7 +25,7 @@ using Json = nlohmann::ordered_json;
 struct Flags {
   std::string in, out, type = "q4_k_m", output, embedding, rule_file;
   std::vector<std::string> rules;
-  std::string compare;
+  std::string compare, svg;
   TextOptions text;
   bool pure = false, requantize = false, dry_run = false, json = false;
   unsigned threads = 0;
@@ -133,8 +133,9 @@ int compare(const Flags& flags) {
     throw_usage("--compare measures and keeps no file: leave OUT and --dry-run away");
   if (flags.text.file.empty())
     throw_usage("--compare wants --text FILE, a text that the models are judged by");
-  compare_types(resolve_model(flags.in), options_of(flags), flags.pure,
-                {.types = type_names(flags.compare), .text = flags.text, .json = flags.json});
+  compare_types(
+      resolve_model(flags.in), options_of(flags), flags.pure,
+      {.types = type_names(flags.compare), .text = flags.text, .svg = flags.svg, .json = flags.json});
   return 0;
 }
 
@@ -200,6 +201,8 @@ void add_quantize(CLI::App& app, Action& action) {
   takes_number(command->add_option("-n,--tokens", flags->text.tokens,
                                    "with --compare: the text's first so many tokens"),
                2, 1e9);
+  command->add_option("--svg", flags->svg, "with --compare: draw accuracy against size and speed")
+      ->type_name("FILE");
   takes_number(command->add_option("-t,--threads", flags->threads, "threads; all cores unless said"), 1,
                1024);
   command->add_flag("--json", flags->json, "print JSON");

@@ -16,7 +16,9 @@
 #include "app/npy.h"
 #include "app/output.h"
 #include "app/progress.h"
+#include "app/type_cost.h"
 #include "base/error.h"
+#include "base/output_file.h"
 #include "base/units.h"
 #include "decoder/batch.h"
 #include "device/step.h"
@@ -58,21 +60,6 @@ class Scratch {
  private:
   std::filesystem::path path_;
 };
-
-struct Row {
-  std::string type;
-  std::uint64_t bytes = 0;   // of the weights
-  double bits = 0;           // a weight
-  std::uint64_t memory = 0;  // that the plan asks for, at the text's context
-  Score score;
-  double prompt = 0, generated = 0;  // tokens/s
-  std::vector<std::string> slow;     // types without a fast kernel here
-};
-
-double same_top(const Row& row) {
-  return static_cast<double>(row.score.same_top) /
-         static_cast<double>(std::max<std::size_t>(1, row.score.divergences.size()));
-}
 
 // Tokens a second of kGenerated tokens after each other, one stream.
 double generation_speed(DirectModel& model, std::span<const std::int32_t> ids) {
@@ -117,7 +104,7 @@ double prompt_speed(DirectModel& model, std::span<const std::int32_t> ids) {
 }
 
 // Fills in what a run of the file tells. The first model's logits are what the others are held against.
-void measure(Row& row, const std::filesystem::path& file, const Text& text, ModelOptions options,
+void measure(TypeCost& row, const std::filesystem::path& file, const Text& text, ModelOptions options,
              const std::filesystem::path& logits, bool first) {
   PreparedModel prepared = prepare_model(file, options);
   for (const DevicePlan& device : prepared.plan.devices) row.memory += device.total();
@@ -137,7 +124,7 @@ void measure(Row& row, const std::filesystem::path& file, const Text& text, Mode
   row.generated = generation_speed(model, window);
 }
 
-void take_sizes(Row& row, std::span<const TensorChange> changes) {
+void take_sizes(TypeCost& row, std::span<const TensorChange> changes) {
   std::uint64_t weights = 0;
   for (const TensorChange& c : changes) {
     row.bytes += c.bytes;
@@ -168,17 +155,17 @@ void print_head() {
         "MEAN KL", "P99 KL", "SAME TOP", "PERPLEXITY", "PROMPT/S", "TOKENS/S");
 }
 
-void print_row(const Row& r, bool first) {
+void print_row(const TypeCost& r, bool first) {
   const auto against = [&](std::string text) { return first ? std::string("–") : std::move(text); };
   print("{:<8} {:>10} {:>6.2f} {:>10} {:>9} {:>9} {:>8} {:>10.3f} {:>9.1f} {:>9.1f}{}\n", r.type,
         size_text(r.bytes), r.bits, size_text(r.memory, Rounding::up),
         against(fmt::format("{:.2g}", r.score.mean_divergence())),
         against(fmt::format("{:.2g}", r.score.divergence_quantile(0.99))),
-        against(fmt::format("{:.1f} %", 100 * same_top(r))), r.score.perplexity(), r.prompt, r.generated,
+        against(fmt::format("{:.1f} %", 100 * r.same_top())), r.score.perplexity(), r.prompt, r.generated,
         r.slow.empty() ? "" : fmt::format("  no fast kernel here for {}", fmt::join(r.slow, ", ")));
 }
 
-Json to_json(const Row& r, const Row& original) {
+Json to_json(const TypeCost& r, const TypeCost& original) {
   Json value = {{"type", r.type},
                 {"bytes", r.bytes},
                 {"bits_per_weight", r.bits},
@@ -192,16 +179,16 @@ Json to_json(const Row& r, const Row& original) {
                 {"median_kl", r.score.divergence_quantile(0.5)},
                 {"p99_kl", r.score.divergence_quantile(0.99)},
                 {"p999_kl", r.score.divergence_quantile(0.999)},
-                {"same_top", same_top(r)},
+                {"same_top", r.same_top()},
                 {"perplexity_ratio", r.score.perplexity() / original.score.perplexity()}});
   return value;
 }
 
 // The smallest that changes the likeliest word at hardly any place.
-std::string advice(std::span<const Row> made) {
-  const Row* best = nullptr;
-  for (const Row& r : made)
-    if (same_top(r) >= kSameTop && (!best || r.bytes < best->bytes)) best = &r;
+std::string advice(std::span<const TypeCost> made) {
+  const TypeCost* best = nullptr;
+  for (const TypeCost& r : made)
+    if (r.same_top() >= kSameTop && (!best || r.bytes < best->bytes)) best = &r;
   if (best)
     return fmt::format(
         "{} is the smallest of them that keeps the likeliest word at {:.0f} % of the places or more",
@@ -209,6 +196,14 @@ std::string advice(std::span<const Row> made) {
   return fmt::format(
       "none of them keeps the likeliest word at {:.0f} % of the places; take more bits where they fit",
       100 * kSameTop);
+}
+
+void save_picture(std::span<const TypeCost> rows, std::size_t tokens, const std::string& model,
+                  const std::string& path) {
+  const std::string svg = to_svg(rows, fmt::format("{}, {} tokens of text", model, tokens));
+  OutputFile file(path);
+  file.write(svg.data(), svg.size());
+  file.finish();
 }
 
 }  // namespace
@@ -221,12 +216,12 @@ void compare_types(const std::filesystem::path& model, const QuantizeOptions& ba
   const Text text = read_text(options.text, model, load);
   const GgufFile file = GgufFile::open(model);
   const Scratch scratch;
-  std::vector<Row> rows(options.types.size() + 1);
+  std::vector<TypeCost> rows(options.types.size() + 1);
   const auto logits = scratch / "logits.npy", out = scratch / "model.gguf";
   if (!options.json) print_head();
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const bool first = i == 0;
-    Row& row = rows[i];
+    TypeCost& row = rows[i];
     row.type = first ? "as it is" : options.types[i - 1];
     QuantizeOptions wanted = base;
     if (!first) wanted.mixture = pure ? parse_mixture(row.type) : usual_mixture(parse_mixture(row.type));
@@ -236,10 +231,11 @@ void compare_types(const std::filesystem::path& model, const QuantizeOptions& ba
     measure(row, first ? model : out, text, load, logits, first);
     if (!options.json) print_row(row, first);
   }
-  const std::span<const Row> made = std::span(rows).subspan(1);
+  if (!options.svg.empty()) save_picture(rows, text.ids.size(), model.filename().string(), options.svg);
+  const std::span<const TypeCost> made = std::span(rows).subspan(1);
   if (!options.json) return print("\n{} tokens of text; {}.\n", text.ids.size(), advice(made));
   Json values = Json::array();
-  for (const Row& r : rows) values.push_back(to_json(r, rows.front()));
+  for (const TypeCost& r : rows) values.push_back(to_json(r, rows.front()));
   print_json({{"tokens", text.ids.size()}, {"types", std::move(values)}, {"advice", advice(made)}});
 }
 

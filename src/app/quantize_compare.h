@@ -13,6 +13,7 @@ namespace steelyard {
 struct CompareOptions {
   std::vector<std::string> types;  // as --type takes them; each beside the model as it is
   TextOptions text;                // what the models are judged by
+  std::string svg;                 // a file for the picture; empty: none
   bool json = false;
 };
 

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/svg.h"
 #include "base/units.h"
 #include "plan/parts.h"
 #include "plan/placement.h"
@@ -36,33 +37,6 @@ const Colour& colour_of(Purpose purpose) {
   return found == std::end(kColours) ? kColours[0] : *found;
 }
 
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '&')
-      out += "&amp;";
-    else if (c == '<')
-      out += "&lt;";
-    else if (c == '>')
-      out += "&gt;";
-    else if (static_cast<unsigned char>(c) >= 0x20)
-      out += c;
-  }
-  return out;
-}
-
-std::string text_at(double x, double y, int size, std::string_view text, std::string_view more = "") {
-  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" font-size=\"{}\" {}>{}</text>\n", x, y, size, more,
-                     escaped(text));
-}
-
-std::string rect(double x, double y, double w, double h, std::string_view fill, std::string_view tip) {
-  return fmt::format(
-      "<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" "
-      "fill=\"{}\"><title>{}</title></rect>\n",
-      x, y, w, h, fill, escaped(tip));
-}
-
 // A device's bar, from the left: its lines, then what is free.
 std::string bar(const PaperDevice& device, const PartPlan& part, double y, double scale) {
   std::string svg;
@@ -71,16 +45,16 @@ std::string bar(const PaperDevice& device, const PartPlan& part, double y, doubl
     const double width = static_cast<double>(line.bytes) * scale;
     const Colour& colour = colour_of(line.purpose);
     const std::string size = size_text(line.bytes, Rounding::up);
-    svg += rect(x, y, width, kBar, colour.fill,
-                fmt::format("{} {}: {}", purpose_name(line.purpose), size, line.note));
+    svg += svg_rect(x, y, width, kBar, colour.fill,
+                    fmt::format("{} {}: {}", purpose_name(line.purpose), size, line.note));
     if (width > 70)
-      svg += text_at(x + width / 2, y + kBar / 2.0 + 5, 13, size,
-                     fmt::format("text-anchor=\"middle\" fill=\"{}\"", colour.text));
+      svg += svg_text(x + width / 2, y + kBar / 2.0 + 5, 13, size,
+                      fmt::format("text-anchor=\"middle\" fill=\"{}\"", colour.text));
     x += width;
   }
   const double end = kLeft + static_cast<double>(device.memory) * scale;
   if (end - x > 90)
-    svg += text_at(
+    svg += svg_text(
         (x + end) / 2, y + kBar / 2.0 + 5, 13,
         size_text(device.memory - std::min(part.plan.total(), device.memory), Rounding::down) + " free",
         "text-anchor=\"middle\" fill=\"#555\"");
@@ -92,15 +66,15 @@ std::string bar(const PaperDevice& device, const PartPlan& part, double y, doubl
 
 std::string device_row(const PlacementInput& in, const PartPlan& part, double y, double scale) {
   const PaperDevice& d = in.fleet->devices[part.device];
-  std::string svg = text_at(kLeft - 14, y + 19, 16, d.id, "text-anchor=\"end\" font-weight=\"bold\"");
-  svg += text_at(kLeft - 14, y + 37, 12, d.title, "text-anchor=\"end\" fill=\"#555\"");
+  std::string svg = svg_text(kLeft - 14, y + 19, 16, d.id, "text-anchor=\"end\" font-weight=\"bold\"");
+  svg += svg_text(kLeft - 14, y + 37, 12, d.title, "text-anchor=\"end\" fill=\"#555\"");
   svg += bar(d, part, y, scale);
   const std::string& note = part.plan.lines[0].note;  // "layers 0–31 of 64: 32/65 on CUDA0; Q4_K 8.1 GiB"
-  svg += text_at(kLeft, y + kBar + 18, 13, note.substr(0, note.find(';')), "fill=\"#333\"");
+  svg += svg_text(kLeft, y + kBar + 18, 13, note.substr(0, note.find(';')), "fill=\"#333\"");
   const double end = kLeft + static_cast<double>(d.memory) * scale;
   const std::string size = size_text(d.memory, Rounding::down);
-  if (end + 80 < kWidth) return svg + text_at(end + 8, y + kBar / 2.0 + 5, 13, size, "fill=\"#555\"");
-  return svg + text_at(end, y + kBar + 18, 13, size, "text-anchor=\"end\" fill=\"#555\"");
+  if (end + 80 < kWidth) return svg + svg_text(end + 8, y + kBar / 2.0 + 5, 13, size, "fill=\"#555\"");
+  return svg + svg_text(end, y + kBar + 18, 13, size, "text-anchor=\"end\" fill=\"#555\"");
 }
 
 std::string legend(const PlacementPlan& plan, double y) {
@@ -111,7 +85,7 @@ std::string legend(const PlacementPlan& plan, double y) {
         std::ranges::any_of(plan.parts, [&](const PartPlan& p) { return p.plan.bytes(colour.purpose) > 0; });
     if (!used) continue;
     const std::string name = purpose_name(colour.purpose);
-    svg += rect(x, y - 11, 13, 13, colour.fill, name) + text_at(x + 18, y, 13, name);
+    svg += svg_rect(x, y - 11, 13, 13, colour.fill, name) + svg_text(x + 18, y, 13, name);
     x += 34 + 7.5 * static_cast<double>(name.size());
   }
   return svg;
@@ -129,13 +103,13 @@ std::string summary(const PlacementInput& in, const PlacementChoice& choice) {
 
 std::string lacking(const PlacementChoice& choice, double y, double scale) {
   const double width = std::min(static_cast<double>(choice.short_bytes) * scale, kBarWidth);
-  return text_at(kLeft - 14, y + 19, 16, "lacking",
-                 "text-anchor=\"end\" font-weight=\"bold\" fill=\"#a40000\"") +
-         rect(kLeft, y, width, kBar, "url(#lack)", "no device has room for this") +
-         text_at(kLeft, y + kBar + 18, 13,
-                 fmt::format("{} of weights and KV state fit nowhere",
-                             size_text(choice.short_bytes, Rounding::up)),
-                 "fill=\"#a40000\"");
+  return svg_text(kLeft - 14, y + 19, 16, "lacking",
+                  "text-anchor=\"end\" font-weight=\"bold\" fill=\"#a40000\"") +
+         svg_rect(kLeft, y, width, kBar, "url(#lack)", "no device has room for this") +
+         svg_text(kLeft, y + kBar + 18, 13,
+                  fmt::format("{} of weights and KV state fit nowhere",
+                              size_text(choice.short_bytes, Rounding::up)),
+                  "fill=\"#a40000\"");
 }
 
 }  // namespace
@@ -160,8 +134,8 @@ std::string to_svg(const PlacementInput& in, const PlacementChoice& choice, cons
       "patternTransform=\"rotate(45)\"><rect width=\"10\" height=\"10\" fill=\"#f5c6c6\"/>"
       "<rect width=\"4\" height=\"10\" fill=\"#cc0000\"/></pattern></defs>\n";
   svg += fmt::format("<rect width=\"{}\" height=\"{:.0f}\" fill=\"#fff\"/>\n", kWidth, height);
-  svg += text_at(kLeft, 34, 20, title, "font-weight=\"bold\"");
-  svg += text_at(kLeft, 58, 15, summary(in, choice) + " (on paper)");
+  svg += svg_text(kLeft, 34, 20, title, "font-weight=\"bold\"");
+  svg += svg_text(kLeft, 58, 15, summary(in, choice) + " (on paper)");
   return svg + legend(plan, 92) + rows + "</svg>\n";
 }
 

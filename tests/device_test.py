@@ -147,7 +147,7 @@ class Stages(SteelyardTest):
     def test_layers_lie_where_they_were_put(self):
         for placement, layers in (("cuda0:0-0,cuda1:1-", "CUDA0 1, CUDA1 4"), ("cuda1:0-2,cuda0:3-3", "CUDA1 3, CUDA0 2"),
                                   ("cuda0:0-0,cpu:1-", "CUDA0 1, CPU 4"),
-                                  ("stages", "CUDA0 2, CUDA1 3")):
+                                  ("stages", "CUDA0 2, CUDA1 3"), ("ranks", "CUDA0+CUDA1 5"), ("cuda1+cuda0", "CUDA1+CUDA0 5")):
             with self.subTest(placement):
                 done = self.ask(placement)
                 self.assertEqual(done.returncode, 0, done.stderr)
@@ -155,17 +155,24 @@ class Stages(SteelyardTest):
                 self.assertRegex(done.stderr, r"links +(\S+ [KM]iB) +\1 ")
                 self.assertIn("cut after 9 tokens", done.stderr)
         # A fake GPU samples nothing, so the CPU gets no second token from it.
-        done = self.ask("cpu:0-0,cuda1:1-", tokens=1)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("\nrepeating layers + output layer: CPU 1, CUDA1 4\n", done.stderr)
+        for placement, layers in (("cpu:0-0,cuda1:1-", "CPU 1, CUDA1 4"), ("cpu:0-0,cuda0+cuda1:1-", "CPU 1, CUDA0+CUDA1 4")):
+            done = self.ask(placement, tokens=1)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(f"\nrepeating layers + output layer: {layers}\n", done.stderr)
 
     def test_what_is_wrong_with_a_placement_is_said(self):
-        self.fails("run", self.synth(), "hello", "--placement", "cuda0", code=2, says="'cuda0' is no placement: give auto, single, stages, or")
+        self.fails("run", self.synth(), "hello", "--placement", "cuda0", code=2, says="'cuda0' is no placement: give auto, single, stages, ranks, or")
         self.fails("run", self.synth(), "hello", "--placement", "cpu:0-7", code=1, says="don't go on from layer 0 of 0 to 3")
 
     def test_stages_need_two_devices(self):
         for command in (("run", self.synth(), "hello"), ("plan", self.synth()), ("plan", self.synth(), "--json")):
             self.fails(*command, "--placement", "stages", env=NO_GPU, code=1, says="no two devices here .* leave --placement out")
+            self.fails(*command, "--placement", "ranks", env=NO_GPU, code=1, says="no two GPUs here .* leave --placement out")
+
+    def test_ranks_need_a_model_that_divides(self):
+        done = self.ask("ranks", devices=3)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, "error: the model can't be divided over 3 devices: \\d+ heads don't divide by 3")
 
     def test_a_model_too_large_for_one_gpu_is_laid_over_both(self):
         whole = int(re.search(r"needs ([\d.]+) MiB", self.ask("single", "--device", "cuda0", memory=64 << 20).stderr).group(1).split(".")[0])
@@ -175,10 +182,11 @@ class Stages(SteelyardTest):
 
     def test_a_lost_gpu_ends_the_answer_with_the_reason(self):
         for after in (3, 8, 15, 30):
-            with self.subTest(after):
-                done = self.ask("cuda0:0-0,cuda1:1-", fail=f"event_query {after} 719")
-                self.assertEqual(done.returncode, 1)
-                self.assertRegex(done.stderr, r"error: .*CUDA[01] is lost[^\n]*\n$")
+            for placement in ("cuda0:0-0,cuda1:1-", "ranks"):
+                with self.subTest(after=after, placement=placement):
+                    done = self.ask(placement, fail=f"event_query {after} 719")
+                    self.assertEqual(done.returncode, 1)
+                    self.assertRegex(done.stderr, r"error: .*CUDA[01] is lost[^\n]*\n$")
 
 
 class KernelFile(SteelyardTest):

@@ -28,7 +28,7 @@ void LoadFlags::add(CLI::App& command) {
   takes(
       command.add_option("--placement", placement,
                          "auto (default: one device, or layers over several where one is too small), single, "
-                         "stages, or devices with their layers: cpu:0-9,cuda0:10-"),
+                         "stages, ranks, or devices with their layers: cpu:0-9,cuda0:10-, or cuda0+cuda1"),
       "WHERE", [](const std::string& text) { parse_placement(text); });
   takes_number(
       command.add_option("-t,--threads", threads,

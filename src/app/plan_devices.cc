@@ -27,9 +27,8 @@ using Json = nlohmann::ordered_json;
 constexpr std::uint32_t kPaperThreads = 16;
 
 constexpr const char* kPaper =
-    "on paper: `steelyard run` and `serve` lay layers over devices in stages (--placement), but choose them "
-    "by memory "
-    "alone, and don't divide layers over ranks yet";
+    "on paper: `steelyard run` and `serve` lay layers over devices in stages or ranks (--placement), but "
+    "choose among stages by memory alone";
 
 // As loading takes them: by the first device.
 StepLimits limits_for(const ModelOptions& o, const ModelConfig& config, const PaperFleet& fleet) {

@@ -169,7 +169,8 @@ void Decoder::Impl::describe() {
           .page_tokens = plan.page_tokens,
           .vocab_size = parts[0]->program().vocab_size,
           .depth = parts[0]->executable().depth(),
-          .stages = static_cast<std::uint32_t>(parts.size())};
+          .stages = static_cast<std::uint32_t>(
+              std::ranges::count_if(parts, [](const auto& p) { return p->program().rank == 0; }))};
   for (std::size_t g = 0; g < plan.groups.size(); ++g)
     info.groups.push_back({parts[0]->program().groups[g].window, plan.groups[g].pages});
 }
@@ -328,18 +329,27 @@ void Decoder::Impl::submit(const Batch& batch) {
 }
 
 // In the parts' order: what a part waits for was launched before it, so the first that fails is found first.
+// Ranks wait for each other: of a stage those first that give up by themselves, which the CPU doesn't.
 const StepResult& Decoder::Impl::wait() {
   if (waited < submitted) ++waited;
   std::exception_ptr error;
   std::int64_t nanoseconds = 0;
-  for (const auto& part : parts) {
-    try {
-      result = part->executable().wait();
-      nanoseconds += result.nanoseconds;
-    } catch (const std::exception& e) {
-      fail(e.what());
-      if (!error) error = std::current_exception();
-    }
+  for (std::size_t begin = 0, end; begin < parts.size(); begin = end) {
+    end = begin + parts[begin]->program().ranks;
+    std::int64_t longest = 0;
+    for (const bool host : {false, true})
+      for (std::size_t i = begin; i < end; ++i) {
+        if (parts[i]->device().target().is_host() != host) continue;
+        try {
+          const StepResult& done = parts[i]->executable().wait();
+          longest = std::max(longest, done.nanoseconds);
+          if (i + 1 == parts.size()) result = done;
+        } catch (const std::exception& e) {
+          fail(e.what());
+          if (!error) error = std::current_exception();
+        }
+      }
+    nanoseconds += longest;
   }
   if (error) std::rethrow_exception(error);
   require_whole();

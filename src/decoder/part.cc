@@ -34,7 +34,7 @@ void Part::load_weights(const GgufFile& file, const LoadProgress& progress) {
   for (std::size_t i = 0; i < program.weights.size(); ++i) {
     bindings_.weights.push_back(weights_->data() + offsets[i]);
     loads.push_back({&program.weights[i], weight_bytes(file, program.weights[i], forward_.sources[i]),
-                     offsets[i], released_from(file, i)});
+                     offsets[i], released_from(file, i), weight_stride(forward_.sources[i])});
   }
   device_->load_weights(loads, plan_.mode, *weights_, progress);
   // What is left: pages that pieces share, and everything where the device told of none.

@@ -1,4 +1,5 @@
-// What one device holds and computes of a loaded model: the whole of it, or the layers of a stage. Weights
+// What one device holds and computes of a loaded model: the whole of it, the layers of a stage, or a tensor
+// rank's piece of them. Weights
 // uploaded, state storage carved, program compiled. One thread, the decoder's.
 #pragma once
 

@@ -32,8 +32,9 @@ struct LoadOptions {
   DType kv_type = DType::F16;
   StepLimits limits{.rows = 64, .outputs = 64, .slots = 1, .context = 256};
   std::uint32_t threads = 2;
-  // Layers over so many devices: those of a GPU test in turn with the CPU where there is one GPU alone.
-  std::uint32_t parts = 1;
+  // Layers over so many stages of so many tensor ranks, each a device: those of a GPU test in turn with the
+  // CPU where there is one GPU alone.
+  std::uint32_t parts = 1, ranks = 1;
 };
 
 // One chunk for a slot.
@@ -96,7 +97,7 @@ class TestModel {
  private:
   std::vector<PlacedPart> place(const GgufFile& file, const LoadOptions& options) {
     const ForwardOptions forward{.kv_type = options.kv_type, .context = options.limits.context};
-    if (options.parts == 1) {
+    if (options.parts * options.ranks == 1) {
       std::vector<PlacedPart> all;
       all.push_back({write_forward(file, config, forward), make_test_device(options.threads)});
       return all;
@@ -104,10 +105,12 @@ class TestModel {
     const auto n = static_cast<std::uint32_t>(config.layers.size());
     std::vector<Share> stages;  // the embedding and the output layer with the outermost layers
     for (std::uint32_t i = 0; i < options.parts; ++i)
-      stages.push_back({i == 0 ? 0 : n * i / options.parts + 1,
-                        i + 1 == options.parts ? n + 2 : n * (i + 1) / options.parts + 1});
+      for (std::uint32_t rank = 0; rank < options.ranks; ++rank)
+        stages.push_back({i == 0 ? 0 : n * i / options.parts + 1,
+                          i + 1 == options.parts ? n + 2 : n * (i + 1) / options.parts + 1, rank,
+                          options.ranks});
     std::vector<PlacedPart> parts;
-    for (Forward& f : in_stages(write_forward(file, config, forward), stages))
+    for (Forward& f : in_parts(write_forward(file, config, forward), stages))
       parts.push_back({std::move(f), make_part_device(parts.size(), options.threads)});
     return parts;
   }

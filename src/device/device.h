@@ -60,15 +60,20 @@ class Arena {
   virtual std::uint64_t held_bytes() const { return bytes(); }
 };
 
-// One weight to place: `raw` is the file's bytes (row slices of a tensor are contiguous), `offset` its place
-// in the arena. `placed`, if set: bytes [begin, end) of raw won't be read again. A device that holds weights
-// in the host's memory calls it as it goes, from the loading thread, so that file and copy aren't both
-// resident.
+// One weight to place: `raw` is the file's bytes, `offset` its place in the arena. `placed`, if set: bytes
+// [begin, end) of raw won't be read again. A device that holds weights in the host's memory calls it as it
+// goes, from the loading thread, so that file and copy aren't both resident.
 struct WeightLoad {
   const WeightSpec* spec;
   std::span<const std::byte> raw;
   std::uint64_t offset;
   std::function<void(std::uint64_t begin, std::uint64_t end)> placed = {};
+  // Bytes of raw from row to row: more than a row's where others' columns lie between. 0: a row's.
+  std::uint64_t row_stride = 0;
+
+  std::uint64_t row_bytes() const { return steelyard::row_bytes(spec->type, spec->cols); }
+  std::uint64_t stride() const { return row_stride ? row_stride : row_bytes(); }
+  bool has_gaps() const { return spec->rows > 1 && stride() != row_bytes(); }
 };
 
 // Where a compiled program finds its memory; device addresses, owned by the caller and alive longer than the

@@ -1,5 +1,6 @@
 #include "device/link.h"
 
+#include <algorithm>
 #include <chrono>
 #include <new>
 #include <thread>
@@ -12,15 +13,36 @@
 namespace steelyard {
 namespace {
 
-// Offsets of a model's boxes. A count has a cache line for itself: devices poll it.
+using Kind = LinkSpec::Kind;
+
+// Offsets of a model's boxes. Counts of different writers lie in different cache lines: devices poll them.
 struct Layout {
   std::vector<std::uint64_t> sent, rows;  // by LinkId
   std::uint64_t sampled = 0, last = 0;
   std::uint64_t bytes = 0;
 };
 
-std::uint64_t turn_floats(const LinkSpec& link, const StepLimits& limits) {
-  return std::uint64_t{limits.rows} * link.width;
+// A box without its addresses.
+LinkBox shape_of(const LinkSpec& link, const StepLimits& limits) {
+  LinkBox box{.writers = link.writers, .uses = link.uses};
+  switch (link.kind) {
+    case Kind::rows:
+      box.turns = limits.in_flight;
+      box.turn_floats = std::uint64_t{limits.rows} * link.width;
+      break;
+    case Kind::sum:
+      box.turns = 2;
+      box.most_rows = limits.rows;
+      box.writer_floats = std::uint64_t{limits.rows} * link.width;
+      box.turn_floats = box.writer_floats * link.writers;
+      break;
+    case Kind::logits:
+      box.turns = limits.in_flight;
+      box.most_rows = std::max(limits.outputs, 1u);
+      box.turn_floats = std::uint64_t{limits.outputs} * link.width;
+      break;
+  }
+  return box;
 }
 
 Layout lay_out(const std::vector<LinkSpec>& links, const StepLimits& limits) {
@@ -29,8 +51,9 @@ Layout lay_out(const std::vector<LinkSpec>& links, const StepLimits& limits) {
   l.sampled = carve.take(sizeof(StepCount));
   l.last = carve.take(limits.slots * sizeof(std::int32_t));
   for (const LinkSpec& link : links) {
-    l.sent.push_back(carve.take(sizeof(StepCount)));
-    l.rows.push_back(carve.take(limits.in_flight * turn_floats(link, limits) * sizeof(float)));
+    const LinkBox box = shape_of(link, limits);
+    l.sent.push_back(carve.take(box.counts() * sizeof(StepCount)));
+    l.rows.push_back(carve.take(box.turns * box.turn_floats * sizeof(float)));
   }
   l.bytes = carve.end();
   return l;
@@ -45,17 +68,25 @@ std::uint64_t links_bytes(const std::vector<LinkSpec>& links, const StepLimits& 
 Links::Links(Device& device, const std::vector<LinkSpec>& links, const StepLimits& limits) {
   const Layout l = lay_out(links, limits);
   memory_ = device.make_host_arena("the links between its parts", l.bytes);
-  const auto count = [&](std::uint64_t offset) { return new (memory_->data() + offset) StepCount(0); };
-  tokens_ = {count(l.sampled), reinterpret_cast<std::int32_t*>(memory_->data() + l.last)};
-  for (std::size_t i = 0; i < links.size(); ++i)
-    boxes_.push_back({count(l.sent[i]), reinterpret_cast<float*>(memory_->data() + l.rows[i]),
-                      turn_floats(links[i], limits), limits.in_flight});
+  const auto counts = [&](std::uint64_t offset, std::uint64_t n) {
+    auto* first = reinterpret_cast<StepCount*>(memory_->data() + offset);
+    for (std::uint64_t i = 0; i < n; ++i) new (first + i) StepCount(0);
+    return first;
+  };
+  tokens_ = {counts(l.sampled, 1), reinterpret_cast<std::int32_t*>(memory_->data() + l.last)};
+  for (std::size_t i = 0; i < links.size(); ++i) {
+    LinkBox& box = boxes_.emplace_back(shape_of(links[i], limits));
+    box.sent = counts(l.sent[i], box.counts());
+    box.rows = reinterpret_cast<float*>(memory_->data() + l.rows[i]);
+  }
 }
 
 Links::~Links() = default;
 
 void Links::abandon() {
-  for (const LinkBox& box : boxes_) box.sent->store(kNoMoreSteps, std::memory_order_release);
+  for (const LinkBox& box : boxes_)
+    for (std::uint64_t i = 0; i < box.counts(); ++i)
+      box.sent[i].store(kNoMoreSteps, std::memory_order_release);
   tokens_.sampled->store(kNoMoreSteps, std::memory_order_release);
 }
 

@@ -5,6 +5,11 @@
 //
 // A box holds the rows of as many steps as may be in flight, in turn: a place is written again only when the
 // step that used it was waited for, and so read by everybody.
+//
+// Tensor ranks trade sums many times a step, always all of them in the same order. There two places in turn
+// are enough: who has the others' rows of sum s + 1 knows that they have read those of sum s, since each
+// reads before it writes again, and may write those of s + 2 over them. Each row has a count of its own, so
+// that no part of a rank needs to wait for the rest of it.
 #pragma once
 
 #include <atomic>
@@ -28,13 +33,29 @@ static_assert(sizeof(StepCount) == 8 && StepCount::is_always_lock_free);
 // compares the difference as a signed number.
 inline constexpr std::uint64_t kNoMoreSteps = std::uint64_t{1} << 62;
 
-// Rows of one link. A view; who holds it decides who sends and who receives.
+// Rows of one link (LinkSpec). A view; who holds it decides who writes and who reads.
 struct LinkBox {
+  // One for rows of a stage; else [writers][most rows].
   StepCount* sent = nullptr;
-  float* rows = nullptr;  // [turns][most rows][width]
-  std::uint64_t turn_floats = 0;
+  // rows    [turns][most rows][width]
+  // sum     [turns][writers][most rows][width]
+  // logits  [turns][most outputs][width]
+  float* rows = nullptr;
+  std::uint64_t turn_floats = 0, writer_floats = 0;
   std::uint32_t turns = 1;
+  std::uint32_t writers = 1, most_rows = 0;
+  std::uint32_t uses = 1;  // a step
+
+  // Counts of a sum go on from step to step: its number among all.
+  std::uint64_t number_of(std::uint64_t step, std::uint32_t turn) const { return step * uses + turn; }
   float* of_step(std::uint64_t number) const { return rows + number % turns * turn_floats; }
+  float* of_writer(std::uint64_t number, std::uint32_t writer) const {
+    return of_step(number) + writer * writer_floats;
+  }
+  StepCount& sent_by(std::uint32_t writer, std::uint32_t row) const {
+    return sent[std::uint64_t{writer} * most_rows + row];
+  }
+  std::uint64_t counts() const { return most_rows == 0 ? 1 : std::uint64_t{writers} * most_rows; }
 };
 
 // The last token sampled for each slot, by the part that samples. A slot's entry may be read once the step

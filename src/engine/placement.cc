@@ -11,7 +11,8 @@ namespace steelyard {
 namespace {
 
 constexpr const char* kForm =
-    "give auto, single, stages, or devices with their layers in order, such as cpu:0-9,cuda0:10-";
+    "give auto, single, stages, ranks, or devices with their layers in order, such as cpu:0-9,cuda0:10-, or "
+    "devices that share all layers, such as cuda0+cuda1";
 
 std::uint32_t parse_layer(std::string_view digits, std::string_view range) {
   std::uint32_t n = 0;
@@ -40,6 +41,27 @@ std::vector<std::uint32_t> shares(std::uint32_t n, const std::vector<std::uint32
   return result;
 }
 
+// "cuda0:10-31", "cuda0+cuda1:10-31", "cuda0+cuda1".
+void add_devices(std::string_view item, PlacementWish& wish) {
+  const std::size_t colon = std::min(item.find(':'), item.size());
+  std::string_view names = item.substr(0, colon);
+  if (colon == item.size() && names.find('+') == std::string_view::npos)
+    throw_error(ErrorKind::bad_input, "'{}' is no placement: {}", item, kForm);
+  const std::string layers(colon == item.size() ? "0-" : item.substr(colon + 1));
+  for (bool first = true;; first = false) {
+    const std::size_t plus = names.find('+');
+    const std::string_view name = names.substr(0, plus);
+    const DeviceName device = parse_device(name);
+    if (device.kind == DeviceName::Kind::automatic)
+      throw_error(ErrorKind::bad_input, "a placement names its devices: {}", kForm);
+    for (const auto& other : wish.given)
+      if (other.device == device) throw_error(ErrorKind::bad_input, "the placement names {} twice", name);
+    wish.given.push_back({device, layers, !first});
+    if (plus == std::string_view::npos) return;
+    names.remove_prefix(plus + 1);
+  }
+}
+
 }  // namespace
 
 PlacementWish parse_placement(std::string_view text) {
@@ -47,20 +69,11 @@ PlacementWish parse_placement(std::string_view text) {
   if (text.empty() || text == "auto") return {Kind::automatic, {}};
   if (text == "single") return {Kind::single, {}};
   if (text == "stages") return {Kind::stages, {}};
+  if (text == "ranks") return {Kind::ranks, {}};
   PlacementWish wish{Kind::given, {}};
   while (!text.empty()) {
     const std::size_t comma = std::min(text.find(','), text.size());
-    const std::string_view item = text.substr(0, comma);
-    const std::size_t colon = item.find(':');
-    if (colon == std::string_view::npos)
-      throw_error(ErrorKind::bad_input, "'{}' is no placement: {}", item, kForm);
-    const DeviceName device = parse_device(item.substr(0, colon));
-    if (device.kind == DeviceName::Kind::automatic)
-      throw_error(ErrorKind::bad_input, "a placement names its devices: {}", kForm);
-    for (const auto& other : wish.given)
-      if (other.first == device)
-        throw_error(ErrorKind::bad_input, "the placement names {} twice", item.substr(0, colon));
-    wish.given.emplace_back(device, item.substr(colon + 1));
+    add_devices(text.substr(0, comma), wish);
     text.remove_prefix(std::min(comma + 1, text.size()));
   }
   return wish;
@@ -69,7 +82,11 @@ PlacementWish parse_placement(std::string_view text) {
 std::vector<DeviceStage> stages_given(const PlacementWish& wish, std::uint32_t n) {
   std::vector<DeviceStage> stages;
   std::uint32_t next = 0;
-  for (const auto& [device, range] : wish.given) {
+  for (const auto& [device, range, with_previous] : wish.given) {
+    if (with_previous) {
+      stages.push_back({device, stages.back().layers});
+      continue;
+    }
     const std::string_view text = range;
     const std::size_t dash = text.find('-');
     if (dash == std::string_view::npos) parse_layer("", range);

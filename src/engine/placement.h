@@ -1,4 +1,5 @@
-// Which device has which layers of a model: as a person says it, or as the memory allows.
+// Which device has which layers of a model: as a person says it, or as the memory allows. Neighbours with the
+// same layers are tensor ranks: each has its piece of every one of them.
 #pragma once
 
 #include <cstdint>
@@ -22,19 +23,25 @@ struct DeviceStage {
 };
 
 // What --placement says. `single`: all of it on one device. `stages`: layers over several, as their memory
-// allows. `automatic`: on one where it fits, else in stages.
+// allows. `ranks`: every layer over all GPUs. `automatic`: on one where it fits, else in stages.
 struct PlacementWish {
-  enum class Kind : std::uint8_t { automatic, single, stages, given };
+  enum class Kind : std::uint8_t { automatic, single, stages, ranks, given };
+  struct Given {
+    DeviceName device;
+    std::string layers;          // as written: "0-31"; "0-": all
+    bool with_previous = false;  // a rank beside the one before: joined to it by '+'
+  };
   Kind kind = Kind::automatic;
-  std::vector<std::pair<DeviceName, std::string>> given;  // devices with their layers as written: "0-31"
+  std::vector<Given> given;
 };
 
-// "auto", "single", "stages", or devices with their layers: "cpu:0-9,cuda0:10-31,cuda1:32-". Throws
-// Error(bad_input).
+// "auto", "single", "stages", "ranks", or devices with their layers: "cpu:0-9,cuda0:10-31,cuda1:32-"; devices
+// joined by '+' share them: "cuda0+cuda1", "cuda0+cuda1:0-39,cpu:40-". Throws Error(bad_input).
 PlacementWish parse_placement(std::string_view text);
 
 // The given layers of a model that has n. The last range may be open, or count the output layer as one more,
-// as people do. Throws Error(bad_input) when they aren't 0 to n - 1 in order.
+// as people do. Throws Error(bad_input) when they aren't 0 to n - 1 in order, but for ranks, which have the
+// same.
 std::vector<DeviceStage> stages_given(const PlacementWish& wish, std::uint32_t n_layers);
 
 // Whether a device has room for these layers. Asked for few ranges; never has more room for more layers.

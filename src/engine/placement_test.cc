@@ -34,12 +34,19 @@ TEST(LayerPlacement, IsReadAsWritten) {
   EXPECT_EQ(parse_placement("auto").kind, PlacementWish::Kind::automatic);
   EXPECT_EQ(parse_placement("single").kind, PlacementWish::Kind::single);
   EXPECT_EQ(parse_placement("stages").kind, PlacementWish::Kind::stages);
+  EXPECT_EQ(parse_placement("ranks").kind, PlacementWish::Kind::ranks);
   EXPECT_THAT(
       given("cpu:0-9,cuda0:10-31,cuda1:32-", 64),
       ElementsAre(DeviceStage{kCpu, {0, 10}}, DeviceStage{gpu(0), {10, 32}}, DeviceStage{gpu(1), {32, 64}}));
   // People count the output layer as one more.
   EXPECT_THAT(given("cuda0:0-31,cuda1:32-64", 64),
               ElementsAre(DeviceStage{gpu(0), {0, 32}}, DeviceStage{gpu(1), {32, 64}}));
+  // Ranks have the same layers.
+  EXPECT_THAT(given("cuda0+cuda1", 64),
+              ElementsAre(DeviceStage{gpu(0), {0, 64}}, DeviceStage{gpu(1), {0, 64}}));
+  EXPECT_THAT(
+      given("cpu:0-9,cuda0+cuda1:10-", 64),
+      ElementsAre(DeviceStage{kCpu, {0, 10}}, DeviceStage{gpu(0), {10, 64}}, DeviceStage{gpu(1), {10, 64}}));
 }
 
 TEST(LayerPlacement, SaysWhatIsWrong) {
@@ -47,6 +54,9 @@ TEST(LayerPlacement, SaysWhatIsWrong) {
   EXPECT_THAT(error_of([] { parse_placement("rocm0:0-3"); }), HasSubstr("no device"));
   EXPECT_THAT(error_of([] { parse_placement("auto:0-3"); }), HasSubstr("names its devices"));
   EXPECT_THAT(error_of([] { parse_placement("cpu:0-3,cpu:4-"); }), HasSubstr("cpu twice"));
+  EXPECT_THAT(error_of([] { parse_placement("cuda0+cuda0"); }), HasSubstr("cuda0 twice"));
+  EXPECT_THAT(error_of([] { parse_placement("cuda0+"); }), HasSubstr("no device"));
+  EXPECT_THAT(error_of([] { given("cuda0+cuda1:0-1,cpu:1-", 4); }), HasSubstr("don't go on"));
   EXPECT_THAT(error_of([] { given("cpu:all", 4); }), HasSubstr("no range of layers"));
   EXPECT_THAT(error_of([] { given("cpu:0-1,cuda0:3-", 4); }),
               HasSubstr("3- don't go on from layer 2 of 0 to 3"));

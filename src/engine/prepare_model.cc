@@ -121,15 +121,16 @@ class StagePlanner {
 
   // Returns why the model doesn't fit so, or nothing.
   std::string plan(const std::vector<DeviceStage>& stages) {
-    std::vector<Share> shares;
+    const std::vector<Share> shares = shares_of(stages);
     std::vector<std::shared_ptr<Device>> where;
-    for (const DeviceStage& s : stages) shares.push_back(share_of(s.layers)), where.push_back(open(s.device));
+    for (const DeviceStage& s : stages) where.push_back(open(s.device));
     for (const auto& device : where)
       m_.options.threads = std::max(m_.options.threads, device->info().threads);
-    std::vector<Forward> forwards = in_stages(m_.forward, shares);
+    std::vector<Forward> forwards = in_parts(m_.forward, shares);
+    const auto n_stages = static_cast<std::size_t>(std::ranges::count(shares, 0u, &Share::rank));
     std::vector<PlanInput> inputs;
     for (std::size_t i = 0; i < stages.size(); ++i)
-      inputs.push_back(input(forwards[i].program, *where[i], shares[i], stages.size()));
+      inputs.push_back(input(forwards[i].program, *where[i], shares[i], n_stages));
     m_.plan = plan_stages(inputs);
     m_.plan.threads = m_.options.threads;
     m_.verdict = worst(inputs, where);
@@ -145,6 +146,15 @@ class StagePlanner {
     return stages_by_room(
         names, static_cast<std::uint32_t>(m_.config.layers.size()),
         [&](std::size_t i, const LayerRange& layers) { return has_room(names[i], layers, names.size()); });
+  }
+
+  // Every layer over all GPUs.
+  std::vector<DeviceStage> find_ranks() {
+    std::vector<DeviceStage> ranks;
+    for (const DeviceName& name : usable_devices())
+      if (name.kind == DeviceName::Kind::cuda)
+        ranks.push_back({name, {0, static_cast<std::uint32_t>(m_.config.layers.size())}});
+    return ranks;
   }
 
  private:
@@ -167,6 +177,20 @@ class StagePlanner {
     const Program part = part_of(m_.forward.program, share);
     const PlanInput in = input(part, *device, share, n_stages);
     return plan_memory(in).devices[0].total() <= room_on(in, device.get(), m_.options);
+  }
+
+  // Neighbours with the same layers are ranks.
+  std::vector<Share> shares_of(const std::vector<DeviceStage>& stages) const {
+    std::vector<Share> shares;
+    for (std::size_t begin = 0, end; begin < stages.size(); begin = end) {
+      for (end = begin; end < stages.size() && stages[end].layers == stages[begin].layers;) ++end;
+      const auto ranks = static_cast<std::uint32_t>(end - begin);
+      for (std::uint32_t rank = 0; rank < ranks; ++rank) {
+        Share& share = shares.emplace_back(share_of(stages[begin].layers));
+        share.rank = rank, share.ranks = ranks;
+      }
+    }
+    return shares;
   }
 
   // Units: the embedding goes with the first layer, the output layer with the last.
@@ -221,6 +245,16 @@ std::string plan_in_stages(PreparedModel& m, const ModelOptions& options, Device
   return planner.plan(stages);
 }
 
+// As --placement ranks asks. Returns why it doesn't fit, or nothing.
+std::string plan_in_ranks(PreparedModel& m, const ModelOptions& options, Devices& devices) {
+  StagePlanner planner(m, options, devices);
+  const auto ranks = planner.find_ranks();
+  if (ranks.size() < 2)
+    throw_error(ErrorKind::not_found,
+                "there are no two GPUs here to divide the model's layers over: leave --placement out");
+  return planner.plan(ranks);
+}
+
 // Whether they can lie so where nobody asked for it; then they are planned so.
 bool fits_in_stages(PreparedModel& m, const ModelOptions& options, Devices& devices) {
   StagePlanner planner(m, options, devices);
@@ -260,6 +294,7 @@ std::string plan_where_wanted(PreparedModel& m, const ModelOptions& options, Dev
     return StagePlanner(m, options, devices)
         .plan(stages_given(placement, static_cast<std::uint32_t>(m.config.layers.size())));
   if (placement.kind == Kind::stages) return plan_in_stages(m, options, devices);
+  if (placement.kind == Kind::ranks) return plan_in_ranks(m, options, devices);
   if (wanted.kind == DeviceName::Kind::cuda) return plan_for(m, options, held, devices.cuda(wanted.index));
   if (wanted.kind == DeviceName::Kind::automatic && plan_for_any_gpu(m, options, devices)) return {};
   // Where every GPU is too small for all of it, layers may still fit.

@@ -283,25 +283,33 @@ Forward write_forward(const GgufFile& file, const ModelConfig& config, const For
   return b.finish();
 }
 
-std::vector<Forward> in_stages(const Forward& whole, std::span<const Share> stages) {
+std::vector<Forward> in_parts(const Forward& whole, std::span<const Share> shares) {
   std::map<std::string_view, WeightSource> sources;  // weights keep their names
   for (std::size_t i = 0; i < whole.sources.size(); ++i)
     sources.emplace(whole.program.weights[i].name, whole.sources[i]);
   std::vector<Forward> parts;
-  for (Program& program : stage_programs(whole.program, stages)) {
+  for (Program& program : part_programs(whole.program, shares)) {
     Forward& part = parts.emplace_back(Forward{std::move(program), {}});
-    for (const WeightSpec& w : part.program.weights) part.sources.push_back(sources.at(w.name));
+    for (const WeightSpec& w : part.program.weights) {
+      WeightSource& source = part.sources.emplace_back(sources.at(w.name));
+      source.row_begin += w.first_row, source.col_begin += w.first_col;
+    }
   }
   return parts;
 }
 
 std::uint64_t weight_begin(const WeightSpec& spec, const WeightSource& source) {
-  return row_bytes(spec.type, spec.cols) * source.row_begin;
+  return weight_stride(source) * source.row_begin + row_bytes(spec.type, source.col_begin);
+}
+
+std::uint64_t weight_stride(const WeightSource& source) {
+  return row_bytes(source.tensor->type, source.tensor->shape.columns());
 }
 
 std::span<const std::byte> weight_bytes(const GgufFile& file, const WeightSpec& spec,
                                         const WeightSource& source) {
-  return file.data(*source.tensor).subspan(weight_begin(spec, source), spec.file_bytes());
+  const std::uint64_t bytes = weight_stride(source) * (spec.rows - 1) + row_bytes(spec.type, spec.cols);
+  return file.data(*source.tensor).subspan(weight_begin(spec, source), bytes);
 }
 
 }  // namespace steelyard

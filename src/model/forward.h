@@ -19,10 +19,12 @@ struct ForwardOptions {
   std::uint32_t context = 4096;  // longest sequence; chooses phi3's rope factors
 };
 
-// Where a weight of the program lies: rows [row_begin, row_begin + spec.rows) of a tensor. By WeightId.
+// Where a weight of the program lies: rows [row_begin, row_begin + spec.rows) of a tensor, and of them
+// columns [col_begin, col_begin + spec.cols). By WeightId.
 struct WeightSource {
   const GgufTensor* tensor;  // owned by the file
   std::uint32_t row_begin;
+  std::uint32_t col_begin = 0;
 };
 
 struct Forward {
@@ -34,11 +36,13 @@ struct Forward {
 // configuration. The file must outlive the result.
 Forward write_forward(const GgufFile& file, const ModelConfig& config, const ForwardOptions& options);
 
-// The same in parts for several devices, by stages that cover the units in order (program/share.h).
-std::vector<Forward> in_stages(const Forward& whole, std::span<const Share> stages);
+// The same in parts for several devices (part_programs() in program/share.h).
+std::vector<Forward> in_parts(const Forward& whole, std::span<const Share> shares);
 
-// Where a weight begins in its tensor's bytes, and the weight's bytes in the file.
+// Where a weight begins in its tensor's bytes; bytes from row to row there; and the weight's bytes in the
+// file, from its first to its last, with what lies between its rows.
 std::uint64_t weight_begin(const WeightSpec& spec, const WeightSource& source);
+std::uint64_t weight_stride(const WeightSource& source);
 std::span<const std::byte> weight_bytes(const GgufFile& file, const WeightSpec& spec,
                                         const WeightSource& source);
 

@@ -199,14 +199,22 @@ void add_host_side(const std::vector<MemoryPlan>& plans, std::span<const PlanInp
     if (p.devices.size() > 1) staging += p.devices.back().bytes(Purpose::staging);
   if (staging) host.lines.push_back({Purpose::staging, staging, "page-locked: step blocks, sampled tokens"});
   const StepLimits& limits = stages[0].limits;
-  host.lines.push_back({Purpose::links, links_bytes(stages[0].program->links, limits),
-                        fmt::format("rows of {} steps in flight from stage to stage", limits.in_flight)});
+  const auto& links = stages[0].program->links;
+  const bool sums =
+      std::ranges::any_of(links, [](const LinkSpec& l) { return l.kind == LinkSpec::Kind::sum; });
+  const bool rows =
+      std::ranges::any_of(links, [](const LinkSpec& l) { return l.kind == LinkSpec::Kind::rows; });
+  std::string note =
+      rows ? fmt::format("rows of {} steps in flight from stage to stage", limits.in_flight) : "";
+  if (sums) note += fmt::format("{}partial sums between ranks", rows ? ", " : "");
+  host.lines.push_back({Purpose::links, links_bytes(links, limits), note});
 }
 
 // Repeating layers of a stage, and one for the output layer.
 std::size_t layers_of(const Program& program) {
   std::size_t n = program.states.size();
-  return n + (logits_of(program) != kNoBuffer ? 1 : 0);
+  const auto is_head = [](const Op& op) { return role(op) == OpRole::logits; };
+  return n + (std::ranges::any_of(program.ops, is_head) ? 1 : 0);
 }
 
 }  // namespace
@@ -221,7 +229,10 @@ MemoryPlan plan_stages(std::span<const PlanInput> stages) {
   for (std::size_t i = 0; i < stages.size(); ++i) {
     plan.devices.push_back(plans[i].devices[0]);
     if (stages[i].target->is_host() && !host) host = &plan.devices.back();
-    plan.layers += fmt::format("{}{} {}", i ? ", " : "", stages[i].device, layers_of(*stages[i].program));
+    // Ranks of a stage all have its layers: "CUDA0+CUDA1 65".
+    const Program& program = *stages[i].program;
+    plan.layers += fmt::format("{}{}", i == 0 ? "" : program.rank > 0 ? "+" : ", ", stages[i].device);
+    if (program.rank + 1 == program.ranks) plan.layers += fmt::format(" {}", layers_of(program));
     if (i == 0) continue;
     for (std::size_t g = 0; g < plan.groups.size(); ++g)
       plan.groups[g].page_bytes += plans[i].groups[g].page_bytes;

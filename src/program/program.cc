@@ -23,13 +23,15 @@ class OpChecker {
     if (const auto state = appends_to(op))
       require(exists(*state, program_.states), "names a state that isn't there");
     if (const auto l = link_of(op)) require(exists(l->link, program_.links), "names a link that isn't there");
+    if (const LinkId link = exchange_of(op); link != kNoLink)
+      require(exists(link, program_.links), "names a link that isn't there");
     if (const auto a = attends(op))
       require(exists(a->state, program_.states), "names a state that isn't there");
     std::visit(*this, op.body);
   }
 
   void operator()(const EmbedOp& op) {
-    matrix(op.table, program_.vocab_size, program_.n_embd);
+    vocabulary(op.table, program_.n_embd);
     buffer(op.out, program_.n_embd);
   }
   void operator()(const QkvOp& op) {
@@ -62,6 +64,7 @@ class OpChecker {
   void operator()(const ResidualLinearOp& op) {
     projection(op.weight, op.bias, op.out, buffer(op.in));
     norm(op.post_norm, buffer(op.out));
+    if (op.residual == kNoBuffer) return require(!op.post_norm, "norms what is no whole sum");
     buffer(op.residual, buffer(op.out));
   }
   void operator()(const GateUpOp& op) {
@@ -73,13 +76,29 @@ class OpChecker {
   void operator()(const HeadOp& op) {
     const std::uint32_t width = buffer(op.in);
     norm(op.norm, width);
-    matrix(op.weight, program_.vocab_size, width);
-    buffer(op.logits, program_.vocab_size);
+    vocabulary(op.weight, width);
+    buffer(op.logits, weight(op.weight).rows);
     require(program_.buffers[op.logits].rows == RowSet::outputs, "writes logits for rows that want none");
   }
   void operator()(const SampleOp& op) { buffer(op.logits, program_.vocab_size); }
   void operator()(const ReceiveOp& op) { link(op.link, op.out); }
   void operator()(const SendOp& op) { link(op.link, op.in); }
+  void operator()(const SumOp& op) {
+    link(op.link, op.in);
+    exchange(op.link, LinkSpec::Kind::sum);
+    require(op.turn < program_.links[op.link].uses, "sums more often than its link says");
+    const std::uint32_t width = buffer(op.in);
+    buffer(op.out, width);
+    if (op.residual != kNoBuffer) buffer(op.residual, width);
+    if (op.bias != kNoWeight) vector(op.bias, width);
+    norm(op.post_norm, width);
+  }
+  void operator()(const GatherOp& op) {
+    exchange(op.link, LinkSpec::Kind::logits);
+    require(op.first_col + buffer(op.in) <= program_.vocab_size, "has more logits than there are tokens");
+    require(program_.links[op.link].width == program_.vocab_size, "gathers into rows of another width");
+    if (op.out != kNoBuffer) buffer(op.out, program_.vocab_size);
+  }
 
  private:
   void require(bool ok, std::string_view what) {
@@ -109,6 +128,18 @@ class OpChecker {
     matrix(w, buffer(out), in_width);
     if (bias != kNoWeight) vector(bias, buffer(out));
   }
+  // A table of all tokens, or a rank's piece of it.
+  void vocabulary(WeightId id, std::uint32_t cols) {
+    const WeightSpec& w = weight(id);
+    const bool whole = w.rows == program_.vocab_size;
+    require(w.cols == cols && (whole || w.first_row + w.rows <= program_.vocab_size),
+            "has a table of the wrong shape");
+  }
+  void exchange(LinkId id, LinkSpec::Kind kind) {
+    const LinkSpec& l = program_.links[id];
+    require(l.kind == kind && l.writers == program_.ranks && program_.rank < program_.ranks,
+            "exchanges by a link that isn't its ranks'");
+  }
   void link(LinkId id, BufferId rows) {
     buffer(rows, program_.links[id].width);
     require(program_.buffers[rows].rows == RowSet::all, "hands on rows that aren't all of the step's");
@@ -129,7 +160,8 @@ const char* op_name(const Op& op) {
                  [](const ResidualLinearOp&) { return "residual_linear"; },
                  [](const GateUpOp&) { return "gate_up"; }, [](const HeadOp&) { return "head"; },
                  [](const SampleOp&) { return "sample"; }, [](const ReceiveOp&) { return "receive"; },
-                 [](const SendOp&) { return "send"; }},
+                 [](const SendOp&) { return "send"; }, [](const SumOp&) { return "sum"; },
+                 [](const GatherOp&) { return "gather"; }},
       op.body);
 }
 

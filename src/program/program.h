@@ -23,6 +23,7 @@ using StateId = std::int16_t;
 using LinkId = std::int16_t;
 inline constexpr BufferId kNoBuffer = -1;
 inline constexpr WeightId kNoWeight = -1;
+inline constexpr LinkId kNoLink = -1;
 
 // fast: quantised activations, the back end's best kernels.
 // invariant: a row's result has the same bits whatever else is in the batch, however its prompt was chunked.
@@ -58,6 +59,8 @@ struct WeightSpec {
   DType type;
   std::uint32_t rows;  // 1 for vectors (norm, bias, rope factors, sinks), which are F32 in every layout
   std::uint32_t cols;
+  // Of a tensor rank's piece: where it begins in the whole model's weight.
+  std::uint32_t first_row = 0, first_col = 0;
   bool is_vector() const { return rows == 1 && role != WeightRole::embedding && role != WeightRole::head; }
   std::uint64_t elements() const { return std::uint64_t{rows} * cols; }
   std::uint64_t file_bytes() const { return row_bytes(type, cols) * rows; }
@@ -80,11 +83,16 @@ struct StateSpec {
   std::uint32_t head_dim_v;
 };
 
-// Where one part of a model hands rows to the next: floats, `width` for every row of the step. Every part of
-// a model names the same links, in the same order.
+// Where parts of a model hand each other floats. Every part names the same links, in the same order.
+//   rows    of one stage to the next: `width` for every row of the step
+//   sum     partial sums of tensor ranks: each writes its own, all read all; `uses` times a step, in turn
+//   logits  of tensor ranks to the one that samples: each writes its columns of `width`, for every output
 struct LinkSpec {
+  enum class Kind : std::uint8_t { rows, sum, logits };
   std::string name;  // "units 0-12" (share.h): what was computed just before it
   std::uint32_t width;
+  Kind kind = Kind::rows;
+  std::uint32_t writers = 1, uses = 1;
 };
 
 // Rotary embedding (RoFormer, arXiv:2104.09864). Pair i of n_rot/2 turns by position * freq_scale *
@@ -106,7 +114,7 @@ struct NormRef {
   explicit operator bool() const { return weight != kNoWeight; }
 };
 
-struct EmbedOp {  // out = table[token] * scale
+struct EmbedOp {  // out = table[token] * scale; of a rank's piece of the table: zeros for the others' tokens
   WeightId table;
   float scale;
   BufferId out;
@@ -144,7 +152,7 @@ struct ResidualLinearOp {  // out = residual + post_norm(W · in + bias); out ma
   BufferId in;
   WeightId weight, bias = kNoWeight;
   NormRef post_norm;
-  BufferId residual, out;
+  BufferId residual, out;  // kNoBuffer as residual: out = W · in + bias, a rank's partial sum
 };
 
 enum class Activation : std::uint8_t { silu, gelu_tanh };
@@ -181,8 +189,24 @@ struct SendOp {  // hands `in` to the part after this one
   LinkId link;
 };
 
+struct SumOp {  // out = residual + post_norm(Σ over ranks, in their order, of in + bias); the same on each
+  BufferId in;
+  WeightId bias = kNoWeight;
+  NormRef post_norm;
+  BufferId residual = kNoBuffer, out = kNoBuffer;  // no residual: the sum alone; out may be residual
+  LinkId link = kNoLink;
+  std::uint32_t turn = 0;  // which of the link's uses in a step
+};
+
+struct GatherOp {  // out = the ranks' logits, each at its columns, on the rank that samples; the others give
+  BufferId in;     // theirs, and have no out
+  BufferId out = kNoBuffer;
+  std::uint32_t first_col = 0;
+  LinkId link = kNoLink;
+};
+
 using OpBody = std::variant<EmbedOp, QkvOp, RopeAppendOp, AttentionOp, ResidualLinearOp, GateUpOp, HeadOp,
-                            SampleOp, ReceiveOp, SendOp>;
+                            SampleOp, ReceiveOp, SendOp, SumOp, GatherOp>;
 
 struct Op {
   std::int16_t layer;  // -1: belongs to no layer
@@ -191,7 +215,10 @@ struct Op {
 
 // A model's step, or one part's share of it: then it begins with ReceiveOp where the tokens are another
 // part's, ends with SendOp where the rest is, and has an EmbedOp or a SampleOp only where these are its own.
+// Of several tensor ranks each has its piece of every matrix; what they hand each other are SumOp and
+// GatherOp, and the last of them samples, or sends.
 struct Program {
+  std::uint32_t rank = 0, ranks = 1;  // of its stage
   std::uint32_t n_embd = 0;
   std::uint32_t vocab_size = 0;
   std::vector<BufferSpec> buffers;

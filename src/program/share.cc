@@ -17,6 +17,11 @@ std::uint32_t piece(std::uint32_t total, std::uint32_t unit, const Share& share)
   const std::uint32_t units = total / unit;
   return (units / share.ranks + (share.rank < units % share.ranks ? 1 : 0)) * unit;
 }
+// Where it begins.
+std::uint32_t piece_begin(std::uint32_t total, std::uint32_t unit, const Share& share) {
+  const std::uint32_t units = total / unit;
+  return (units / share.ranks * share.rank + std::min(share.rank, units % share.ranks)) * unit;
+}
 
 // No block of a type is cut: super-blocks have 256 weights, blocks 32.
 std::uint32_t feed_forward_unit(std::uint32_t n_ff) {
@@ -29,18 +34,23 @@ std::uint32_t kv_heads_of_rank(std::uint32_t kv_heads, std::uint32_t ranks) {
   return std::max(kv_heads / ranks, 1u);
 }
 
-// Makes widths a rank's. An op writes the same widths whatever op came before, so that doing it for every
-// layer does no harm.
+std::uint32_t first_kv_head(std::uint32_t kv_heads, const Share& share) {
+  return kv_heads * share.rank / share.ranks;
+}
+
+// Makes widths a rank's, and says where its pieces of the weights begin. An op writes the same widths
+// whatever op came before, so that doing it for every layer does no harm.
 class Divider {
  public:
   Divider(const Program& whole, Program& part, const Share& share)
-      : whole_(whole), part_(part), share_(share) {}
+      : whole_(whole), part_(part), share_(share), begins_(whole.buffers.size(), 0) {}
 
-  void operator()(const EmbedOp& o) { part_.weights[o.table].rows = vocabulary(); }
+  void operator()(const EmbedOp& o) { table(o.table); }
   void operator()(const QkvOp& o) {
-    rows(o.q, o.q_bias, o.q_out, whole_.buffers[o.q_out].width / share_.ranks);
-    rows(o.k, o.k_bias, o.k_out, kv_width(o.k_out));
-    rows(o.v, o.v_bias, o.v_out, kv_width(o.v_out));
+    const std::uint32_t q = whole_.buffers[o.q_out].width / share_.ranks;
+    rows(o.q, o.q_bias, o.q_out, q, q * share_.rank);
+    rows(o.k, o.k_bias, o.k_out, kv_width(o.k_out), kv_begin(o.k_out));
+    rows(o.v, o.v_bias, o.v_out, kv_width(o.v_out), kv_begin(o.v_out));
   }
   void operator()(RopeAppendOp& o) {
     o.n_heads /= share_.ranks;
@@ -48,32 +58,48 @@ class Divider {
   }
   void operator()(AttentionOp& o) {
     o.n_heads /= share_.ranks;
-    part_.buffers[o.out].width = whole_.buffers[o.out].width / share_.ranks;
-    if (o.sinks != kNoWeight) part_.weights[o.sinks].cols = o.n_heads;
+    const std::uint32_t width = whole_.buffers[o.out].width / share_.ranks;
+    part_.buffers[o.out].width = width;
+    begins_[o.out] = width * share_.rank;
+    if (o.sinks == kNoWeight) return;
+    part_.weights[o.sinks].cols = o.n_heads;
+    part_.weights[o.sinks].first_col = o.n_heads * share_.rank;
   }
-  void operator()(const ResidualLinearOp& o) { part_.weights[o.weight].cols = part_.buffers[o.in].width; }
+  void operator()(const ResidualLinearOp& o) {
+    part_.weights[o.weight].cols = part_.buffers[o.in].width;
+    part_.weights[o.weight].first_col = begins_[o.in];
+  }
   void operator()(const GateUpOp& o) {
     const std::uint32_t n_ff = whole_.buffers[o.out].width;
     const std::uint32_t width = piece(n_ff, feed_forward_unit(n_ff), share_);
-    rows(o.gate, o.gate_bias, o.out, width);
-    rows(o.up, o.up_bias, o.out, width);
+    const std::uint32_t begin = piece_begin(n_ff, feed_forward_unit(n_ff), share_);
+    rows(o.gate, o.gate_bias, o.out, width, begin);
+    rows(o.up, o.up_bias, o.out, width, begin);
+    begins_[o.out] = begin;
   }
   void operator()(const HeadOp& o) {
-    part_.weights[o.weight].rows = vocabulary();
+    table(o.weight);
     part_.buffers[o.logits].width = vocabulary();
   }
   void operator()(const SampleOp&) {}
   void operator()(const ReceiveOp&) {}
   void operator()(const SendOp&) {}
+  void operator()(const SumOp&) {}
+  void operator()(const GatherOp&) {}
 
   std::uint32_t vocabulary() const {
     return piece(whole_.vocab_size, vocabulary_unit(whole_.vocab_size), share_);
   }
 
  private:
-  void rows(WeightId weight, WeightId bias, BufferId out, std::uint32_t width) {
+  void table(WeightId id) {
+    part_.weights[id].rows = vocabulary();
+    part_.weights[id].first_row = piece_begin(whole_.vocab_size, vocabulary_unit(whole_.vocab_size), share_);
+  }
+  void rows(WeightId weight, WeightId bias, BufferId out, std::uint32_t width, std::uint32_t begin) {
     part_.weights[weight].rows = width;
-    if (bias != kNoWeight) part_.weights[bias].cols = width;
+    part_.weights[weight].first_row = begin;
+    if (bias != kNoWeight) part_.weights[bias].cols = width, part_.weights[bias].first_col = begin;
     part_.buffers[out].width = width;
   }
   // Of keys or values: as many heads as the first state's.
@@ -81,10 +107,15 @@ class Divider {
     const std::uint32_t heads = whole_.states.front().n_kv_heads;
     return whole_.buffers[buffer].width / heads * kv_heads_of_rank(heads, share_.ranks);
   }
+  std::uint32_t kv_begin(BufferId buffer) const {
+    const std::uint32_t heads = whole_.states.front().n_kv_heads;
+    return whole_.buffers[buffer].width / heads * first_kv_head(heads, share_);
+  }
 
   const Program& whole_;
   Program& part_;
   const Share& share_;
+  std::vector<std::uint32_t> begins_;  // by BufferId: this rank's first element of the whole row
 };
 
 // Old number → new number of the things that a part keeps; -1: not kept.
@@ -117,6 +148,8 @@ void each_id(OpBody& body, W w, B b, S s) {
                  [&](SampleOp& o) { b(o.logits); },
                  [&](ReceiveOp& o) { b(o.out); },
                  [&](SendOp& o) { b(o.in); },
+                 [&](SumOp& o) { w(o.bias), w(o.post_norm.weight), b(o.in), b(o.residual), b(o.out); },
+                 [&](GatherOp& o) { b(o.in), b(o.out); },
              },
              body);
 }
@@ -226,20 +259,133 @@ Program part_of(const Program& program, const Share& share) {
   return part;
 }
 
-std::vector<Program> stage_programs(const Program& program, std::span<const Share> stages) {
+namespace {
+
+// The links at which a stage takes part.
+struct StageLinks {
+  LinkId from = kNoLink, to = kNoLink, sum = kNoLink, logits = kNoLink;
+};
+
+BufferId add_buffer(Program& part, std::string name, std::uint32_t width, RowSet rows) {
+  part.buffers.push_back({std::move(name), width, rows});
+  return static_cast<BufferId>(part.buffers.size() - 1);
+}
+
+// Makes a rank's ops end in sums, and its logits go to the rank that samples.
+class RankJoiner {
+ public:
+  RankJoiner(Program& part, const StageLinks& links) : part_(part), links_(links) {}
+
+  void run() {
+    partial_ = add_buffer(part_, "partial", part_.n_embd, RowSet::all);
+    std::vector<Op> ops = std::move(part_.ops);
+    part_.ops.clear();
+    for (Op& op : ops) std::visit([&](auto& o) { join(op, o); }, op.body);
+  }
+  std::uint32_t sums() const { return sums_; }
+
+ private:
+  template <typename T>
+  void join(const Op& op, T&) {
+    part_.ops.push_back(op);
+  }
+  void join(const Op& op, EmbedOp& o) {
+    const SumOp sum{.in = partial_, .out = o.out, .link = links_.sum, .turn = sums_++};
+    o.out = partial_;
+    part_.ops.push_back(op);
+    part_.ops.push_back({-1, sum});
+  }
+  void join(const Op& op, ResidualLinearOp& o) {
+    const SumOp sum{.in = partial_,
+                    .bias = o.bias,
+                    .post_norm = o.post_norm,
+                    .residual = o.residual,
+                    .out = o.out,
+                    .link = links_.sum,
+                    .turn = sums_++};
+    o = {.in = o.in, .weight = o.weight, .residual = kNoBuffer, .out = partial_};
+    part_.ops.push_back(op);
+    part_.ops.push_back({op.layer, sum});
+  }
+  void join(const Op& op, HeadOp& o) {
+    part_.ops.push_back(op);
+    GatherOp gather{.in = o.logits, .first_col = part_.weights[o.weight].first_row, .link = links_.logits};
+    if (samples_here())
+      gather.out = all_ = add_buffer(part_, "all logits", part_.vocab_size, RowSet::outputs);
+    part_.ops.push_back({-1, gather});
+  }
+  void join(const Op& op, SampleOp& o) {
+    if (!samples_here()) return;
+    o.logits = all_;
+    part_.ops.push_back(op);
+  }
+  bool samples_here() const { return part_.rank + 1 == part_.ranks; }
+
+  Program& part_;
+  const StageLinks& links_;
+  BufferId partial_ = kNoBuffer, all_ = kNoBuffer;
+  std::uint32_t sums_ = 0;
+};
+
+// All links of a model, and of each stage those that are its own.
+std::vector<LinkSpec> lay_links(const Program& program, std::span<const Share> shares,
+                                std::vector<StageLinks>& stages) {
   std::vector<LinkSpec> links;
-  for (std::size_t i = 0; i + 1 < stages.size(); ++i)
-    links.push_back({fmt::format("units {}-{}", stages[i].begin, stages[i].end - 1), program.n_embd});
+  const auto add = [&](const char* what, const Share& s, std::uint32_t width, LinkSpec::Kind kind,
+                       std::uint32_t writers) {
+    links.push_back({fmt::format("{} units {}-{}", what, s.begin, s.end - 1), width, kind, writers});
+    return static_cast<LinkId>(links.size() - 1);
+  };
+  LinkId before = kNoLink;
+  for (const Share& s : shares) {
+    if (s.rank > 0) continue;
+    StageLinks& own = stages.emplace_back();
+    own.from = before;
+    if (s.ranks > 1) own.sum = add("sums of", s, program.n_embd, LinkSpec::Kind::sum, s.ranks);
+    const bool last = s.end == unit_count(program);
+    if (s.ranks > 1 && last)
+      own.logits = add("logits of", s, program.vocab_size, LinkSpec::Kind::logits, s.ranks);
+    if (!last) own.to = before = add("rows of", s, program.n_embd, LinkSpec::Kind::rows, 1);
+  }
+  return links;
+}
+
+// Every rank receives; the last one sends.
+void join_stages(Program& part, const StageLinks& own) {
+  if (own.from != kNoLink) {
+    BufferId first = kNoBuffer;
+    for (const Op& op : part.ops)
+      if (const auto in = reads(op); first == kNoBuffer && !in.empty()) first = in[0];
+    part.ops.insert(part.ops.begin(), {-1, ReceiveOp{own.from, first}});
+  }
+  if (own.to != kNoLink && part.rank + 1 == part.ranks)
+    part.ops.push_back({-1, SendOp{writes(part.ops.back())[0], own.to}});
+}
+
+}  // namespace
+
+std::vector<Program> part_programs(const Program& program, std::span<const Share> shares) {
+  std::vector<StageLinks> stages;
+  std::vector<LinkSpec> links = lay_links(program, shares, stages);
   std::vector<Program> parts;
-  for (std::size_t i = 0; i < stages.size(); ++i) {
-    Program& part = parts.emplace_back(part_of(program, stages[i]));
-    part.links = links;
-    if (i > 0) {
-      const ReceiveOp receive{static_cast<LinkId>(i - 1), reads(part.ops.front())[0]};
-      part.ops.insert(part.ops.begin(), {-1, receive});
+  std::size_t next_stage = 0;
+  for (const Share& share : shares) {
+    if (const std::string why = why_not_ranks(program, share.ranks); !why.empty())
+      throw_error(ErrorKind::bad_input, "the model can't be divided over {} devices: {}", share.ranks, why);
+    if (share.rank == 0) ++next_stage;
+    const StageLinks& own = stages[next_stage - 1];
+    Program& part = parts.emplace_back(part_of(program, share));
+    part.rank = share.rank, part.ranks = share.ranks;
+    part.vocab_size = program.vocab_size;
+    if (share.ranks > 1) {
+      RankJoiner joiner(part, own);
+      joiner.run();
+      links[own.sum].uses = joiner.sums();
     }
-    if (i + 1 < stages.size())
-      part.ops.push_back({-1, SendOp{writes(part.ops.back())[0], static_cast<LinkId>(i)}});
+    join_stages(part, own);
+  }
+  for (Program& part : parts) {
+    part.links = links;
     check(part);
   }
   return parts;

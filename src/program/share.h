@@ -29,9 +29,9 @@ std::uint32_t unit_of(const Op& op, std::uint32_t layers);
 // and widths are this rank's; the first ranks take what doesn't divide. Needs !why_not_ranks().
 Program part_of(const Program& program, const Share& share);
 
-// The programs of stages that cover the units in order, one rank each, joined by links: what each device
-// runs.
-std::vector<Program> stage_programs(const Program& program, std::span<const Share> stages);
+// The programs of parts that cover the units in order, joined by links: what each device runs. A stage's
+// ranks follow each other, from 0 on. Throws Error(bad_input) where the program can't be divided so.
+std::vector<Program> part_programs(const Program& program, std::span<const Share> shares);
 
 // Why the program can't be divided into so many ranks, one clause; empty when it can. KV heads are repeated
 // where there are more ranks than KV heads.

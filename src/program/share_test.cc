@@ -2,9 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+#include <string>
+#include <variant>
 #include <vector>
 
 #include "base/dtype.h"
+#include "base/error.h"
 #include "program/cost.h"
 #include "program/testing.h"
 #include "program/uses.h"
@@ -108,7 +112,7 @@ TEST(Share, RanksDivideHeadsFeedForwardAndVocabulary) {
 TEST(Share, StagesAreJoinedByLinks) {
   const Program whole = tiny_program(kShape, DType::Q8_0, DType::F16);
   const Share shares[] = {{0, 2}, {2, 3}, {3, 5}};
-  const std::vector<Program> stages = stage_programs(whole, shares);
+  const std::vector<Program> stages = part_programs(whole, shares);
   ASSERT_EQ(stages.size(), 3u);
   for (std::size_t i = 0; i < 3; ++i) {
     const Program& p = stages[i];
@@ -154,6 +158,52 @@ TEST(Share, MoreRanksThanKvHeadsRepeatThem) {
   const Program p = tiny_program(few, DType::F16, DType::F16);
   EXPECT_EQ(why_not_ranks(p, 4), "");
   EXPECT_EQ(part_of(p, {.begin = 0, .end = 5, .rank = 3, .ranks = 4}).states[0].n_kv_heads, 1u);
+}
+
+// Every element of a weight is some rank's, and of matrices only one's.
+TEST(Share, RanksPiecesCoverTheWeights) {
+  const Program whole = tiny_program(kShape, DType::Q8_0, DType::F16);
+  for (const std::uint32_t ranks : {2, 4}) {
+    std::map<std::string, std::uint64_t> elements;
+    for (std::uint32_t rank = 0; rank < ranks; ++rank)
+      for (const WeightSpec& w : part_of(whole, {0, 5, rank, ranks}).weights) {
+        elements[w.name] += w.elements();
+        const bool first = rank == 0;
+        EXPECT_EQ(w.first_row + w.first_col == 0,
+                  first || w.role == WeightRole::norm || w.name.starts_with("out_bias") ||
+                      w.role == WeightRole::rope_factors || w.name.starts_with("down_bias"))
+            << w.name;
+      }
+    for (const WeightSpec& w : whole.weights)
+      if (!w.is_vector()) EXPECT_EQ(elements.at(w.name), w.elements()) << w.name;
+  }
+}
+
+TEST(Share, RanksTradeSumsAndLogits) {
+  const Program whole = tiny_program(kShape, DType::Q8_0, DType::F16);
+  const Share shares[] = {{0, 2, 0, 2}, {0, 2, 1, 2}, {2, 5, 0, 2}, {2, 5, 1, 2}};
+  const std::vector<Program> parts = part_programs(whole, shares);
+  ASSERT_EQ(parts.size(), 4u);
+  ASSERT_EQ(parts[0].links.size(), 4u);   // sums, rows; sums, logits
+  EXPECT_EQ(parts[0].links[0].uses, 3u);  // the embedding, and two of a layer
+  EXPECT_EQ(parts[0].links[2].uses, 4u);
+  std::size_t sends = 0, receives = 0, gathers = 0;
+  for (const Program& p : parts) {
+    EXPECT_NO_THROW(check(p));
+    EXPECT_EQ(p.vocab_size, whole.vocab_size);
+    for (const Op& op : p.ops) {
+      if (const auto l = link_of(op)) ++(l->sends ? sends : receives);
+      gathers += std::holds_alternative<GatherOp>(op.body);
+    }
+  }
+  EXPECT_EQ(sends, 1u);
+  EXPECT_EQ(receives, 2u);
+  EXPECT_EQ(gathers, 2u);
+  EXPECT_EQ(logits_of(parts[2]), kNoBuffer);
+  EXPECT_FALSE(samples(parts[2]));
+  ASSERT_NE(logits_of(parts[3]), kNoBuffer);
+  EXPECT_EQ(parts[3].buffers[logits_of(parts[3])].width, whole.vocab_size);
+  EXPECT_THROW(part_programs(whole, std::vector<Share>{{0, 5, 0, 3}, {0, 5, 1, 3}, {0, 5, 2, 3}}), Error);
 }
 
 TEST(Share, SaysWhyItDoesNotDivide) {

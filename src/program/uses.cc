@@ -15,6 +15,14 @@ Weights vectors(std::initializer_list<WeightId> ids) {
   return weights;
 }
 
+// The buffers that are there.
+Few<BufferId> there(std::initializer_list<BufferId> ids) {
+  Few<BufferId> buffers{};
+  for (const BufferId id : ids)
+    if (id != kNoBuffer) buffers.push(id);
+  return buffers;
+}
+
 // What the op doesn't multiply with.
 Weights other_weights(const Op& op) {
   return std::visit(Overloaded{
@@ -38,6 +46,10 @@ Weights other_weights(const Op& op) {
                         [](const SampleOp&) { return Weights{}; },
                         [](const ReceiveOp&) { return Weights{}; },
                         [](const SendOp&) { return Weights{}; },
+                        [](const SumOp& o) {
+                          return vectors({o.bias, o.post_norm.weight});
+                        },
+                        [](const GatherOp&) { return Weights{}; },
                     },
                     op.body);
 }
@@ -72,6 +84,8 @@ Products products(const Op& op) {
                         [](const SampleOp&) { return Products{{}}; },
                         [](const ReceiveOp&) { return Products{{}}; },
                         [](const SendOp&) { return Products{{}}; },
+                        [](const SumOp&) { return Products{{}}; },
+                        [](const GatherOp&) { return Products{{}}; },
                     },
                     op.body);
 }
@@ -91,6 +105,8 @@ Few<BufferId> writes(const Op& op) {
                         [](const SampleOp&) { return Ids{}; },
                         [](const ReceiveOp& o) { return Ids{o.out}; },
                         [](const SendOp&) { return Ids{}; },
+                        [](const SumOp& o) { return Ids{o.out}; },
+                        [](const GatherOp& o) { return there({o.out}); },
                     },
                     op.body);
 }
@@ -105,13 +121,17 @@ Few<BufferId> reads(const Op& op) {
                         },
                         [](const AttentionOp& o) { return Ids{o.q}; },
                         [](const ResidualLinearOp& o) {
-                          return Ids{o.in, o.residual};
+                          return there({o.in, o.residual});
                         },
                         [](const GateUpOp& o) { return Ids{o.in}; },
                         [](const HeadOp& o) { return Ids{o.in}; },
                         [](const SampleOp& o) { return Ids{o.logits}; },
                         [](const ReceiveOp&) { return Ids{}; },
                         [](const SendOp& o) { return Ids{o.in}; },
+                        [](const SumOp& o) {
+                          return there({o.in, o.residual});
+                        },
+                        [](const GatherOp& o) { return Ids{o.in}; },
                     },
                     op.body);
 }
@@ -129,6 +149,8 @@ std::optional<StateId> appends_to(const Op& op) {
                         [](const SampleOp&) { return Maybe(); },
                         [](const ReceiveOp&) { return Maybe(); },
                         [](const SendOp&) { return Maybe(); },
+                        [](const SumOp&) { return Maybe(); },
+                        [](const GatherOp&) { return Maybe(); },
                     },
                     op.body);
 }
@@ -148,6 +170,8 @@ std::optional<Attends> attends(const Op& op) {
                         [](const SampleOp&) { return Maybe(); },
                         [](const ReceiveOp&) { return Maybe(); },
                         [](const SendOp&) { return Maybe(); },
+                        [](const SumOp&) { return Maybe(); },
+                        [](const GatherOp&) { return Maybe(); },
                     },
                     op.body);
 }
@@ -169,6 +193,26 @@ std::optional<UsedLink> link_of(const Op& op) {
                         [](const SendOp& o) {
                           return Maybe({o.link, o.in, true});
                         },
+                        [](const SumOp&) { return Maybe(); },
+                        [](const GatherOp&) { return Maybe(); },
+                    },
+                    op.body);
+}
+
+LinkId exchange_of(const Op& op) {
+  return std::visit(Overloaded{
+                        [](const EmbedOp&) { return kNoLink; },
+                        [](const QkvOp&) { return kNoLink; },
+                        [](const RopeAppendOp&) { return kNoLink; },
+                        [](const AttentionOp&) { return kNoLink; },
+                        [](const ResidualLinearOp&) { return kNoLink; },
+                        [](const GateUpOp&) { return kNoLink; },
+                        [](const HeadOp&) { return kNoLink; },
+                        [](const SampleOp&) { return kNoLink; },
+                        [](const ReceiveOp&) { return kNoLink; },
+                        [](const SendOp&) { return kNoLink; },
+                        [](const SumOp& o) { return o.link; },
+                        [](const GatherOp& o) { return o.link; },
                     },
                     op.body);
 }
@@ -185,6 +229,8 @@ OpRole role(const Op& op) {
                         [](const SampleOp&) { return OpRole::sample; },
                         [](const ReceiveOp&) { return OpRole::link; },
                         [](const SendOp&) { return OpRole::link; },
+                        [](const SumOp&) { return OpRole::link; },
+                        [](const GatherOp&) { return OpRole::link; },
                     },
                     op.body);
 }
@@ -206,9 +252,12 @@ bool samples(const Program& program) {
 }
 
 BufferId logits_of(const Program& program) {
-  for (const Op& op : program.ops)
-    if (role(op) == OpRole::logits) return writes(op)[0];
-  return kNoBuffer;
+  BufferId logits = kNoBuffer;
+  for (const Op& op : program.ops) {
+    if (role(op) == OpRole::logits) logits = writes(op)[0];
+    if (const auto* gather = std::get_if<GatherOp>(&op.body)) logits = gather->out;
+  }
+  return logits;
 }
 
 }  // namespace steelyard

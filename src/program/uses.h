@@ -92,6 +92,9 @@ std::optional<UsedLink> link_of(const Op& op);
 // The link that a part's program sends to, or receives from; it has one of each at most.
 std::optional<UsedLink> link_end(const Program& program, bool sends);
 
+// The link by which an op trades floats with the other ranks of its stage; kNoLink: it doesn't.
+LinkId exchange_of(const Op& op);
+
 // Where in a step an op stands: what turns tokens into values, the layers, what turns values into logits, the
 // choice of tokens; and what joins it to other parts of the model.
 enum class OpRole : std::uint8_t { input, layer, logits, sample, link };
@@ -101,7 +104,7 @@ OpRole role(const Op& op);
 bool reads_tokens(const Program& program);
 bool samples(const Program& program);
 
-// The buffer of the program's logits; kNoBuffer: it has none.
+// The buffer of the program's logits, of all tokens; kNoBuffer: it has none.
 BufferId logits_of(const Program& program);
 
 }  // namespace steelyard

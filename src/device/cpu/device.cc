@@ -187,16 +187,16 @@ void CpuDevice::place(const WeightLoad& load, Range groups, std::byte* dst) {
   const std::uint64_t begin = std::uint64_t{groups.begin} * kRowGroup;
   const std::uint64_t end = std::min<std::uint64_t>(std::uint64_t{groups.end} * kRowGroup, w.rows);
   if (begin >= end) return;
-  const std::uint64_t row = row_bytes(w.type, w.cols);
+  const std::uint64_t row = load.row_bytes();
   if (w.role == WeightRole::embedding)
     std::memcpy(dst + begin * row, load.raw.data() + begin * row, (end - begin) * row);
   else
-    pack(w.type, load.raw.data(), w.rows, w.cols, begin, end, dst);
+    pack(w.type, load.raw.data(), w.rows, w.cols, begin, end, dst, load.stride());
 }
 
 // A matrix in pieces, so that the file's pages can go before all of it has been read.
 void CpuDevice::place_matrix(const WeightLoad& load, std::byte* dst, const PieceDone& done) {
-  const std::uint64_t group_bytes = kRowGroup * row_bytes(load.spec->type, load.spec->cols);
+  const std::uint64_t group_bytes = kRowGroup * load.stride();
   const auto groups = static_cast<std::uint32_t>((load.spec->rows + kRowGroup - 1) / kRowGroup);
   const auto piece =
       static_cast<std::uint32_t>(std::max<std::uint64_t>(kPieceBytes / group_bytes, queue_.threads()));
@@ -213,11 +213,13 @@ void CpuDevice::place_matrix(const WeightLoad& load, std::byte* dst, const Piece
 void CpuDevice::load_weights(std::span<const WeightLoad> weights, Mode, Arena& arena,
                              const LoadProgress& progress) {
   std::uint64_t total = 0, before = 0;
-  for (const auto& load : weights) total += load.raw.size();
+  for (const auto& load : weights) total += load.spec->file_bytes();
   for (const auto& load : weights) {
     const auto done = [&](std::uint64_t begin, std::uint64_t end) {
       if (load.placed) load.placed(begin, end);
-      if (progress) progress(before + end, total);
+      const std::uint64_t bytes = load.spec->file_bytes();
+      const std::uint64_t whole_rows = end / load.stride() * load.row_bytes();
+      if (progress) progress(before + (end < load.raw.size() ? whole_rows : bytes), total);
     };
     std::byte* dst = arena.data() + load.offset;
     if (load.spec->is_vector()) {
@@ -226,7 +228,7 @@ void CpuDevice::load_weights(std::span<const WeightLoad> weights, Mode, Arena& a
     } else {
       place_matrix(load, dst, done);
     }
-    before += load.raw.size();
+    before += load.spec->file_bytes();
   }
 }
 

@@ -37,7 +37,7 @@ CpuExecutable::CpuExecutable(const Program& program, const Bindings& bindings, c
       samples_(steelyard::samples(program)),
       from_(box_of(program, bindings_.links, false)),
       to_(box_of(program, bindings_.links, true)),
-      begin_(from_ || to_ ? Queue::Begin::at_once : queue.best_begin()),
+      begin_(!program.links.empty() ? Queue::Begin::at_once : queue.best_begin()),
       next_task_(new std::atomic<std::uint32_t>[program.ops.size()]),
       taken_(limits.slots),
       flights_(limits.in_flight) {
@@ -153,6 +153,8 @@ void CpuExecutable::run_step(ThreadPool& team, Flight& flight) {
     start_step(flight);
     begin = last_stamp_ = now();
     run_ops(team);
+    if (abandoned_.load(std::memory_order_relaxed))
+      throw_error(ErrorKind::cancelled, "another part of the model failed");
     publish(flight.block.number + 1);
   } catch (...) {
     flight.error = std::current_exception();
@@ -171,6 +173,22 @@ void CpuExecutable::run_step(ThreadPool& team, Flight& flight) {
 void CpuExecutable::publish(std::uint64_t steps) const {
   if (to_) to_->sent->store(steps, std::memory_order_release);
   if (bindings_.tokens.sampled && samples_) bindings_.tokens.sampled->store(steps, std::memory_order_release);
+  if (steps != kNoMoreSteps) return;
+  for (const Op& op : program_.ops)
+    if (const LinkId link = exchange_of(op); link != kNoLink) {
+      const LinkBox& box = bindings_.links[link];
+      for (std::uint32_t row = 0; row < box.most_rows; ++row) tell(box, program_.rank, row, kNoMoreSteps);
+    }
+}
+
+void CpuExecutable::tell(const LinkBox& box, std::uint32_t rank, std::uint32_t row,
+                         std::uint64_t count) const {
+  box.sent_by(rank, row).store(count, std::memory_order_release);
+}
+
+void CpuExecutable::wait_for_rank(const LinkBox& box, std::uint32_t rank, std::uint32_t row,
+                                  std::uint64_t count) const {
+  if (!wait_for(box.sent_by(rank, row), count)) abandoned_.store(true, std::memory_order_relaxed);
 }
 
 void CpuExecutable::run_ops(ThreadPool& team) {

@@ -54,6 +54,9 @@ class CpuExecutable final : public Executable {
   void resolve_tokens(const Flight& flight);
   void keep_sample(std::uint32_t slot, std::int32_t token) const;
   void publish(std::uint64_t steps) const;
+  // Of a row that the ranks trade. After a wait in vain the step goes on with worthless rows, and then fails.
+  void tell(const LinkBox& box, std::uint32_t rank, std::uint32_t row, std::uint64_t count) const;
+  void wait_for_rank(const LinkBox& box, std::uint32_t rank, std::uint32_t row, std::uint64_t count) const;
   void finish_op(Worker& w, std::size_t op_index);
   void copy_page(int group, std::int32_t from, std::int32_t to);
   void probe_op(std::size_t op);
@@ -100,6 +103,7 @@ class CpuExecutable final : public Executable {
   StepBlock block_;                          // of the running step
   std::int32_t* sampled_ = nullptr;
   bool want_hidden_ = false;
+  mutable std::atomic<bool> abandoned_{false};  // another rank failed
   bool tracing_ = false;
   std::int64_t last_stamp_ = 0;
   std::vector<OpTime> trace_;

@@ -65,6 +65,24 @@ struct Weights {
   PackedMatrix view;
 };
 
+// A rank's columns, read where they lie between the others'.
+TEST(Pack, ColumnsOfALargerMatrix) {
+  constexpr std::uint32_t kRows = 21, kCols = 256;
+  for (const DType type : dtypes()) {
+    const std::uint64_t row = row_bytes(type, kCols);
+    std::vector<std::byte> wide(3 * row * kRows), narrow(row * kRows);
+    const auto values = random_floats(kCols, 3);
+    for (std::uint32_t r = 0; r < 3 * kRows; ++r) quantize(type, values.data(), kCols, wide.data() + r * row);
+    for (std::size_t i = 0; i < wide.size(); i += 7) wide[i] ^= std::byte{1};
+    for (std::uint32_t r = 0; r < kRows; ++r)
+      std::memcpy(narrow.data() + r * row, wide.data() + (3 * r + 1) * row, row);
+    std::vector<std::byte> a(packed_bytes(type, kRows, kCols)), b(a.size());
+    pack(type, narrow.data(), kRows, kCols, 0, kRows, a.data());
+    pack(type, wide.data() + row, kRows, kCols, 0, kRows, b.data(), 3 * row);
+    EXPECT_EQ(a, b) << dtype_info(type).name;
+  }
+}
+
 struct Acts {
   Acts(const Kernels& k, ActFormat format, std::uint32_t rows, std::uint32_t cols,
        const std::vector<float>& x)

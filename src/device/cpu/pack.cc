@@ -270,10 +270,12 @@ std::uint64_t packed_row_offset(DType type, std::uint64_t cols, std::uint64_t ro
 }
 
 void pack(DType type, const std::byte* raw, std::uint64_t rows, std::uint64_t cols, std::uint64_t row_begin,
-          std::uint64_t row_end, std::byte* dst) {
-  const std::uint64_t stride = row_bytes(type, cols);
+          std::uint64_t row_end, std::byte* dst, std::uint64_t stride) {
+  const std::uint64_t bytes = row_bytes(type, cols);
+  if (stride == 0) stride = bytes;
   if (!is_packed(type)) {
-    std::memcpy(dst + row_begin * stride, raw + row_begin * stride, (row_end - row_begin) * stride);
+    for (std::uint64_t row = row_begin; row < row_end; ++row)
+      std::memcpy(dst + row * bytes, raw + row * stride, bytes);
     return;
   }
   const Record rec = record(type);

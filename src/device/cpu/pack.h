@@ -54,9 +54,10 @@ std::uint64_t packed_bytes(DType type, std::uint64_t rows, std::uint64_t cols);
 std::uint64_t packed_row_offset(DType type, std::uint64_t cols, std::uint64_t row);
 
 // Packs rows [row_begin, row_end) of `raw` (the whole tensor's bytes) into dst (the whole packed matrix).
-// row_begin is a multiple of 16, row_end too or == rows; so threads can share a matrix by groups.
+// row_begin is a multiple of 16, row_end too or == rows; so threads can share a matrix by groups. `stride`:
+// bytes of raw from row to row, 0: a row's.
 void pack(DType type, const std::byte* raw, std::uint64_t rows, std::uint64_t cols, std::uint64_t row_begin,
-          std::uint64_t row_end, std::byte* dst);
+          std::uint64_t row_end, std::byte* dst, std::uint64_t stride = 0);
 
 // out[cols]: bit-equal to quant/'s dequantize of that row.
 void dequantize_row(const PackedMatrix& matrix, std::uint32_t row, float* out);

@@ -74,8 +74,12 @@ struct CpuExecutable::Worker {
     const WeightSpec& table = x.program_.weights[op.table];
     const Range rows = my_rows(n_rows());
     for (std::uint32_t r = rows.begin; r < rows.end; ++r) {
-      const std::int32_t token = x.token_of_row(r);
+      const std::int32_t token = x.token_of_row(r) - static_cast<std::int32_t>(table.first_row);
       float* out = x.floats(op.out) + std::uint64_t{r} * table.cols;
+      if (token < 0 || static_cast<std::uint32_t>(token) >= table.rows) {  // another rank's
+        std::fill_n(out, table.cols, 0.0f);
+        continue;
+      }
       if (table.role == WeightRole::embedding)
         dequantize(table.type, x.bindings_.weights[op.table] + token * row_bytes(table.type, table.cols),
                    table.cols, out);
@@ -241,7 +245,8 @@ struct CpuExecutable::Worker {
                     .bias = x.vector(op.bias),
                     .out_begin = out.begin,
                     .out_end = out.end};
-    if (!op.post_norm) args.residual = x.floats(op.residual), args.residual_stride = w.rows;
+    if (!op.post_norm && op.residual != kNoBuffer)
+      args.residual = x.floats(op.residual), args.residual_stride = w.rows;
     if (out.begin < out.end) k.matmul(args);
     if (op.post_norm) add_normed(op, y, w.rows);
   }
@@ -342,6 +347,52 @@ struct CpuExecutable::Worker {
   }
   void operator()(const SendOp& op) {
     copy_rows(x.floats(op.in), x.to_->of_step(x.block_.number), x.program_.buffers[op.in].width);
+  }
+  // ---- between the ranks of a stage
+  // A thread gives its rows, and takes the same rows of the others.
+  void operator()(const SumOp& op) {
+    const LinkBox& box = x.bindings_.links[op.link];
+    const std::uint64_t number = box.number_of(x.block_.number, op.turn);
+    const std::uint32_t width = x.program_.buffers[op.in].width, rank = x.program_.rank;
+    copy_rows(x.floats(op.in), box.of_writer(number, rank), width);
+    const Range rows = my_rows(n_rows());
+    for (std::uint32_t r = rows.begin; r < rows.end; ++r) x.tell(box, rank, r, number + 1);
+    for (std::uint32_t r = rows.begin; r < rows.end; ++r) sum_row(op, box, number, r, width);
+  }
+  void sum_row(const SumOp& op, const LinkBox& box, std::uint64_t number, std::uint32_t row,
+               std::uint32_t width) {
+    float* sum = x.floats(op.in) + std::uint64_t{row} * width;
+    for (std::uint32_t w = 0; w < box.writers; ++w) {
+      const float* theirs = box.of_writer(number, w) + std::uint64_t{row} * width;
+      x.wait_for_rank(box, w, row, number + 1);
+      if (w == 0)
+        std::copy_n(theirs, width, sum);
+      else
+        k.add(theirs, width, sum);
+    }
+    if (op.bias != kNoWeight) k.add(x.vector(op.bias), width, sum);
+    if (op.post_norm) k.rms_norm(sum, x.vector(op.post_norm.weight), op.post_norm.eps, width, sum);
+    float* out = x.floats(op.out) + std::uint64_t{row} * width;
+    if (op.residual == kNoBuffer) return void(std::copy_n(sum, width, out));
+    const float* residual = x.floats(op.residual) + std::uint64_t{row} * width;
+    if (out != residual) std::copy_n(residual, width, out);
+    k.add(sum, width, out);
+  }
+  void operator()(const GatherOp& op) {
+    const LinkBox& box = x.bindings_.links[op.link];
+    const std::uint64_t number = x.block_.number;
+    const std::uint32_t mine = x.program_.buffers[op.in].width, all = x.program_.vocab_size;
+    const Range rows = my_rows(n_outputs());
+    for (std::uint32_t r = rows.begin; r < rows.end; ++r) {
+      std::copy_n(x.floats(op.in) + std::uint64_t{r} * mine, mine,
+                  box.of_step(number) + std::uint64_t{r} * all + op.first_col);
+      x.tell(box, x.program_.rank, r, number + 1);
+    }
+    for (std::uint32_t r = rows.begin; op.out != kNoBuffer && r < rows.end; ++r) {
+      for (std::uint32_t w = 0; w < box.writers; ++w) x.wait_for_rank(box, w, r, number + 1);
+      std::copy_n(box.of_step(number) + std::uint64_t{r} * all, all,
+                  x.floats(op.out) + std::uint64_t{r} * all);
+    }
   }
   void copy_rows(const float* from, float* to, std::uint64_t width) const {
     const Range rows = my_rows(n_rows());

@@ -48,6 +48,8 @@ Needs needs_of(const Op& op) {
           [](const SampleOp&) { return Needs{}; },
           [](const ReceiveOp&) { return Needs{}; },
           [](const SendOp&) { return Needs{}; },
+          [](const SumOp&) { return Needs{}; },
+          [](const GatherOp&) { return Needs{}; },
       },
       op.body);
 }

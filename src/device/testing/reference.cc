@@ -137,7 +137,8 @@ struct Reference::Step {
     Matrix y = times(op.weight, op.bias, buffers[op.in]);
     for (std::size_t i = 0; i < y.size(); ++i) {
       if (op.post_norm) rms_norm(y[i].data(), y[i].size(), w(op.post_norm.weight), op.post_norm.eps);
-      for (std::size_t c = 0; c < y[i].size(); ++c) y[i][c] += buffers[op.residual][i][c];
+      for (std::size_t c = 0; op.residual != kNoBuffer && c < y[i].size(); ++c)
+        y[i][c] += buffers[op.residual][i][c];
     }
     write(op.out, std::move(y));
   }
@@ -160,6 +161,8 @@ struct Reference::Step {
   void operator()(const SampleOp&) {}
   void operator()(const ReceiveOp&) {}  // parts are compared with the whole
   void operator()(const SendOp&) {}
+  void operator()(const SumOp&) {}
+  void operator()(const GatherOp&) {}
 };
 
 Reference::Reference(const Program& program, std::vector<std::vector<float>> weights)

@@ -14,7 +14,8 @@ struct StepHeader {
   std::uint32_t n_outputs;
   std::uint32_t table_stride;  // pages_per_sequence of this step
   std::uint32_t step;          // number of the step, ascending from 0 to kStepNumbers - 1, then 0 again
-  std::uint32_t unused[3];
+  std::uint32_t number_low, number_high;  // the step's number without end
+  std::uint32_t unused;
 };
 
 struct DeviceSequence {  // as StepSequence

@@ -120,6 +120,27 @@ __device__ inline ulonglong2 load_words(const std::uint64_t* words) {
   return w;
 }
 
+// ---- What devices give each other: floats, then a count that says they are there ----
+
+// By one thread, after a barrier of the block: everything that the block wrote is seen by who sees the count.
+__device__ __forceinline__ void store_count(std::uint64_t* count, std::uint64_t value) {
+  asm volatile("fence.acq_rel.sys;\n st.release.sys.global.u64 [%0], %1;" ::"l"(count), "l"(value)
+               : "memory");
+}
+__device__ __forceinline__ std::uint64_t load_count(const std::uint64_t* count) {
+  std::uint64_t value;
+  asm volatile("ld.acquire.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(count) : "memory");
+  return value;
+}
+__device__ __forceinline__ float load_given(const float* from) {
+  float value;
+  asm volatile("ld.relaxed.sys.global.f32 %0, [%1];" : "=f"(value) : "l"(from) : "memory");
+  return value;
+}
+__device__ __forceinline__ std::uint32_t load_flag(const std::uint32_t* flag) {
+  return *static_cast<const volatile std::uint32_t*>(flag);
+}
+
 // ---- Tensor cores ----
 
 __device__ __forceinline__ void mma_f16(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,

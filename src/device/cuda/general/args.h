@@ -37,6 +37,24 @@ inline constexpr std::uint32_t kRopeWarps = 8;         // heads of a block, rota
 inline constexpr std::uint32_t kMaxCandidates = 1024;  // of a sampled token, see general/sample.cu
 inline constexpr std::uint32_t kSampleThreads = 1024;
 
+inline constexpr std::uint32_t kMostRanks = 8;
+inline constexpr std::uint32_t kExchangeThreads = 256;
+
+// A link between tensor ranks (LinkBox in device/link.h), as a GPU sees it.
+struct Inbox {  // of one reader; all may have the same
+  float* rows;
+  std::uint64_t* sent;  // [writers][most rows]
+};
+struct ExchangeArg {
+  Inbox mine;            // where this rank reads
+  Inbox to[kMostRanks];  // where it writes
+  const std::uint32_t* abort;
+  std::uint64_t turn_floats, writer_floats;
+  std::uint32_t readers, writers, rank;
+  std::uint32_t turns, most_rows, uses;
+  std::uint32_t turn;  // of the uses
+};
+
 struct TokensArg {
   std::int32_t* tokens;             // [rows] of the step; kLastSample becomes the token it stands for
   std::int32_t* history;            // [slots][context] by position

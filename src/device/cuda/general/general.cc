@@ -1,6 +1,7 @@
 #include "device/cuda/general/general.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/error.h"
 #include "program/program.h"
@@ -99,7 +100,11 @@ struct GeneralPath::Call {
   }
 
   void operator()(const EmbedOp& op) const {
-    launcher(grid("general_embed", 256, rows), path.matrices_[op.table], in.step, op.scale, buffer(op.out));
+    const WeightSpec& table = in.program->weights[op.table];
+    const float outside =
+        table.rows < in.program->vocab_size ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+    launcher(grid("general_embed", 256, rows), path.matrices_[op.table], in.step, op.scale, table.first_row,
+             outside, buffer(op.out));
   }
 
   void operator()(const QkvOp& op) const {
@@ -129,6 +134,8 @@ struct GeneralPath::Call {
   }
 
   void operator()(const ResidualLinearOp& op) const {
+    if (op.residual == kNoBuffer)
+      return product(path.matrices_[op.weight], buffer(op.in), vector(op.bias), buffer(op.out), rows, all());
     float* branch = at(space.branch);
     product(path.matrices_[op.weight], buffer(op.in), vector(op.bias), branch, rows, all());
     enqueue_residual(in, op, branch, rows, launcher);
@@ -163,6 +170,28 @@ struct GeneralPath::Call {
 
   void operator()(const ReceiveOp&) const {}  // the queue does it (host/part_links.h)
   void operator()(const SendOp&) const {}
+
+  void give(const ExchangeArg& e, BufferId from, std::uint32_t first, std::uint32_t stride, std::uint32_t n,
+            RowsArg count) const {
+    launcher(grid("general_give", kExchangeThreads, n), e, static_cast<const float*>(buffer(from)),
+             width(from), first, stride, count);
+  }
+  void operator()(const SumOp& op) const {
+    ExchangeArg e = in.exchanges[op.link];
+    e.turn = op.turn;
+    give(e, op.in, 0, width(op.in), rows, all());
+    const float* residual = op.residual == kNoBuffer ? nullptr : buffer(op.residual);
+    launcher(grid("general_sum", kExchangeThreads, rows), e, buffer(op.in), vector(op.bias),
+             vector(op.post_norm.weight), op.post_norm.eps, residual, width(op.in), buffer(op.out), all());
+  }
+  void operator()(const GatherOp& op) const {
+    if (outputs == 0) return;
+    const ExchangeArg& e = in.exchanges[op.link];
+    const std::uint32_t vocab = in.program->vocab_size;
+    give(e, op.in, op.first_col, vocab, outputs, wanted());
+    if (op.out != kNoBuffer)
+      launcher(grid("general_take", kExchangeThreads, outputs), e, vocab, buffer(op.out), wanted());
+  }
 };
 
 GeneralPath::GeneralPath(const DeviceProgram& input, const Workspace& space, DevicePtr workspace)

@@ -32,19 +32,21 @@ __device__ float norm_scale(const float* x, std::uint32_t width, float eps) {
 
 }  // namespace
 
-// grid: rows. A token outside the table, which the host refuses before a launch, gives NaN and not some
-// other's values.
+// grid: rows. The table holds tokens from `first` on. One outside of it gives `outside`: of a rank's piece 0,
+// as it is another's; of the whole NaN and not some other token's values, since the host refuses it before a
+// launch.
 extern "C" __global__ void __launch_bounds__(256)
-    general_embed(MatrixArg table, StepView step, float scale, float* out) {
+    general_embed(MatrixArg table, StepView step, float scale, std::uint32_t first, float outside,
+                  float* out) {
   const std::uint32_t row = blockIdx.x;
   if (row >= step.header->n_rows) return;
-  const auto token = static_cast<std::uint32_t>(step.tokens[row]);
+  const std::uint32_t token = static_cast<std::uint32_t>(step.tokens[row]) - first;
   float* y = out + static_cast<std::uint64_t>(row) * table.cols;
   for (std::uint32_t block = threadIdx.x; block * 32 < table.cols; block += 256) {
     float values[32];
     if (token < table.rows) load32(table, token, block, values);
     for (std::uint32_t i = 0; i < 32 && block * 32 + i < table.cols; ++i)
-      y[block * 32 + i] = token < table.rows ? values[i] * scale : NAN;
+      y[block * 32 + i] = token < table.rows ? values[i] * scale : outside;
   }
 }
 

@@ -312,9 +312,10 @@ bool Plan::run(const QkvOp& op, const Call& call) {
 bool Plan::run(const ResidualLinearOp& op, const Call& call) {
   if (!covered(op.weight)) return false;
   float* out = op.post_norm ? pointer<float>(in_.scratch + scratch_.branch) : buffer(op.out);
+  const bool adds = !op.post_norm && op.residual != kNoBuffer;
   LinearArg a = linear({segment(op.weight, op.bias, out)}, buffer(op.in), width(op.in), NormRef{},
-                       op.post_norm ? Epilogue::store : Epilogue::residual);
-  a.residual = buffer(op.residual);
+                       adds ? Epilogue::residual : Epilogue::store);
+  if (adds) a.residual = buffer(op.residual);
   if (few(call.rows) && call.op > 0 && passes_halves(call.op - 1)) a.x16 = passed_halves();
   launch(a, call.rows, call.launcher);
   if (op.post_norm) enqueue_residual(in_, op, out, call.rows, call.launcher);

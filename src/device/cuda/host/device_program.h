@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "device/cuda/common/device_step.h"
+#include "device/cuda/general/args.h"
 #include "device/cuda/host/launch.h"
 #include "device/target.h"
 #include "program/program.h"
@@ -24,6 +25,7 @@ struct DeviceProgram {
   std::vector<DevicePtr> buffers;  // by BufferId: float [rows or outputs of limits][width]
   std::vector<KvView> states;      // by StateId
   StepView step;
+  std::vector<ExchangeArg> exchanges;  // by LinkId: those between this part's ranks
   // By rope: float [rows][n_rot / 2][cos, sin], filled before the step's first op.
   std::vector<DevicePtr> ropes;
   // float [outputs][n_embd]: the head op leaves its normed input here (Want::hidden).

@@ -55,10 +55,11 @@ CudaExecutable::CudaExecutable(Gpu& gpu, const Program& program, const Bindings&
   const Driver& d = gpu_.driver();
   gpu_.check(d.set32(at(space_.last_sample), ~0u, limits_.slots, stream.get()), "clearing memory");
   stream.synchronize();
-  if (mode_ != Mode::exact) hopper_ = make_hopper_plan(input_, services);
-  general_ = std::make_unique<GeneralPath>(input_, space_, workspace_);
   links_ = std::make_unique<PartLinks>(
       gpu_, program_, bindings, PartLinks::Memory{input_.buffers, at(space_.last_sample), limits_.slots});
+  input_.exchanges = links_->exchanges(input_.step.abort);
+  if (mode_ != Mode::exact) hopper_ = make_hopper_plan(input_, services);
+  general_ = std::make_unique<GeneralPath>(input_, space_, workspace_);
   make_flights();
   LookupLauncher lookup(gpu_);
   if (samples() && limits_.outputs) enqueue_one(sample_op_, 1, 1, lookup);

@@ -11,6 +11,9 @@
 #include "device/cuda/host/arena.h"
 #include "device/cuda/host/workspace.h"
 #include "device/cuda/testing/small_model.h"
+#include "device/device.h"
+#include "device/link.h"
+#include "program/share.h"
 
 namespace steelyard::cuda {
 namespace {
@@ -122,6 +125,33 @@ TEST_F(ExecutableTest, TheDeviceSeesTheBlockAsGiven) {
   EXPECT_EQ(reinterpret_cast<const std::int32_t*>(step + space.positions)[6], 66);
   EXPECT_EQ(reinterpret_cast<const std::int32_t*>(step + space.tables)[1], 5);
   EXPECT_EQ(reinterpret_cast<const DeviceOutput*>(step + space.outputs)[0].row, 6u);
+}
+
+// A rank's sums and logits go through boxes that all ranks reach; the kernels get the step's whole number.
+TEST_F(ExecutableTest, RanksTradeSumsInTheGraph) {
+  const Share shares[] = {{0, 3, 0, 2}, {0, 3, 1, 2}};
+  limits_.rows = 8;
+  const auto cpu = make_cpu_device({.threads = 1});
+  const Program whole = model_.p;
+  for (const Program& part : part_programs(whole, shares)) {
+    model_.p = part;
+    Links links(*cpu, part.links, limits_);
+    bindings_.links = links.boxes(), bindings_.tokens = links.tokens();
+    const auto e = compile();
+    rig_.fake.launches.clear();
+    ExchangeArg seen{};
+    rig_.fake.kernel = [&](const std::string& name, void** args) {
+      if (name == "general_sum") seen = *static_cast<const ExchangeArg*>(args[0]);
+    };
+    e->set_tracing(true);  // plain launches instead of a graph
+    e->launch(block(0, 5));
+    e->wait();
+    EXPECT_EQ(rig_.fake.launches["general_sum"], 3);
+    EXPECT_EQ(rig_.fake.launches["general_give"], 4);
+    EXPECT_EQ(rig_.fake.launches["general_take"], part.rank == 1 ? 1 : 0);
+    EXPECT_EQ(seen.rank, part.rank);
+    EXPECT_EQ(seen.turn, 2u);
+  }
 }
 
 // Tokens are resolved and kept first, also where no op reads them: a later part of a model samples with

@@ -122,14 +122,21 @@ class Loader {
     changed_.notify_one();
   }
 
+  static void read(const WeightLoad& load, const LoadPiece& piece, std::byte* host) {
+    const std::uint64_t rows = piece.row_end - piece.row_begin, row = load.row_bytes();
+    const auto bytes = load.raw.subspan(piece.row_begin * load.stride(), (rows - 1) * load.stride() + row);
+    populate(bytes);
+    if (!load.has_gaps()) return void(std::memcpy(host, bytes.data(), bytes.size()));
+    for (std::uint64_t i = 0; i < rows; ++i)
+      std::memcpy(host + i * row, bytes.data() + i * load.stride(), row);
+  }
+
   void move(const LoadPiece& piece, std::byte* host, DevicePtr device, CuStream stream) {
     const WeightLoad& load = loads_[piece.weight];
-    const auto bytes = load.raw.subspan(piece.offset, piece.bytes);
-    populate(bytes);
-    std::memcpy(host, bytes.data(), bytes.size());
+    read(load, piece, host);
     const DevicePtr weight = arena_ + load.offset;
     const DevicePtr to = piece.repack ? device : weight + piece.offset;
-    gpu_.check(gpu_.driver().copy_to_device(to, host, bytes.size(), stream), "copying weights");
+    gpu_.check(gpu_.driver().copy_to_device(to, host, piece.bytes, stream), "copying weights");
     if (!piece.repack) return;
     StreamLauncher launcher(gpu_, stream);
     enqueue_repack(launcher, load.spec->type, load.spec->rows, load.spec->cols, piece.row_begin,
@@ -157,7 +164,8 @@ std::vector<LoadPiece> cut_pieces(std::span<const WeightLoad> loads, Mode mode, 
   std::vector<LoadPiece> pieces;
   for (std::uint32_t i = 0; i < loads.size(); ++i) {
     const WeightSpec& w = *loads[i].spec;
-    if (loads[i].raw.size() != w.file_bytes())
+    const std::uint64_t stride = loads[i].stride();
+    if (loads[i].raw.size() != stride * (w.rows - 1) + loads[i].row_bytes())
       throw_error(ErrorKind::internal, "the weight {} has {} bytes of {}", w.name, loads[i].raw.size(),
                   w.file_bytes());
     const std::uint64_t row = row_bytes(w.type, w.cols);

@@ -1,11 +1,14 @@
 #include "device/cuda/host/part_links.h"
 
+#include "base/error.h"
 #include "program/uses.h"
 
 namespace steelyard::cuda {
 
 PartLinks::PartLinks(Gpu& gpu, const Program& program, const Bindings& bindings, const Memory& memory)
     : gpu_(gpu),
+      program_(program),
+      boxes_(bindings.links),
       memory_(memory),
       tokens_(bindings.tokens),
       sampled_(tokens_.sampled ? on_device(tokens_.sampled) : 0),
@@ -23,10 +26,33 @@ std::optional<PartLinks::End> PartLinks::find_end(const Program& program, const 
 }
 
 // Page-locked memory has its own address here.
-CuPtr PartLinks::on_device(const StepCount* count) const {
+CuPtr PartLinks::on_device(const void* host) const {
   CuPtr address = 0;
-  gpu_.check(gpu_.driver().host_pointer(&address, const_cast<StepCount*>(count), 0), "finding a link");
+  gpu_.check(gpu_.driver().host_pointer(&address, const_cast<void*>(host), 0), "finding a link");
   return address;
+}
+
+std::vector<ExchangeArg> PartLinks::exchanges(const std::uint32_t* abort) const {
+  std::vector<ExchangeArg> all(boxes_.size());
+  for (const Op& op : program_.ops)
+    if (const LinkId link = exchange_of(op); link != kNoLink) all.at(link) = exchange(boxes_[link], abort);
+  return all;
+}
+
+// All ranks read and write one box.
+ExchangeArg PartLinks::exchange(const LinkBox& box, const std::uint32_t* abort) const {
+  if (box.writers > kMostRanks)
+    throw_error(ErrorKind::unsupported, "a layer lies on {} devices, {} are the most", box.writers,
+                kMostRanks);
+  ExchangeArg e{};
+  e.mine = {pointer<float>(on_device(box.rows)), pointer<std::uint64_t>(on_device(box.sent))};
+  e.to[0] = e.mine;
+  e.readers = 1;
+  e.abort = abort;
+  e.turn_floats = box.turn_floats, e.writer_floats = box.writer_floats;
+  e.writers = box.writers, e.rank = program_.rank;
+  e.turns = box.turns, e.most_rows = box.most_rows, e.uses = box.uses;
+  return e;
 }
 
 void PartLinks::wait_for(CuPtr count, std::uint64_t steps, CuStream queue) {

@@ -5,7 +5,9 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
+#include "device/cuda/general/args.h"
 #include "device/cuda/host/gpu.h"
 #include "device/device.h"
 #include "program/program.h"
@@ -20,8 +22,11 @@ class PartLinks {
     DevicePtr last_sample;                  // i32 [slots]
     std::uint32_t slots;
   };
-  // Throws Error(internal) when the bindings lack what the program names.
+  // Throws Error(internal) when the bindings lack what the program names. `program` outlives this.
   PartLinks(Gpu& gpu, const Program& program, const Bindings& bindings, const Memory& memory);
+
+  // By LinkId, those between the ranks of this part's stage. abort: StepView::abort.
+  std::vector<ExchangeArg> exchanges(const std::uint32_t* abort) const;
 
   // Enqueue, in this order around a step's kernels, for step `number`. `samples_needed`:
   // TakenSteps::samples_needed().
@@ -39,11 +44,14 @@ class PartLinks {
     std::uint64_t row_bytes;
   };
   std::optional<End> find_end(const Program& program, const Bindings& bindings, bool sends) const;
-  CuPtr on_device(const StepCount* count) const;
+  CuPtr on_device(const void* host) const;
+  ExchangeArg exchange(const LinkBox& box, const std::uint32_t* abort) const;
   void wait_for(CuPtr count, std::uint64_t steps, CuStream queue);
   void write(CuPtr count, std::uint64_t steps, CuStream queue);
 
   Gpu& gpu_;
+  const Program& program_;
+  const std::vector<LinkBox> boxes_;
   const Memory memory_;
   const TokenBox tokens_;
   const CuPtr sampled_;                 // their count, as the GPU sees it; 0: one part has everything

@@ -17,6 +17,8 @@ void StepImage::write(const StepBlock& b, std::uint32_t number) {
   header.n_outputs = static_cast<std::uint32_t>(b.outputs.size());
   header.table_stride = b.pages_per_sequence;
   header.step = number;
+  header.number_low = static_cast<std::uint32_t>(b.number);
+  header.number_high = static_cast<std::uint32_t>(b.number >> 32);
   std::memcpy(image, &header, sizeof header);
   std::memcpy(image + space_.tokens, b.tokens.data(), b.tokens.size_bytes());
   std::memcpy(image + space_.positions, b.positions.data(), b.positions.size_bytes());

@@ -117,6 +117,8 @@ class StepWriter {
     ok_ = ok_ && in.as != StepOut::half_words;
     if (in.op != kBeforeStep) handed_on_ = {words(o.in), pointer<float>(in_.buffers[o.in]), width(o.in)};
   }
+  void add(const SumOp&) { ok_ = false; }  // ranks take a kernel an op
+  void add(const GatherOp&) { ok_ = false; }
   Segment segment(WeightId weight, WeightId bias, void* out) const {
     return make_segment(in_, weight, bias, static_cast<float*>(out));
   }
@@ -161,6 +163,7 @@ class StepWriter {
   }
   void add(const AttentionOp&) {}  // with its RopeAppendOp
   void add(const ResidualLinearOp& o) {
+    if (o.residual == kNoBuffer) return void(ok_ = false);
     const void* residual = place(o.residual);
     const Contents from = contents(o.residual);
     ok_ = ok_ && from.as != StepOut::half_words;

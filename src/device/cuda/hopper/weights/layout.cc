@@ -68,6 +68,8 @@ static std::uint64_t step_ops_of(const Op& op) {
                         [](const SampleOp&) { return 1; },
                         [](const ReceiveOp&) { return 1; },
                         [](const SendOp&) { return 1; },
+                        [](const SumOp&) { return 1; },
+                        [](const GatherOp&) { return 1; },
                     },
                     op.body);
 }

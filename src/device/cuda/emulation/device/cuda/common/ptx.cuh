@@ -90,6 +90,17 @@ inline ulonglong2 load_words(const std::uint64_t* words) {
   return {load_word(words), __atomic_load_n(words + 1, __ATOMIC_RELAXED)};
 }
 
+// ---- What devices give each other ----
+
+inline void store_count(std::uint64_t* count, std::uint64_t value) {
+  __atomic_store_n(count, value, __ATOMIC_RELEASE);
+}
+inline std::uint64_t load_count(const std::uint64_t* count) {
+  return __atomic_load_n(count, __ATOMIC_ACQUIRE);
+}
+inline float load_given(const float* from) { return *from; }
+inline std::uint32_t load_flag(const std::uint32_t* flag) { return __atomic_load_n(flag, __ATOMIC_RELAXED); }
+
 // ---- Tensor cores: layouts of operands as in the PTX ISA ----
 
 template <typename Convert>

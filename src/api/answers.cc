@@ -131,4 +131,35 @@ Reply too_long_reply(Dialect dialect, std::string_view message) {
   return coded_reply(dialect, 400, message, "context_length_exceeded");
 }
 
+AnswerParser& PartReader::of(std::uint32_t choice) {
+  return parsers_.try_emplace(choice, syntax_).first->second;
+}
+
+std::vector<AnswerPart> PartReader::push(std::uint32_t choice, std::string_view text) {
+  std::vector<AnswerPart> parts;
+  of(choice).push(text, parts);
+  return parts;
+}
+
+std::vector<AnswerPart> PartReader::finish(std::uint32_t choice) {
+  std::vector<AnswerPart> parts;
+  of(choice).finish(parts);
+  return parts;
+}
+
+WholeParts whole_parts(const AnswerSyntax& syntax, std::string_view text) {
+  std::vector<AnswerPart> parts;
+  AnswerParser parser(syntax);
+  parser.push(text, parts);
+  parser.finish(parts);
+  WholeParts whole;
+  for (AnswerPart& part : parts) {
+    if (part.kind == AnswerPart::Kind::call)
+      whole.calls.push_back(std::move(part));
+    else
+      (part.kind == AnswerPart::Kind::text ? whole.text : whole.thinking) += part.text;
+  }
+  return whole;
+}
+
 }  // namespace steelyard::api

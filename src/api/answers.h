@@ -10,6 +10,7 @@
 
 #include "api/requests.h"
 #include "base/error.h"
+#include "engine/answer_parser.h"
 #include "engine/engine.h"
 #include "text/tokenizer.h"
 #include "text/vocabulary.h"
@@ -41,6 +42,7 @@ struct AnswerFacts {
   std::size_t prompt_tokens = 0;         // for dialects that tell it before the answer
   std::size_t dropped_messages = 0;      // the oldest, that the context had no room for
   std::vector<TokenId> prompt;           // for /api/generate's context; else empty
+  AnswerSyntax syntax;                   // how thoughts and calls are told from text
   const Tokenizer* tokenizer = nullptr;  // the model's, which outlives the answer: for the texts of tokens
 };
 
@@ -82,6 +84,9 @@ class AnswerFormat {
   virtual std::string failure(std::string_view message) = 0;         // an error after the first byte
   virtual Reply whole(std::span<const Choice> choices) = 0;
   virtual Dialect dialect() const = 0;
+  virtual const AnswerSyntax* syntax() const {
+    return nullptr;
+  }  // by which it reads answers; null: it doesn't
 };
 
 std::unique_ptr<AnswerFormat> generate_format(AnswerFacts facts);

@@ -1,11 +1,13 @@
 // Ollama's dialect.
 #include <chrono>
+#include <utility>
 #include <vector>
 
 #include "api/answer_parts.h"
 #include "api/answers.h"
 #include "api/fields.h"
 #include "base/units.h"
+#include "engine/answer_parser.h"
 #include "engine/engine.h"
 #include "text/vocabulary.h"
 
@@ -19,35 +21,58 @@ class NativeFormat final : public AnswerFormat {
   NativeFormat(AnswerFacts facts, bool chat) : facts_(std::move(facts)), chat_(chat) {}
   const char* stream_type() const override { return "application/x-ndjson"; }
   Dialect dialect() const override { return Dialect::native; }
+  const AnswerSyntax* syntax() const override { return &facts_.syntax; }
   std::string piece(const Piece& piece) override {
-    Json j = head(piece.text);
-    j["done"] = false;
-    add_chances(j, piece.chances);
-    return dump(j) + "\n";
+    std::vector<AnswerPart> parts = reader_.push(0, piece.text);
+    if (parts.empty() && facts_.tokenizer && !piece.chances.empty()) parts.emplace_back();
+    return lines(parts, piece.chances);
   }
   std::string closing(std::span<const Choice> choices) override {
-    return dump(last("", choices.front())) + "\n";
+    return lines(reader_.finish(0), {}) + dump(last({}, choices.front())) + "\n";
   }
   std::string failure(std::string_view message) override { return dump({{"error", message}}) + "\n"; }
   Reply whole(std::span<const Choice> choices) override {
-    return {.body = dump(last(choices.front().text, choices.front()))};
+    return {.body = dump(last(whole_parts(facts_.syntax, choices.front().text), choices.front()))};
   }
 
  private:
-  Json head(std::string_view text) const {
+  Json head(const WholeParts& parts) const {
     Json j = {{"model", facts_.model}, {"created_at", rfc3339(Clock::now())}};
-    if (chat_)
-      j["message"] = {{"role", "assistant"}, {"content", text}};
-    else
-      j["response"] = text;
+    Json& message = chat_ ? j["message"] : j;
+    if (chat_) message["role"] = "assistant";
+    message[chat_ ? "content" : "response"] = parts.text;
+    if (!parts.thinking.empty()) message["thinking"] = parts.thinking;
+    for (std::size_t i = 0; i < parts.calls.size(); ++i) {
+      const AnswerPart& call = parts.calls[i];
+      message["tool_calls"].push_back(
+          {{"id", fresh_id("call")},
+           {"function", {{"index", told_calls_ + i}, {"name", call.text}, {"arguments", call.arguments}}}});
+    }
     return j;
+  }
+  // A line for each part; the first has the chances of all.
+  std::string lines(std::span<const AnswerPart> parts, std::span<const TokenChances> chances) {
+    std::string out;
+    for (const AnswerPart& part : parts) {
+      WholeParts one;
+      if (part.kind == AnswerPart::Kind::call)
+        one.calls.push_back(part);
+      else
+        (part.kind == AnswerPart::Kind::text ? one.text : one.thinking) = part.text;
+      Json j = head(one);
+      told_calls_ += one.calls.size();
+      j["done"] = false;
+      add_chances(j, std::exchange(chances, {}));
+      out += dump(j) + "\n";
+    }
+    return out;
   }
   void add_chances(Json& j, std::span<const TokenChances> chances) const {
     if (facts_.tokenizer && !chances.empty()) j["logprobs"] = chances_json(chances, *facts_.tokenizer);
   }
-  Json last(std::string_view text, const Choice& choice) const {
+  Json last(const WholeParts& parts, const Choice& choice) const {
     const Answer& a = choice.answer;
-    Json j = head(text);
+    Json j = head(parts);
     j["done"] = true;
     add_chances(j, choice.chances);
     j["done_reason"] = reason_word(a.reason);
@@ -68,6 +93,8 @@ class NativeFormat final : public AnswerFormat {
 
   AnswerFacts facts_;
   bool chat_;
+  PartReader reader_{facts_.syntax};
+  std::size_t told_calls_ = 0;
 };
 
 }  // namespace

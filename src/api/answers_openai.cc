@@ -4,12 +4,14 @@
 #include <atomic>
 #include <chrono>
 #include <ctime>
+#include <map>
 #include <utility>
 #include <vector>
 
 #include "api/answer_parts.h"
 #include "api/answers.h"
 #include "api/fields.h"
+#include "engine/answer_parser.h"
 #include "engine/engine.h"
 
 namespace steelyard::api {
@@ -103,6 +105,7 @@ class ChatFormat final : public OpenAiFormat {
  public:
   ChatFormat(AnswerFacts facts, OpenAiFacts openai)
       : OpenAiFormat(std::move(facts), std::move(openai), "chatcmpl") {}
+  const AnswerSyntax* syntax() const override { return &facts_.syntax; }
   std::string opening() override {
     std::string out;
     for (std::uint32_t i = 0; i < openai_.alike; ++i)
@@ -110,12 +113,18 @@ class ChatFormat final : public OpenAiFormat {
     return out;
   }
   std::string piece(const Piece& piece) override {
-    Json choice = delta(piece.choice, {{"content", piece.text}}, nullptr);
-    if (facts_.tokenizer) choice["logprobs"] = logprobs(piece.chances);
-    return event(chunk(std::move(choice)));
+    const std::vector<AnswerPart> parts = reader_.push(piece.choice, piece.text);
+    if (!facts_.tokenizer || piece.chances.empty()) return frames(piece.choice, parts);
+    // The chances of all that came, with its text or alone.
+    const bool text = !parts.empty() && parts.front().kind == AnswerPart::Kind::text;
+    Json choice = delta(piece.choice, {{"content", text ? parts.front().text : ""}}, nullptr);
+    choice["logprobs"] = logprobs(piece.chances);
+    return event(chunk(std::move(choice))) + frames(piece.choice, std::span(parts).subspan(text ? 1 : 0));
   }
   std::string ended(std::uint32_t index, const Choice& choice) override {
-    return last_chunk(delta(index, Json::object(), reason_word(choice.answer.reason)), choice.answer);
+    const std::string last = frames(index, reader_.finish(index));
+    return last +
+           last_chunk(delta(index, Json::object(), reason(choice, reader_.calls(index))), choice.answer);
   }
 
  private:
@@ -126,14 +135,50 @@ class ChatFormat final : public OpenAiFormat {
     return stream ? "chat.completion.chunk" : "chat.completion";
   }
   Json whole_choice(std::uint32_t index, const Choice& choice) const override {
+    const WholeParts parts = whole_parts(facts_.syntax, choice.text);
     return {{"index", index},
-            {"message", {{"role", "assistant"}, {"content", choice.text}}},
+            {"message", message(parts)},
             {"logprobs", facts_.tokenizer ? logprobs(choice.chances) : Json()},
-            {"finish_reason", reason_word(choice.answer.reason)}};
+            {"finish_reason", reason(choice, parts.calls.size())}};
+  }
+  static Json message(const WholeParts& parts) {
+    Json j = {{"role", "assistant"}, {"content", parts.text}};
+    if (parts.text.empty() && !parts.calls.empty()) j["content"] = nullptr;
+    if (!parts.thinking.empty()) j["reasoning_content"] = parts.thinking;
+    for (const AnswerPart& call : parts.calls) j["tool_calls"].push_back(call_json(call));
+    return j;
+  }
+  static Json call_json(const AnswerPart& call) {
+    return {{"id", fresh_id("call")},
+            {"type", "function"},
+            {"function", {{"name", call.text}, {"arguments", dump(call.arguments)}}}};
+  }
+  static const char* reason(const Choice& choice, std::size_t calls) {
+    return calls > 0 && choice.answer.reason == DoneReason::stop ? "tool_calls"
+                                                                 : reason_word(choice.answer.reason);
+  }
+  // A frame for each part.
+  std::string frames(std::uint32_t choice, std::span<const AnswerPart> parts) {
+    std::string out;
+    for (const AnswerPart& part : parts) {
+      Json what;
+      if (part.kind == AnswerPart::Kind::call) {
+        Json call = {{"index", told_calls_[choice]++}};
+        call.update(call_json(part));
+        what["tool_calls"] = Json::array({std::move(call)});
+      } else {
+        what[part.kind == AnswerPart::Kind::text ? "content" : "reasoning_content"] = part.text;
+      }
+      out += event(chunk(delta(choice, what, nullptr)));
+    }
+    return out;
   }
   Json logprobs(std::span<const TokenChances> chances) const {
     return {{"content", chances_json(chances, *facts_.tokenizer)}, {"refusal", nullptr}};
   }
+
+  PartReader reader_{facts_.syntax};
+  std::map<std::uint32_t, std::uint32_t> told_calls_;  // by choice
 };
 
 class CompletionFormat final : public OpenAiFormat {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "engine/answer_parser.h"
 #include "engine/chat.h"
 #include "engine/engine.h"
 #include "engine/fit_chat.h"
@@ -11,6 +12,14 @@
 
 namespace steelyard::api {
 namespace {
+
+// Whether a mark is a control token of this model, which is no text else.
+bool shows_control_text(const AnswerSyntax* syntax, const LoadedModel& model) {
+  if (!syntax || !syntax->any()) return false;
+  return std::ranges::any_of(syntax->marks(), [&](std::string_view mark) {
+    return model.tokenizer().control_token_at(mark) == mark.size();
+  });
+}
 
 int hex_value(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -56,14 +65,29 @@ void check_abilities(const LoadedModel& model, const ChatInput& input) {
     throw_error(ErrorKind::bad_input, "\"{}\" does not support tools", name);
 }
 
+AnswerSyntax syntax_of(const LoadedModel& model, const ChatInput& input, const std::vector<TokenId>& prompt) {
+  constexpr std::size_t kLast = 16;  // tokens in which thoughts can be opened
+  if (!model.chat_template()) return {};
+  const std::vector<TokenId> end(prompt.end() - static_cast<std::ptrdiff_t>(std::min(prompt.size(), kLast)),
+                                 prompt.end());
+  return answer_syntax(model.chat_template()->source(), input.tools, model.tokenizer().decode(end, true));
+}
+
 std::vector<TokenId> chat_prompt(const ChatRequest& r, const LoadedModel& model, AnswerFacts& facts) {
   check_abilities(model, r.input);
-  if (!r.truncate) return model.encode_chat(r.input);
-  const std::size_t context = r.options.num_ctx ? r.options.num_ctx : model.engine().context();
-  FittedChat fitted =
-      model.fit_chat(r.input, answer_reserve(r.options.num_predict, context), r.options.num_ctx);
-  facts.dropped_messages = fitted.dropped_messages;
-  return std::move(fitted.prompt);
+  std::vector<TokenId> prompt;
+  if (r.truncate) {
+    const std::size_t context = r.options.num_ctx ? r.options.num_ctx : model.engine().context();
+    FittedChat fitted =
+        model.fit_chat(r.input, answer_reserve(r.options.num_predict, context), r.options.num_ctx);
+    facts.dropped_messages = fitted.dropped_messages;
+    prompt = std::move(fitted.prompt);
+  } else {
+    prompt = model.encode_chat(r.input);
+  }
+  facts.syntax = syntax_of(model, r.input, prompt);
+  facts.syntax.one_call = r.one_call;
+  return prompt;
 }
 
 // Member by member: in a braced list gcc 12 destroys default members twice when a later one throws.
@@ -74,6 +98,7 @@ Handled generation(std::unique_ptr<AnswerFormat> format, const CommonRequest& r,
   h.model = lease.model;
   h.alike = r.choices;
   h.stream = r.stream;
+  const bool control_text = shows_control_text(h.format->syntax(), *lease.model);
   for (std::vector<TokenId>& prompt : prompts)
     for (std::uint32_t i = 0; i < r.choices; ++i) {
       EngineRequest& request = h.requests.emplace_back();
@@ -83,6 +108,7 @@ Handled generation(std::unique_ptr<AnswerFormat> format, const CommonRequest& r,
       request.prompt = prompt;
       request.logprobs = r.logprobs;
       request.biases = r.biases;
+      request.control_text = control_text;
     }
   return h;
 }

@@ -12,6 +12,7 @@
 #include "api/fields.h"
 #include "api/handlers.h"
 #include "api/requests.h"
+#include "engine/answer_parser.h"
 #include "engine/chat.h"
 #include "engine/loaded_model.h"
 #include "engine/model_manager.h"
@@ -48,8 +49,11 @@ AnswerFacts facts_of(const CommonRequest& request, const ModelManager::Lease& le
 void check_abilities(const LoadedModel& model, const ChatInput& input);
 
 // The conversation's prompt, without its oldest turns where it doesn't fit and the request says so; `facts`
-// then says how many messages they had.
+// then says how many messages they had, and how the answer is to be read.
 std::vector<TokenId> chat_prompt(const ChatRequest& request, const LoadedModel& model, AnswerFacts& facts);
+
+// How the model's template marks what isn't text, after this prompt; `input` may be a prompt's alone.
+AnswerSyntax syntax_of(const LoadedModel& model, const ChatInput& input, const std::vector<TokenId>& prompt);
 
 // The last stage: every prompt is to be answered, as often as the request wants choices, in `format`.
 Handled generation(std::unique_ptr<AnswerFormat> format, const CommonRequest& request,

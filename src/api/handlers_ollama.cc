@@ -48,6 +48,7 @@ Handled prepare_generate(const GenerateRequest& r, const ModelManager::Lease& le
   std::vector<TokenId> prompt = generate_prompt(*lease.model, r);
   AnswerFacts facts = facts_of(r, lease);
   if (!r.raw) facts.prompt = prompt;
+  if (!r.raw && lease.model->chat_template()) facts.syntax = syntax_of(*lease.model, {}, prompt);
   return generation(generate_format(std::move(facts)), r, lease, std::move(prompt));
 }
 

@@ -56,6 +56,7 @@ struct GenerateRequest : CommonRequest {
 
 struct ChatRequest : CommonRequest {
   ChatInput input;
+  bool one_call = false;  // of an answer's calls of tools only the first counts
   bool truncate = false;  // leave out the oldest turns of a conversation that the context doesn't hold
 };
 

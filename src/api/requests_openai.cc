@@ -116,6 +116,8 @@ OpenAiChatRequest parse_openai_chat(std::string_view body) {
   if (r.input.messages.empty()) throw_error(ErrorKind::bad_input, "\"messages\" is missing or empty");
   if (const auto* choice = f.find("tool_choice"); !choice || *choice != "none")
     r.input.tools = read_tools(json);
+  r.one_call = !f.flag("parallel_tool_calls").value_or(true);
+  if (const auto effort = f.text("reasoning_effort")) r.input.think = *effort != "none";
   r.include_usage = wants_usage(f);
   return r;
 }

@@ -1,5 +1,6 @@
-// The HTTP server, in the dialects of Ollama, OpenAI, Anthropic and llama-server over one ModelManager. A few threads
-// serve any number of connections; a slow reader holds up nobody (its text gathers until it reads on).
+// The HTTP server, in the dialects of Ollama, OpenAI, Anthropic and llama-server over one ModelManager. A few
+// threads serve any number of connections; a slow reader holds up nobody (its text gathers until it reads
+// on).
 #pragma once
 
 #include <chrono>

@@ -124,8 +124,8 @@ bool equal_but_for(std::string_view mark, std::string_view text, std::string_vie
 
 constexpr std::size_t kMaxDepth = 64, kMaxMembers = 4096;
 
-// Whether JSON can be read without a stack or a time that its sender chooses: the reader recurses, and looks
-// through all keys of an object for each new one.
+}  // namespace
+
 bool is_plain_enough(std::string_view json) {
   std::vector<std::size_t> members;  // of each array and object that is open
   bool quoted = false;
@@ -147,6 +147,8 @@ bool is_plain_enough(std::string_view json) {
   }
   return true;
 }
+
+namespace {
 
 void complete_message(Json& message) {
   if (!message.is_object()) return;

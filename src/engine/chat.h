@@ -48,6 +48,10 @@ std::vector<TokenId> encode_chat(const ChatTemplate& chat_template, const ChatIn
 std::vector<TokenId> continue_chat(const ChatTemplate& chat_template, const ChatInput& input,
                                    std::vector<TokenId> before, const Tokenizer& tokenizer);
 
+// Whether JSON can be read without a stack or a time that its sender chooses: readers recurse, and look
+// through all keys of an object for each new one. At most 64 levels, and 4096 members in one object.
+bool is_plain_enough(std::string_view json);
+
 // Whether a message is one of the conversation's instructions (role system or developer).
 bool is_system_message(const nlohmann::ordered_json& message);
 

@@ -409,7 +409,7 @@ void Engine::Impl::take_token(const Request& state, TokenId token) {
     state->first_token_seconds = step_seconds_;
   }
   if (text_.is_end(token)) return finish(state, DoneReason::stop);
-  if (!state->push(text_.piece(token))) return finish(state, DoneReason::stop);
+  if (!state->push(text_.piece(token, state->request.control_text))) return finish(state, DoneReason::stop);
   if (state->tokens.size() >= state->max_tokens) finish(state, DoneReason::length);
 }
 

@@ -28,7 +28,8 @@ namespace steelyard {
 class TokenText {
  public:
   virtual ~TokenText() = default;
-  virtual std::string_view piece(TokenId id) const = 0;  // bytes; empty for control tokens
+  // Bytes; those of control tokens are empty unless `control`.
+  virtual std::string_view piece(TokenId id, bool control) const = 0;
   virtual bool is_end(TokenId id) const = 0;
 };
 
@@ -99,6 +100,7 @@ struct EngineRequest : AnswerOptions {
   // of an end token. These and biases bring logits to the host, which costs every running answer some time.
   std::int32_t logprobs = -1;
   std::function<void(const TokenChances& chances)> on_chances;
+  bool control_text = false;  // control tokens are told as text, end tokens excepted
   // Not none: no answer, but an embedding of the prompt.
   Pooling pooling = Pooling::none;
 };

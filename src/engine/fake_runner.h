@@ -274,7 +274,9 @@ class FakeText : public TokenText {
       pieces_.push_back(id == kFakeEnd ? "" : std::string(1, static_cast<char>('a' + id % 26)));
     }
   }
-  std::string_view piece(TokenId id) const override { return pieces_[static_cast<std::size_t>(id) % 256]; }
+  std::string_view piece(TokenId id, bool /*control*/ = false) const override {
+    return pieces_[static_cast<std::size_t>(id) % 256];
+  }
   bool is_end(TokenId id) const override { return id == kFakeEnd; }
 
  private:

@@ -15,8 +15,8 @@ namespace {
 class TokenizerText final : public TokenText {
  public:
   explicit TokenizerText(std::shared_ptr<const Tokenizer> tokenizer) : tokenizer_(std::move(tokenizer)) {}
-  std::string_view piece(TokenId id) const override {
-    return tokenizer_ ? tokenizer_->piece(id) : std::string_view();
+  std::string_view piece(TokenId id, bool control) const override {
+    return tokenizer_ ? tokenizer_->piece(id, control) : std::string_view();
   }
   bool is_end(TokenId id) const override { return tokenizer_ && tokenizer_->is_end(id); }
 

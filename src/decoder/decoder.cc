@@ -83,6 +83,7 @@ struct Decoder::Impl {
   void make_parts(std::vector<PlacedPart> placed);
   void load_weights(const LoadProgress& progress);
   void compile();
+  bool ranks_are_alike() const;
   void warm_up(std::size_t from_part);
   void run_two_steps();
   void describe();
@@ -128,11 +129,31 @@ void Decoder::Impl::load_weights(const LoadProgress& progress) {
 }
 
 void Decoder::Impl::compile() {
+  if (links && ranks_are_alike()) links->offer_words();
   for (const auto& part : parts) part->compile(links.get());
   const std::uint32_t longest = (plan.limits.context + plan.page_tokens - 1) / plan.page_tokens;
   arrays.resize(parts[0]->executable().depth());
   for (StepArrays& a : arrays) a.reserve(plan.limits, plan.groups.size(), longest);
   warm_up(0);
+}
+
+// Then all of them take the same kernels, and so trade sums in the same way: GPUs of one kind, with pieces of
+// one size.
+bool Decoder::Impl::ranks_are_alike() const {
+  const Part* first = nullptr;
+  for (const auto& part : parts) {
+    if (part->program().rank == 0) first = part.get();
+    const auto same = [](const BufferSpec& a, const BufferSpec& b) {
+      return a.rows == RowSet::outputs || a.width == b.width;
+    };
+    const auto &mine = part->program().buffers, &theirs = first->program().buffers;
+    const std::size_t n = std::min(mine.size(), theirs.size());  // who samples has one more, the last
+    if (part->device().target().is_host() || part->device().info().name != first->device().info().name ||
+        part->device().info().kernels != first->device().info().kernels ||
+        !std::equal(mine.begin(), mine.begin() + n, theirs.begin(), same))
+      return false;
+  }
+  return true;
 }
 
 // Runs steps, and counts what each driver takes for them.

@@ -149,6 +149,26 @@ TEST(Parts, FourRanksOfARealModel) {
   EXPECT_LE(largest_difference(logits(1), logits(4)), 1e-3);
 }
 
+// Two ranks as they are used: prompts, and steps of a row, for which a GPU may have another way of summing.
+TEST(Parts, TwoRanksOfARealModel) {
+  const auto path = real_model("gemma-3-270m-q4_k_m.gguf");
+  if (path.empty()) GTEST_SKIP() << "test.sh fetches the real models";
+  const auto logits = [&](std::uint32_t ranks, std::size_t rows) {
+    TestModel model(path, {.limits = {.rows = 6, .outputs = 6, .slots = 1, .context = 64}, .ranks = ranks});
+    return model.logits({2, 105, 2364, 107, 9259, 106}, rows);
+  };
+  for (const std::size_t rows : {6, 3, 1}) {
+    const auto whole = logits(1, rows), parts = logits(2, rows);
+    ASSERT_EQ(whole.size(), parts.size());
+    double error = 0, norm = 0;
+    for (std::size_t i = 0; i < whole.size(); ++i) {
+      error += (whole[i] - parts[i]) * double{whole[i] - parts[i]};
+      norm += double{whole[i]} * whole[i];
+    }
+    EXPECT_LT(std::sqrt(error / norm), 0.02) << rows << " rows";
+  }
+}
+
 // Every rank has the same rows after every sum, to the bit.
 TEST(Parts, RanksHoldTheSameBits) {
   if (tests_a_gpu()) GTEST_SKIP() << "kernels of a GPU and of the CPU differ in their last bits";
@@ -253,6 +273,10 @@ TEST(Links, RanksHaveTheirOwnPlaces) {
   EXPECT_EQ(&sums.sent_by(1, 1), sums.sent + 3);
   EXPECT_EQ(logits.of_step(3), logits.rows + 30);
   EXPECT_EQ(logits.counts(), 6u);
+  EXPECT_EQ(sums.words, nullptr);
+  links.offer_words();
+  EXPECT_NE(sums.words, nullptr);
+  EXPECT_EQ(logits.words, nullptr);
   links.abandon();
   EXPECT_FALSE(wait_for(sums.sent_by(1, 1), 1));
 }

@@ -33,7 +33,7 @@ struct LoadOptions {
   StepLimits limits{.rows = 64, .outputs = 64, .slots = 1, .context = 256};
   std::uint32_t threads = 2;
   // Layers over so many stages of so many tensor ranks, each a device: those of a GPU test in turn with the
-  // CPU where there is one GPU alone.
+  // CPU where there is one GPU alone; or, with STEELYARD_CUDA_SMS, on that GPU, each with a share of it.
   std::uint32_t parts = 1, ranks = 1;
 };
 
@@ -117,6 +117,7 @@ class TestModel {
   static std::shared_ptr<Device> make_part_device(std::size_t part, std::uint32_t threads) {
     if (!tests_a_gpu()) return make_cpu_device({.threads = threads});
     const std::uint32_t gpus = find_cuda_devices().count;
+    if (std::getenv("STEELYARD_CUDA_SMS")) return make_cuda_device(static_cast<std::uint32_t>(part) % gpus);
     if (gpus == 1 && part % 2 == 1) return make_cpu_device({.threads = threads});
     static Devices devices;  // a GPU has one context and one queue
     return devices.cuda(static_cast<std::uint32_t>(part) % gpus);

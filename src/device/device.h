@@ -122,7 +122,8 @@ class Executable {
   virtual std::string report() const { return {}; }
   // Page-locked host memory that it holds (Target::staging_bytes).
   virtual std::uint64_t staging_bytes() const { return 0; }
-  // These two are set, and the trace is read, while no step is in flight.
+  // These two are set, and the trace is read, while no step is in flight; of tensor ranks on all, or none:
+  // they change how sums are traded.
   virtual void set_tracing(bool on) = 0;
   virtual std::span<const OpTime> trace() const = 0;
   // For tests and the named-activation trace: a buffer's rows as floats after each op that writes it

@@ -17,7 +17,7 @@ using Kind = LinkSpec::Kind;
 
 // Offsets of a model's boxes. Counts of different writers lie in different cache lines: devices poll them.
 struct Layout {
-  std::vector<std::uint64_t> sent, rows;  // by LinkId
+  std::vector<std::uint64_t> sent, rows, words;  // by LinkId
   std::uint64_t sampled = 0, last = 0;
   std::uint64_t bytes = 0;
 };
@@ -39,6 +39,7 @@ LinkBox shape_of(const LinkSpec& link, const StepLimits& limits) {
     case Kind::logits:
       box.turns = limits.in_flight;
       box.most_rows = std::max(limits.outputs, 1u);
+      box.chunks = (link.width + kChunkColumns - 1) / kChunkColumns;
       box.turn_floats = std::uint64_t{limits.outputs} * link.width;
       break;
   }
@@ -54,6 +55,8 @@ Layout lay_out(const std::vector<LinkSpec>& links, const StepLimits& limits) {
     const LinkBox box = shape_of(link, limits);
     l.sent.push_back(carve.take(box.counts() * sizeof(StepCount)));
     l.rows.push_back(carve.take(box.turns * box.turn_floats * sizeof(float)));
+    const std::uint64_t words = link.kind == Kind::sum ? 2 * std::uint64_t{link.writers} * link.width : 0;
+    l.words.push_back(carve.take(words * sizeof(std::uint64_t)));
   }
   l.bytes = carve.end();
   return l;
@@ -78,10 +81,16 @@ Links::Links(Device& device, const std::vector<LinkSpec>& links, const StepLimit
     LinkBox& box = boxes_.emplace_back(shape_of(links[i], limits));
     box.sent = counts(l.sent[i], box.counts());
     box.rows = reinterpret_cast<float*>(memory_->data() + l.rows[i]);
+    const bool sums = links[i].kind == Kind::sum;
+    words_.push_back(sums ? reinterpret_cast<std::uint64_t*>(memory_->data() + l.words[i]) : nullptr);
   }
 }
 
 Links::~Links() = default;
+
+void Links::offer_words() {
+  for (std::size_t i = 0; i < boxes_.size(); ++i) boxes_[i].words = words_[i];
+}
 
 void Links::abandon() {
   for (const LinkBox& box : boxes_)

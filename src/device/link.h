@@ -25,6 +25,8 @@ namespace steelyard {
 class Arena;
 class Device;
 
+inline constexpr std::uint32_t kChunkColumns = 4096;  // of a row of logits
+
 // How far something was written: one more than the number of the last step that is complete. Plain memory
 // that a GPU's queue can wait for and write too.
 using StepCount = std::atomic<std::uint64_t>;
@@ -35,7 +37,7 @@ inline constexpr std::uint64_t kNoMoreSteps = std::uint64_t{1} << 62;
 
 // Rows of one link (LinkSpec). A view; who holds it decides who writes and who reads.
 struct LinkBox {
-  // One for rows of a stage; else [writers][most rows].
+  // One for rows of a stage; else [writers][most rows][chunks].
   StepCount* sent = nullptr;
   // rows    [turns][most rows][width]
   // sum     [turns][writers][most rows][width]
@@ -44,7 +46,11 @@ struct LinkBox {
   std::uint64_t turn_floats = 0, writer_floats = 0;
   std::uint32_t turns = 1;
   std::uint32_t writers = 1, most_rows = 0;
-  std::uint32_t uses = 1;  // a step
+  std::uint32_t chunks = 1;  // of a row, each with a count: of logits, which are long
+  std::uint32_t uses = 1;    // a step
+  // Of sums in steps of one row, where all ranks can: [2][writers][width] words that hold a value with the
+  // tag of what wrote it. Null: they can't.
+  std::uint64_t* words = nullptr;
 
   // Counts of a sum go on from step to step: its number among all.
   std::uint64_t number_of(std::uint64_t step, std::uint32_t turn) const { return step * uses + turn; }
@@ -52,10 +58,10 @@ struct LinkBox {
   float* of_writer(std::uint64_t number, std::uint32_t writer) const {
     return of_step(number) + writer * writer_floats;
   }
-  StepCount& sent_by(std::uint32_t writer, std::uint32_t row) const {
-    return sent[std::uint64_t{writer} * most_rows + row];
+  StepCount& sent_by(std::uint32_t writer, std::uint32_t row, std::uint32_t chunk = 0) const {
+    return sent[(std::uint64_t{writer} * most_rows + row) * chunks + chunk];
   }
-  std::uint64_t counts() const { return most_rows == 0 ? 1 : std::uint64_t{writers} * most_rows; }
+  std::uint64_t counts() const { return most_rows == 0 ? 1 : std::uint64_t{writers} * most_rows * chunks; }
 };
 
 // The last token sampled for each slot, by the part that samples. A slot's entry may be read once the step
@@ -74,6 +80,8 @@ class Links {
   Links(const Links&) = delete;
   Links& operator=(const Links&) = delete;
 
+  // All ranks have kernels that trade sums of one row as words: boxes have places for them.
+  void offer_words();
   const std::vector<LinkBox>& boxes() const { return boxes_; }  // by LinkId
   const TokenBox& tokens() const { return tokens_; }
   // A part is gone: whoever waits for it goes on at once, with worthless rows. Parts that live write their
@@ -83,6 +91,7 @@ class Links {
 
  private:
   std::unique_ptr<Arena> memory_;
+  std::vector<std::uint64_t*> words_;  // by LinkId
   std::vector<LinkBox> boxes_;
   TokenBox tokens_;
 };

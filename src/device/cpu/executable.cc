@@ -177,18 +177,19 @@ void CpuExecutable::publish(std::uint64_t steps) const {
   for (const Op& op : program_.ops)
     if (const LinkId link = exchange_of(op); link != kNoLink) {
       const LinkBox& box = bindings_.links[link];
-      for (std::uint32_t row = 0; row < box.most_rows; ++row) tell(box, program_.rank, row, kNoMoreSteps);
+      for (std::uint32_t row = 0; row < box.most_rows; ++row)
+        for (std::uint32_t c = 0; c < box.chunks; ++c) tell(box, program_.rank, row, kNoMoreSteps, c);
     }
 }
 
-void CpuExecutable::tell(const LinkBox& box, std::uint32_t rank, std::uint32_t row,
-                         std::uint64_t count) const {
-  box.sent_by(rank, row).store(count, std::memory_order_release);
+void CpuExecutable::tell(const LinkBox& box, std::uint32_t rank, std::uint32_t row, std::uint64_t count,
+                         std::uint32_t chunk) const {
+  box.sent_by(rank, row, chunk).store(count, std::memory_order_release);
 }
 
 void CpuExecutable::wait_for_rank(const LinkBox& box, std::uint32_t rank, std::uint32_t row,
-                                  std::uint64_t count) const {
-  if (!wait_for(box.sent_by(rank, row), count)) abandoned_.store(true, std::memory_order_relaxed);
+                                  std::uint64_t count, std::uint32_t chunk) const {
+  if (!wait_for(box.sent_by(rank, row, chunk), count)) abandoned_.store(true, std::memory_order_relaxed);
 }
 
 void CpuExecutable::run_ops(ThreadPool& team) {

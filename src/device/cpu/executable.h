@@ -55,8 +55,10 @@ class CpuExecutable final : public Executable {
   void keep_sample(std::uint32_t slot, std::int32_t token) const;
   void publish(std::uint64_t steps) const;
   // Of a row that the ranks trade. After a wait in vain the step goes on with worthless rows, and then fails.
-  void tell(const LinkBox& box, std::uint32_t rank, std::uint32_t row, std::uint64_t count) const;
-  void wait_for_rank(const LinkBox& box, std::uint32_t rank, std::uint32_t row, std::uint64_t count) const;
+  void tell(const LinkBox& box, std::uint32_t rank, std::uint32_t row, std::uint64_t count,
+            std::uint32_t chunk = 0) const;
+  void wait_for_rank(const LinkBox& box, std::uint32_t rank, std::uint32_t row, std::uint64_t count,
+                     std::uint32_t chunk = 0) const;
   void finish_op(Worker& w, std::size_t op_index);
   void copy_page(int group, std::int32_t from, std::int32_t to);
   void probe_op(std::size_t op);

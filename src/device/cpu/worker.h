@@ -386,10 +386,11 @@ struct CpuExecutable::Worker {
     for (std::uint32_t r = rows.begin; r < rows.end; ++r) {
       std::copy_n(x.floats(op.in) + std::uint64_t{r} * mine, mine,
                   box.of_step(number) + std::uint64_t{r} * all + op.first_col);
-      x.tell(box, x.program_.rank, r, number + 1);
+      for (std::uint32_t c = 0; c < box.chunks; ++c) x.tell(box, x.program_.rank, r, number + 1, c);
     }
     for (std::uint32_t r = rows.begin; op.out != kNoBuffer && r < rows.end; ++r) {
-      for (std::uint32_t w = 0; w < box.writers; ++w) x.wait_for_rank(box, w, r, number + 1);
+      for (std::uint32_t w = 0; w < box.writers; ++w)
+        for (std::uint32_t c = 0; c < box.chunks; ++c) x.wait_for_rank(box, w, r, number + 1, c);
       std::copy_n(box.of_step(number) + std::uint64_t{r} * all, all,
                   x.floats(op.out) + std::uint64_t{r} * all);
     }

@@ -122,6 +122,15 @@ __device__ inline ulonglong2 load_words(const std::uint64_t* words) {
 
 // ---- What devices give each other: floats, then a count that says they are there ----
 
+// Words that hold a value with its tag, as blocks exchange them on one device.
+__device__ __forceinline__ void store_word_everywhere(std::uint64_t* word, std::uint64_t value) {
+  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
+}
+__device__ __forceinline__ std::uint64_t load_word_everywhere(const std::uint64_t* word) {
+  std::uint64_t value;
+  asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(word) : "memory");
+  return value;
+}
 // By one thread, after a barrier of the block: everything that the block wrote is seen by who sees the count.
 __device__ __forceinline__ void store_count(std::uint64_t* count, std::uint64_t value) {
   asm volatile("fence.acq_rel.sys;\n st.release.sys.global.u64 [%0], %1;" ::"l"(count), "l"(value)
@@ -132,9 +141,10 @@ __device__ __forceinline__ std::uint64_t load_count(const std::uint64_t* count) 
   asm volatile("ld.acquire.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(count) : "memory");
   return value;
 }
+// After load_count() and a barrier: not what a cache held before.
 __device__ __forceinline__ float load_given(const float* from) {
   float value;
-  asm volatile("ld.relaxed.sys.global.f32 %0, [%1];" : "=f"(value) : "l"(from) : "memory");
+  asm volatile("ld.relaxed.sys.global.f32 %0, [%1];" : "=f"(value) : "l"(from));
   return value;
 }
 __device__ __forceinline__ std::uint32_t load_flag(const std::uint32_t* flag) {

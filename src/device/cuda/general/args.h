@@ -38,12 +38,12 @@ inline constexpr std::uint32_t kMaxCandidates = 1024;  // of a sampled token, se
 inline constexpr std::uint32_t kSampleThreads = 1024;
 
 inline constexpr std::uint32_t kMostRanks = 8;
-inline constexpr std::uint32_t kExchangeThreads = 256;
+inline constexpr std::uint32_t kExchangeThreads = 256, kExchangeColumns = 4096;
 
 // A link between tensor ranks (LinkBox in device/link.h), as a GPU sees it.
 struct Inbox {  // of one reader; all may have the same
   float* rows;
-  std::uint64_t* sent;  // [writers][most rows]
+  std::uint64_t* sent;  // [writers][most rows][chunks]
 };
 struct ExchangeArg {
   Inbox mine;            // where this rank reads
@@ -51,8 +51,9 @@ struct ExchangeArg {
   const std::uint32_t* abort;
   std::uint64_t turn_floats, writer_floats;
   std::uint32_t readers, writers, rank;
-  std::uint32_t turns, most_rows, uses;
-  std::uint32_t turn;  // of the uses
+  std::uint32_t turns, most_rows, chunks, uses;
+  std::uint32_t turn;    // of the uses
+  std::uint64_t* words;  // LinkBox::words, for the step kernel
 };
 
 struct TokensArg {

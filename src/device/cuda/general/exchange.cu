@@ -25,14 +25,44 @@ __device__ std::uint64_t row_offset(const ExchangeArg& e, std::uint64_t number, 
          static_cast<std::uint64_t>(row) * stride;
 }
 
+__device__ std::uint64_t count_index(const ExchangeArg& e, std::uint32_t writer, std::uint32_t row,
+                                     std::uint32_t chunk) {
+  return (static_cast<std::uint64_t>(writer) * e.most_rows + row) * e.chunks + chunk;
+}
+
 // Until every other rank has given its part of the row, or the step is given up.
 __device__ void wait_for_ranks(const ExchangeArg& e, std::uint32_t row, std::uint64_t count) {
-  if (threadIdx.x < e.writers && threadIdx.x != e.rank) {
-    const std::uint64_t* sent = e.mine.sent + static_cast<std::uint64_t>(threadIdx.x) * e.most_rows + row;
+  for (std::uint32_t i = threadIdx.x; i < e.writers * e.chunks; i += kThreads) {
+    const std::uint32_t writer = i / e.chunks;
+    if (writer == e.rank) continue;
+    const std::uint64_t* sent = e.mine.sent + count_index(e, writer, row, i % e.chunks);
     for (std::uint32_t looks = 1; hopper::load_count(sent) < count; ++looks)
       if (looks % 1024 == 0 && hopper::load_flag(e.abort) != 0) break;
   }
   __syncthreads();
+}
+
+// Of the columns [begin, end) those of this thread, a few loads on their way at once.
+template <typename Load, typename Store>
+__device__ void each_column(std::uint32_t begin, std::uint32_t end, Load load, Store store) {
+  constexpr int kBatch = 8;
+  for (std::uint32_t first = begin + threadIdx.x; first < end; first += kBatch * kThreads) {
+    float v[kBatch] = {};
+#pragma unroll
+    for (int k = 0; k < kBatch; k++)
+      if (first + k * kThreads < end) v[k] = load(first + k * kThreads);
+#pragma unroll
+    for (int k = 0; k < kBatch; k++)
+      if (first + k * kThreads < end) store(first + k * kThreads, v[k]);
+  }
+}
+
+// A block's share of a row of `width`: all of it, or one of the link's chunks.
+__device__ std::uint32_t chunk_begin(const ExchangeArg& e, std::uint32_t width) {
+  return e.chunks == 1 ? 0 : min(width, blockIdx.y * kExchangeColumns);
+}
+__device__ std::uint32_t chunk_end(const ExchangeArg& e, std::uint32_t width) {
+  return e.chunks == 1 ? width : min(width, (blockIdx.y + 1) * kExchangeColumns);
 }
 
 // Sum over the block's threads, the same on all; one fixed order.
@@ -49,7 +79,8 @@ __device__ float sum_of_block(float value) {
 
 }  // namespace
 
-// grid: rows or outputs. Gives row [width] of `in` to every reader, at column `first` of rows of `stride`.
+// grid: (rows or outputs, chunks). Gives row [width] of `in` to every reader, at column `first` of rows of
+// `stride`.
 extern "C" __global__ void __launch_bounds__(kThreads)
     general_give(ExchangeArg e, const float* in, std::uint32_t width, std::uint32_t first,
                  std::uint32_t stride, RowsArg rows) {
@@ -59,11 +90,12 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   const std::uint64_t to = row_offset(e, number, e.rank, row, stride) + first;
   in += static_cast<std::uint64_t>(row) * width;
   for (std::uint32_t reader = 0; reader < e.readers; ++reader)
-    for (std::uint32_t i = threadIdx.x; i < width; i += kThreads) e.to[reader].rows[to + i] = in[i];
+    each_column(
+        chunk_begin(e, width), chunk_end(e, width), [&](std::uint32_t i) { return in[i]; },
+        [&](std::uint32_t i, float v) { e.to[reader].rows[to + i] = v; });
   __syncthreads();
-  if (threadIdx.x >= e.readers) return;
-  hopper::store_count(e.to[threadIdx.x].sent + static_cast<std::uint64_t>(e.rank) * e.most_rows + row,
-                      number + 1);
+  if (threadIdx.x < e.readers)
+    hopper::store_count(e.to[threadIdx.x].sent + count_index(e, e.rank, row, blockIdx.y), number + 1);
 }
 
 // grid: rows. out = residual + norm(Σ over ranks + bias); `partial` is this rank's, and used up. What is
@@ -76,19 +108,23 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   const std::uint64_t number = exchange_number(e, rows.header);
   wait_for_ranks(e, row, number + 1);
   const std::uint64_t at = static_cast<std::uint64_t>(row) * width;
+  const auto of_writer = [&](std::uint32_t w, std::uint32_t i) {
+    if (w == e.rank) return partial[at + i];
+    return hopper::load_given(e.mine.rows + row_offset(e, number, w, row, width) + i);
+  };
   float squares = 0;
-  for (std::uint32_t i = threadIdx.x; i < width; i += kThreads) {
-    float sum = 0;
-    for (std::uint32_t w = 0; w < e.writers; ++w) {
-      const float theirs = w == e.rank
-                               ? partial[at + i]
-                               : hopper::load_given(e.mine.rows + row_offset(e, number, w, row, width) + i);
-      sum = w == 0 ? theirs : sum + theirs;
-    }
-    if (bias) sum += bias[i];
-    partial[at + i] = sum;
-    squares += sum * sum;
-  }
+  each_column(
+      0, width,
+      [&](std::uint32_t i) {
+        float sum = of_writer(0, i);
+        for (std::uint32_t w = 1; w < e.writers; ++w) sum += of_writer(w, i);
+        return sum;
+      },
+      [&](std::uint32_t i, float sum) {
+        if (bias) sum += bias[i];
+        partial[at + i] = sum;
+        squares += sum * sum;
+      });
   const float scale = norm ? 1.0f / sqrtf(sum_of_block(squares) / static_cast<float>(width) + eps) : 1.0f;
   for (std::uint32_t i = threadIdx.x; i < width; i += kThreads) {
     const float sum = norm ? partial[at + i] * scale * norm[i] : partial[at + i];
@@ -96,7 +132,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// grid: outputs. out = the row [width] that all ranks have filled.
+// grid: (outputs, chunks). out = the row [width] that all ranks have filled.
 extern "C" __global__ void __launch_bounds__(kThreads)
     general_take(ExchangeArg e, std::uint32_t width, float* out, RowsArg rows) {
   const std::uint32_t row = blockIdx.x;
@@ -105,5 +141,8 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   wait_for_ranks(e, row, number + 1);
   const float* from = e.mine.rows + row_offset(e, number, 0, row, width);
   out += static_cast<std::uint64_t>(row) * width;
-  for (std::uint32_t i = threadIdx.x; i < width; i += kThreads) out[i] = hopper::load_given(from + i);
+  each_column(
+      chunk_begin(e, width), chunk_end(e, width),
+      [&](std::uint32_t i) { return hopper::load_given(from + i); },
+      [&](std::uint32_t i, float v) { out[i] = v; });
 }

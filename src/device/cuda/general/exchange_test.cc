@@ -26,7 +26,7 @@ struct Boxes {
     for (std::uint32_t i = 0; i < e.readers; i++) e.to[i] = {rows[i].data(), sent[i].data()};
     e.mine = e.to[rank % e.readers];
     e.abort = abort, e.turn_floats = turn_floats, e.writer_floats = writer_floats;
-    e.writers = 2, e.rank = rank, e.turns = 2, e.most_rows = kMostRows, e.uses = kUses;
+    e.writers = 2, e.rank = rank, e.turns = 2, e.most_rows = kMostRows, e.chunks = 1, e.uses = kUses;
     return e;
   }
   std::vector<std::vector<float>> rows;

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "device/link.h"
 #include "program/program.h"
 
 namespace steelyard::cuda {
@@ -171,9 +172,10 @@ struct GeneralPath::Call {
   void operator()(const ReceiveOp&) const {}  // the queue does it (host/part_links.h)
   void operator()(const SendOp&) const {}
 
+  static_assert(kExchangeColumns == kChunkColumns);
   void give(const ExchangeArg& e, BufferId from, std::uint32_t first, std::uint32_t stride, std::uint32_t n,
             RowsArg count) const {
-    launcher(grid("general_give", kExchangeThreads, n), e, static_cast<const float*>(buffer(from)),
+    launcher(grid("general_give", kExchangeThreads, n, e.chunks), e, static_cast<const float*>(buffer(from)),
              width(from), first, stride, count);
   }
   void operator()(const SumOp& op) const {
@@ -190,7 +192,7 @@ struct GeneralPath::Call {
     const std::uint32_t vocab = in.program->vocab_size;
     give(e, op.in, op.first_col, vocab, outputs, wanted());
     if (op.out != kNoBuffer)
-      launcher(grid("general_take", kExchangeThreads, outputs), e, vocab, buffer(op.out), wanted());
+      launcher(grid("general_take", kExchangeThreads, outputs, e.chunks), e, vocab, buffer(op.out), wanted());
   }
 };
 

@@ -122,6 +122,13 @@ enum class StepOut : std::int32_t { floats, words, half_words };
 
 inline constexpr std::int32_t kBeforeStep = -1;  // "written by op": floats, from before the kernel
 
+// Where ranks trade a product's partial sums: writer w's word of row i is words[w * stride + i], in memory
+// that all of them reach.
+struct StepSum {
+  std::uint64_t* words;
+  std::uint32_t rank, ranks, stride;  // ranks 0: the product is whole
+};
+
 struct StepLinear {
   LinearArg linear;          // with a norm, x: floats or words; without, half words
   StepOut out;               // of segments[i].out
@@ -129,6 +136,7 @@ struct StepLinear {
   std::int32_t residual_op;  // op that wrote the residual's words, or kBeforeStep
   std::int32_t wanted;       // 1: only where the step has outputs
   float* normed;             // x after the norm goes here too, unless nullptr
+  StepSum sum;               // before bias and residual are added
 };
 
 struct StepAttention {             // rotation and append too

@@ -13,9 +13,9 @@ namespace steelyard::cuda {
 class HopperPlan {
  public:
   virtual ~HopperPlan() = default;
-  // Starts the whole step between its EmbedOp (already started) or ReceiveOp, and its SampleOp (started
-  // afterwards) or SendOp, for at most `rows` rows and `outputs` outputs (a bucket; the true counts are in
-  // the step header). False, having started nothing: not covered.
+  // Starts the whole step between its EmbedOp (already started, as its sum over ranks) or ReceiveOp, and
+  // its GatherOp and SampleOp (started afterwards) or SendOp, for at most `rows` rows and `outputs` outputs
+  // (a bucket; the true counts are in the step header). False, having started nothing: not covered.
   virtual bool enqueue_step(std::uint32_t rows, std::uint32_t outputs, Launcher& launcher) = 0;
   // Starts op `op` of the program. False, having started nothing: the general kernel takes it.
   virtual bool enqueue_op(std::size_t op, std::uint32_t rows, std::uint32_t outputs, Launcher& launcher) = 0;

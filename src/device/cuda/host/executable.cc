@@ -1,6 +1,7 @@
 #include "device/cuda/host/executable.h"
 
 #include <algorithm>
+#include <variant>
 
 #include "base/error.h"
 #include "device/cuda/hopper/args.h"
@@ -134,12 +135,21 @@ void CudaExecutable::enqueue_one(std::size_t op, std::uint32_t rows, std::uint32
   general_->enqueue_op(op, rows, outputs, launcher);
 }
 
+// What turns tokens into values, with its sum over ranks.
+bool CudaExecutable::begins_step(std::size_t op) const {
+  const auto is_input = [&](std::size_t i) { return role(program_.ops[i]) == OpRole::input; };
+  return is_input(op) || (op > 0 && is_input(op - 1) && exchange_of(program_.ops[op]) != kNoLink);
+}
+
 void CudaExecutable::enqueue_ops(std::uint32_t rows, std::uint32_t outputs, Launcher& launcher) {
   general_->enqueue_begin(rows, launcher);
   std::size_t first = 0;
-  while (first < program_.ops.size() && role(program_.ops[first]) == OpRole::input)
-    enqueue_one(first++, rows, outputs, launcher);
-  if (hopper_ && hopper_->enqueue_step(rows, outputs, launcher)) return;
+  while (first < program_.ops.size() && begins_step(first)) enqueue_one(first++, rows, outputs, launcher);
+  if (hopper_ && hopper_->enqueue_step(rows, outputs, launcher)) {
+    for (std::size_t i = first; i < program_.ops.size(); ++i)
+      if (std::holds_alternative<GatherOp>(program_.ops[i].body)) enqueue_one(i, rows, outputs, launcher);
+    return;
+  }
   for (std::size_t i = first; i < program_.ops.size(); ++i)
     if (i != sample_op_) enqueue_one(i, rows, outputs, launcher);
 }

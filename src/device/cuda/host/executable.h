@@ -65,6 +65,7 @@ class CudaExecutable final : public Executable {
   void restart_tags(std::uint64_t round);
   void note(Flight& flight, const StepBlock& block);
   void enqueue(Flight& flight, const StepBlock& block);
+  bool begins_step(std::size_t op) const;
   void enqueue_ops(std::uint32_t rows, std::uint32_t outputs, Launcher& launcher);
   void enqueue_one(std::size_t op, std::uint32_t rows, std::uint32_t outputs, Launcher& launcher);
   void enqueue_traced(Flight& flight, std::uint32_t rows, std::uint32_t outputs);

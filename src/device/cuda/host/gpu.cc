@@ -87,6 +87,9 @@ void Gpu::read_info() {
   info_.major = attribute(kAttrMajor);
   info_.minor = attribute(kAttrMinor);
   info_.sms = attribute(kAttrSms);
+  // For tests: two parts of a model on one GPU, each with half of it, so that both run at once.
+  if (const char* most = std::getenv("STEELYARD_CUDA_SMS"); most && std::atoi(most) > 0)
+    info_.sms = std::min(info_.sms, static_cast<std::uint32_t>(std::atoi(most)));
   info_.l2_bytes = attribute(kAttrL2);
   info_.shared_per_block = attribute(kAttrSharedOptin);
   if (attribute(kAttrVirtualMemory) == 0)

@@ -51,7 +51,8 @@ ExchangeArg PartLinks::exchange(const LinkBox& box, const std::uint32_t* abort) 
   e.abort = abort;
   e.turn_floats = box.turn_floats, e.writer_floats = box.writer_floats;
   e.writers = box.writers, e.rank = program_.rank;
-  e.turns = box.turns, e.most_rows = box.most_rows, e.uses = box.uses;
+  e.turns = box.turns, e.most_rows = box.most_rows, e.chunks = box.chunks, e.uses = box.uses;
+  if (box.words) e.words = pointer<std::uint64_t>(on_device(box.words));
   return e;
 }
 

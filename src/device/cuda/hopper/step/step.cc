@@ -43,6 +43,7 @@ class StepWriter {
       std::visit([&](const auto& op) { add(op); }, p_.ops[i].body);
     }
     StepKernel kernel;
+    ok_ = ok_ && sums_ % 2 == 0;  // places are taken in turn, from step to step too
     if (!ok_ || ops_.empty() || ops_.size() >= kStepTags || !fit(kernel, services)) return std::nullopt;
     services.upload(memory_, ops_.data(), ops_.size() * sizeof(StepOp));
     kernel.handed_on_ = handed_on_;
@@ -117,8 +118,8 @@ class StepWriter {
     ok_ = ok_ && in.as != StepOut::half_words;
     if (in.op != kBeforeStep) handed_on_ = {words(o.in), pointer<float>(in_.buffers[o.in]), width(o.in)};
   }
-  void add(const SumOp&) { ok_ = false; }  // ranks take a kernel an op
-  void add(const GatherOp&) { ok_ = false; }
+  void add(const SumOp&) {}     // with its product; that of the embedding comes before the step
+  void add(const GatherOp&) {}  // after the step
   Segment segment(WeightId weight, WeightId bias, void* out) const {
     return make_segment(in_, weight, bias, static_cast<float*>(out));
   }
@@ -163,7 +164,7 @@ class StepWriter {
   }
   void add(const AttentionOp&) {}  // with its RopeAppendOp
   void add(const ResidualLinearOp& o) {
-    if (o.residual == kNoBuffer) return void(ok_ = false);
+    if (o.residual == kNoBuffer) return add_partial(o);
     const void* residual = place(o.residual);
     const Contents from = contents(o.residual);
     ok_ = ok_ && from.as != StepOut::half_words;
@@ -177,6 +178,24 @@ class StepWriter {
           branch(), vector(o.post_norm.weight), residual, words(o.out), o.post_norm.eps, width(o.out),
           from.op};
     wrote(o.out, StepOut::words);
+  }
+  // A rank's share of a product, with the sum over all of them.
+  void add_partial(const ResidualLinearOp& o) {
+    const auto* sum = next_ ? std::get_if<SumOp>(&next_->body) : nullptr;
+    ok_ = ok_ && sum && sum->in == o.out && sum->residual != kNoBuffer && o.bias == kNoWeight &&
+          in_.exchanges[sum->link].words;
+    if (!ok_) return;
+    const std::size_t before = ops_.size();
+    add(ResidualLinearOp{.in = o.in,
+                         .weight = o.weight,
+                         .bias = sum->bias,
+                         .post_norm = sum->post_norm,
+                         .residual = sum->residual,
+                         .out = sum->out});
+    if (!ok_) return;
+    const ExchangeArg& e = in_.exchanges[sum->link];
+    const std::uint32_t stride = width(o.out);
+    ops_[before].linear.sum = {e.words + sums_++ % 2 * e.writers * stride, e.rank, e.writers, stride};
   }
   void add(const GateUpOp& o) {
     ok_ = ok_ && p_.weights[o.gate].type == p_.weights[o.up].type && o.gate_bias == kNoWeight &&
@@ -223,6 +242,7 @@ class StepWriter {
   StepKernel::HandedOn handed_on_;
   const Op* next_ = nullptr;
   std::uint32_t largest_unit_ = 0, region_bytes_ = 0;
+  std::uint32_t sums_ = 0;  // over ranks
   bool ok_ = true;
 };
 

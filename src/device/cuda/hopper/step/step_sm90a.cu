@@ -181,6 +181,34 @@ __device__ __forceinline__ float gather(const Shared& shared, std::uint32_t grou
   return sum;
 }
 
+// A row's sum over the ranks, in their order. The other ranks' blocks have the same rows, so each waits for
+// its twins alone. Two places in turn are enough (device/link.h). Nobody clears the words when tags repeat,
+// as a rank may be ahead of who clears: a stale one would need kStepNumbers steps without one of a single
+// row.
+//
+// A function of its own, so that the products of a model that has no ranks don't feel it.
+__device__ __noinline__ float sum_over_ranks(std::uint32_t row, float mine) {
+  const Product p;
+  const StepSum& s = p.op.sum;
+  const std::uint32_t tag = p.shared.flow.tag(p.index);
+  std::uint64_t* words = s.words + row;
+  store_word_everywhere(words + s.rank * s.stride,
+                        static_cast<std::uint64_t>(tag) << 32 | __float_as_uint(mine));
+  float sum = 0;
+#pragma unroll 1
+  for (std::uint32_t rank = 0; rank < s.ranks; rank++, words += s.stride) {
+    float v = mine;
+    if (rank != s.rank)
+      look_until(p.shared.flow, [&] {
+        const std::uint64_t w = load_word_everywhere(words);
+        v = __uint_as_float(static_cast<std::uint32_t>(w));
+        return static_cast<std::uint32_t>(w >> 32) == tag;
+      });
+    sum = rank == 0 ? v : sum + v;
+  }
+  return sum;
+}
+
 // The phase's results, from all warps' sums.
 __device__ __forceinline__ void finish() {
   const Product p;
@@ -192,6 +220,7 @@ __device__ __forceinline__ void finish() {
   if (r.any) {
     y = gather(p.shared, threadIdx.x / 16);
     if (p.paired) y = activate(y, p.a.gelu) * gather(p.shared, threadIdx.x / 16 + 1);
+    if (p.op.sum.ranks != 0) y = sum_over_ranks(r.row, y);
     y += p.shared.add[threadIdx.x];
     if (p.a.softcap > 0) y = p.a.softcap * tanhf(__fdividef(y, p.a.softcap));
   }

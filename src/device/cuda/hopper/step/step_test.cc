@@ -53,12 +53,20 @@ struct Layer {
         up(kInner, kWidth, type),
         down(kWidth, kInner, type),
         pages(kKvHeads, dim, n_pages) {}
+  Vector feed_forward(const Vector& in) const {
+    const Vector u = up * in;
+    Vector g = gate * in;
+    for (std::uint32_t i = 0; i < kInner; i++) g[i] *= u[i] / (1 + std::exp(-g[i]));
+    return down * g;
+  }
 };
 
 class StepModel {
  public:
-  explicit StepModel(const Case& c)
-      : c_(c), n_pages_(c.position / kPageTokens + 2), head_(c.vocab, kWidth, c.type) {
+  // Of several ranks each has other weights, as if the model's heads and inner width were theirs together;
+  // `sums`: StepSum of the first sum.
+  explicit StepModel(const Case& c, StepSum sums = {})
+      : c_(c), sums_(sums), n_pages_(c.position / kPageTokens + 2), head_(c.vocab, kWidth, c.type) {
     for (std::uint32_t i = 0; i < kLayers; i++) layers_.emplace_back(c.head_dim, n_pages_, c.type);
     for (std::uint32_t i = 0; i < n_pages_; i++)
       table_.push_back(static_cast<std::int32_t>(n_pages_ - 1 - i));
@@ -70,8 +78,25 @@ class StepModel {
     header_ = {1, 1, 1, n_pages_, 0, {}};
   }
 
+  // Norms and rows are whole on every rank.
+  void share_norms(const StepModel& other) {
+    const auto copy = [](Norm& to, const Norm& from) {
+      for (std::uint32_t i = 0; i < kWidth; i++) to.weights[i] = from.weights[i];
+    };
+    for (std::uint32_t i = 0; i < kLayers; i++) {
+      copy(layers_[i].before, other.layers_[i].before);
+      copy(layers_[i].after, other.layers_[i].after);
+      copy(layers_[i].inner, other.layers_[i].inner);
+    }
+    copy(last_, other.last_);
+  }
+
   // Logits of the row at this position; the state grows by it.
   void run(std::uint32_t position) {
+    prepare(position);
+    launch();
+  }
+  void prepare(std::uint32_t position) {
     header_.step++, position_ = static_cast<std::int32_t>(position);
     for (std::uint32_t i = 0; i < kWidth; i++) x[i] = normal();
     for (std::uint32_t i = 0; i < c_.head_dim / 2; i++) {
@@ -79,6 +104,8 @@ class StepModel {
       rotation_[2 * i] = static_cast<float>(std::cos(angle)),
                     rotation_[2 * i + 1] = static_cast<float>(std::sin(angle));
     }
+  }
+  void launch() {
     StepArg arg{};
     arg.ops = ops_.data(), arg.n_ops = static_cast<std::uint32_t>(ops_.size());
     arg.ring_bytes = unit_bytes(kF16) * 5 / 2, arg.region_bytes = 32768;
@@ -91,18 +118,20 @@ class StepModel {
   }
 
   // The same, after run(): it reads the own key and value from their page.
-  Vector reference() const {
+  Vector reference() const { return reference({this}); }
+  // Of this rank's head; `ranks`: all, this one too.
+  Vector reference(const std::vector<const StepModel*>& ranks) const {
     Vector h(x.data(), x.data() + kWidth);
-    const auto add = [&](const Vector& y) {
-      for (std::uint32_t i = 0; i < kWidth; i++) h[i] += y[i];
+    const auto add = [](Vector& to, const Vector& y) {
+      for (std::uint32_t i = 0; i < kWidth; i++) to[i] += y[i];
     };
-    for (const Layer& layer : layers_) {
-      Vector mixed = layer.out * attend(layer, layer.before(h));
-      add(c_.post_norms ? layer.after(mixed) : mixed);
-      const Vector in = layer.inner(h), up = layer.up * in;
-      Vector gate = layer.gate * in;
-      for (std::uint32_t i = 0; i < kInner; i++) gate[i] *= up[i] / (1 + std::exp(-gate[i]));
-      add(layer.down * gate);
+    for (std::uint32_t i = 0; i < kLayers; i++) {
+      Vector mixed(kWidth), down(kWidth);
+      for (const StepModel* r : ranks)
+        add(mixed, r->layers_[i].out * r->attend(r->layers_[i], layers_[i].before(h)));
+      add(h, c_.post_norms ? layers_[i].after(mixed) : mixed);
+      for (const StepModel* r : ranks) add(down, r->layers_[i].feed_forward(layers_[i].inner(h)));
+      add(h, down);
     }
     return head_ * last_(h);
   }
@@ -147,13 +176,20 @@ class StepModel {
       add_residual(out, in, written);
     }
     const std::int32_t middle = last_op();
+    sum_over_ranks(ops_[c_.post_norms ? middle - 1 : middle].linear);
     StepLinear& up = product({layer.gate.segment(inner_.data()), layer.up.segment(nullptr)}, words_.data(),
                              middle, &layer.inner, StepOut::half_words, kWidth);
     up.linear.epilogue = Epilogue::gate_up, up.linear.groups /= 2;
     add_residual(product({layer.down.segment(words_.data())}, inner_.data(), last_op(), nullptr,
                          StepOut::words, kInner),
                  words_.data(), middle);
+    sum_over_ranks(ops_.back().linear);
     return last_op();
+  }
+  void sum_over_ranks(StepLinear& s) {
+    if (sums_.ranks == 0) return;
+    s.sum = sums_;
+    s.sum.words += n_sums_++ % 2 * sums_.ranks * kWidth;
   }
   static void add_residual(StepLinear& s, void* from, std::int32_t written) {
     s.linear.epilogue = Epilogue::residual, s.linear.residual = static_cast<float*>(from),
@@ -187,6 +223,8 @@ class StepModel {
   }
 
   const Case c_;
+  const StepSum sums_;
+  std::uint32_t n_sums_ = 0;
   const std::uint32_t n_pages_;
   std::vector<Layer> layers_;
   Matrix head_;
@@ -203,6 +241,15 @@ class StepModel {
 
 class DecodeStepTest : public ::testing::TestWithParam<Case> {};
 
+double relative_error(const StepModel& model, const Vector& want) {
+  double error = 0, norm = 0;
+  for (std::size_t r = 0; r < want.size(); r++) {
+    error += (model.logits[r] - want[r]) * (model.logits[r] - want[r]);
+    norm += want[r] * want[r];
+  }
+  return std::sqrt(error / norm);
+}
+
 TEST_P(DecodeStepTest, IsTheModel) {
   if (!emulation::has_threads(GetParam().blocks * kThreads))
     GTEST_SKIP() << "needs " << GetParam().blocks * kThreads << " threads, more than the system gives";
@@ -214,13 +261,7 @@ TEST_P(DecodeStepTest, IsTheModel) {
 #endif
   for (std::uint32_t i = 0; i < kSteps; i++) {
     model.run(GetParam().position + i);
-    const Vector want = model.reference();
-    double error = 0, norm = 0;
-    for (std::uint32_t r = 0; r < GetParam().vocab; r++) {
-      error += (model.logits[r] - want[r]) * (model.logits[r] - want[r]);
-      norm += want[r] * want[r];
-    }
-    EXPECT_LT(std::sqrt(error / norm), 3e-3) << "step " << i;  // activations in halves
+    EXPECT_LT(relative_error(model, model.reference()), 3e-3) << "step " << i;  // activations in halves
   }
 }
 
@@ -232,6 +273,29 @@ INSTANTIATE_TEST_SUITE_P(Emulated, DecodeStepTest,
                                            Case{"heads_of_128_window_post_norms", 128, 3, 100, 40, true},
                                            Case{"heads_of_256", 256, 2, 130},
                                            Case{"keys_shared_by_blocks", 64, 4, 600}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+// Two ranks, each a launch of its own, that add up their products' rows.
+class RanksOfAStep : public ::testing::TestWithParam<Case> {};
+
+TEST_P(RanksOfAStep, AreTheModel) {
+  const Case& c = GetParam();
+  if (!emulation::has_threads(2 * c.blocks * kThreads))
+    GTEST_SKIP() << "needs " << 2 * c.blocks * kThreads << " threads, more than the system gives";
+  Aligned<std::uint64_t> words(2 * 2 * kWidth);
+  StepModel first(c, {words.data(), 0, 2, kWidth}), second(c, {words.data(), 1, 2, kWidth});
+  second.share_norms(first);
+  first.prepare(c.position), second.prepare(c.position);
+  for (std::uint32_t i = 0; i < kWidth; i++) second.x[i] = first.x[i];
+  std::thread other([&] { second.launch(); });
+  first.launch();
+  other.join();
+  EXPECT_LT(relative_error(first, first.reference({&first, &second})), 3e-3);
+  EXPECT_LT(relative_error(second, second.reference({&first, &second})), 3e-3);
+}
+
+// Of its sums one is normed before it is added, the other isn't.
+INSTANTIATE_TEST_SUITE_P(Emulated, RanksOfAStep, ::testing::Values(Case{"two_ranks", 64, 2, 20, 0, true}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

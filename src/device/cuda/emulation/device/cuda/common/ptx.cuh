@@ -92,6 +92,9 @@ inline ulonglong2 load_words(const std::uint64_t* words) {
 
 // ---- What devices give each other ----
 
+inline void store_word_everywhere(std::uint64_t* word, std::uint64_t value) { store_word(word, value); }
+inline std::uint64_t load_word_everywhere(const std::uint64_t* word) { return load_word(word); }
+
 inline void store_count(std::uint64_t* count, std::uint64_t value) {
   __atomic_store_n(count, value, __ATOMIC_RELEASE);
 }

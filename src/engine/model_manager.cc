@@ -24,6 +24,18 @@ constexpr auto kPatience = std::chrono::minutes(10);  // for room
 constexpr unsigned kLoaders = 3;                      // models that load at the same time
 constexpr std::uint32_t kMostContext = 1 << 24;       // as --context
 
+// The same model; `memory` ends when its memory is free, which is after its destructor.
+std::shared_ptr<const LoadedModel> watched(std::shared_ptr<const LoadedModel> model,
+                                           std::weak_ptr<void>& memory) {
+  auto there = std::make_shared<char>();
+  memory = there;
+  const LoadedModel* const self = model.get();
+  return {self, [model = std::move(model), there = std::move(there)](const LoadedModel*) mutable {
+            model.reset();
+            there.reset();
+          }};
+}
+
 }  // namespace
 
 // One file's model. A slot stays in the map while it has a model, waiters or a load.
@@ -31,6 +43,7 @@ struct ModelManager::Slot {
   std::string name;
   std::filesystem::path path;
   std::shared_ptr<const LoadedModel> model;
+  std::weak_ptr<void> memory;        // the model's, see watched()
   std::uint32_t context = 0;         // that the model was loaded for, at least
   std::optional<FileIdentity> file;  // as it was before the model was loaded
   bool stale = false;                // it has changed since
@@ -293,10 +306,17 @@ void ModelManager::enqueue(const std::shared_ptr<Slot>& slot) {
 }
 
 void ModelManager::drop(Slot& slot, const std::string& why, Aftermath& after) {
+  leaving_.push_back(slot.memory);
   after.dead.push_back(std::exchange(slot.model, nullptr));
   slot.context = 0;
   slot.draining = slot.unload_when_idle = slot.stale = false;
   if (events_.unloaded) after.calls.push_back([this, name = slot.name, why] { events_.unloaded(name, why); });
+}
+
+// Whether a dropped model still has its memory: it is being destroyed, or somebody had it a moment longer.
+bool ModelManager::memory_is_leaving() {
+  std::erase_if(leaving_, [](const auto& memory) { return memory.expired(); });
+  return !leaving_.empty();
 }
 
 void ModelManager::forget_empty() {
@@ -368,7 +388,7 @@ bool ModelManager::make_room(const std::shared_ptr<Slot>& slot, std::uint32_t co
   }
   const Eviction eviction = choose_evictions(candidates, needed);
   const bool first = parked_.empty() || slot->turn;
-  if (!eviction.enough && loads_ == 0 && first) {
+  if (!eviction.enough && loads_ == 0 && first && !memory_is_leaving()) {
     refuse_for_ever(slot, context, lack, after);
     return false;
   }
@@ -474,8 +494,11 @@ bool ModelManager::take_loaded(const std::shared_ptr<Slot>& slot, std::uint32_t 
 void ModelManager::finish_load(const std::shared_ptr<Slot>& slot, std::shared_ptr<const LoadedModel> model,
                                Aftermath& after) {
   slot->loading = slot->turn = false;
-  if (slot->model) after.dead.push_back(std::move(slot->model));
-  slot->model = std::move(model);
+  if (slot->model) {
+    leaving_.push_back(slot->memory);
+    after.dead.push_back(std::move(slot->model));
+  }
+  slot->model = watched(std::move(model), slot->memory);
   slot->draining = slot->stale = false;
   slot->last_use = Clock::now();
   serve(*slot, after);
@@ -496,7 +519,7 @@ void ModelManager::settle_parked(Clock::time_point now, Aftermath& after) {
   }
   if (parked_.empty() || loads_ > 0) return;
   const bool waits = std::ranges::any_of(slots_, [](const auto& e) { return e.second->draining; });
-  if (waits) return;
+  if (waits || memory_is_leaving()) return;
   parked_.front()->turn = true;
   queue_.push_front(parked_.front());
   parked_.pop_front();

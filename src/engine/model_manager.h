@@ -145,6 +145,7 @@ class ModelManager {
   void serve(Slot& slot, Aftermath& after);
   void drop(Slot& slot, const std::string& why, Aftermath& after);
   void forget_empty();
+  bool memory_is_leaving();
   void cancel(std::uint64_t number);
   std::shared_ptr<const LoadedModel> load_from(const std::filesystem::path& path, std::uint32_t context,
                                                const LoadProgress& progress);
@@ -161,7 +162,9 @@ class ModelManager {
   std::map<std::filesystem::path, std::shared_ptr<Slot>> slots_;
   std::deque<std::shared_ptr<Slot>> queue_;   // to be loaded
   std::deque<std::shared_ptr<Slot>> parked_;  // that wait for room; the first is served first
-  std::uint32_t loads_ = 0;                   // running
+  std::vector<std::weak_ptr<void>>
+      leaving_;              // of models that were dropped: each ends when its memory is free
+  std::uint32_t loads_ = 0;  // running
   std::uint64_t next_number_ = 1;
   bool stopping_ = false;
   std::vector<std::thread> threads_;

@@ -51,6 +51,7 @@ struct Machine {
   std::vector<std::string> unloaded;
   std::set<std::string> held;  // names whose loading waits
   std::atomic<int> loads{0};
+  std::atomic<bool> keeps = false;  // models that end keep their memory as long as this is so
 
   std::uint64_t used() {
     std::uint64_t bytes = 0;
@@ -72,7 +73,11 @@ struct Machine {
     if (used() + needed > room) throw NoRoom("it needs more", "CPU", needed, room - used());
     const auto model = fake_model(path, context, needed);
     models.push_back(model);
-    return model;
+    return {model.get(),
+            [this, model = std::shared_ptr<const LoadedModel>(model)](const LoadedModel*) mutable {
+              while (keeps) std::this_thread::sleep_for(1ms);
+              model.reset();
+            }};
   }
   void let_go() {
     const std::lock_guard lock(mutex);
@@ -294,6 +299,23 @@ TEST(PrepareModel, TwoPlansNeverCountOnTheSameRoom) {
   EXPECT_TRUE(prepare_model(path, options, devices, true).holds.empty());
   first.reset();
   EXPECT_NO_THROW(prepare_model(path, options, devices));
+}
+
+TEST(ModelManager, RoomThatIsAboutToComeFreeIsWaitedFor) {
+  Machine machine;
+  const auto manager = machine.manager();
+  Later(*manager, {"m60"}).future.get();
+  ASSERT_TRUE(
+      soon([&] { return manager->loaded().at(0).model.use_count() == 2; }));  // the slot's, and this one
+  machine.keeps = true;
+  std::thread ends([&] { manager->unload("m60"); });
+  EXPECT_TRUE(soon([&] { return manager->loaded().empty(); }));
+  Later next(*manager, {"m70"});
+  EXPECT_TRUE(soon([&] { return machine.loads >= 2; }));  // tried, and had no room
+  EXPECT_NE(next.future.wait_for(50ms), std::future_status::ready);
+  machine.keeps = false;
+  EXPECT_TRUE(next.future.get().model);
+  ends.join();
 }
 
 TEST(ModelManager, EndsWhileAModelLoads) {

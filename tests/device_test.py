@@ -162,6 +162,7 @@ class Stages(SteelyardTest):
 
     def test_what_is_wrong_with_a_placement_is_said(self):
         self.fails("run", self.synth(), "hello", "--placement", "cuda0", code=2, says="'cuda0' is no placement: give auto, single, stages, ranks, or")
+        self.fails("run", self.synth(), "hello", "--placement", "ranks", "--device", "cpu", code=1, says="--device cpu names one device")
         self.fails("run", self.synth(), "hello", "--placement", "cpu:0-7", code=1, says="don't go on from layer 0 of 0 to 3")
 
     def test_stages_need_two_devices(self):

@@ -289,6 +289,12 @@ std::string plan_where_wanted(PreparedModel& m, const ModelOptions& options, Dev
   const DeviceName wanted = parse_device(options.device);
   const PlacementWish placement = parse_placement(options.placement);
   HeldMemory& held = *devices.held();
+  const bool several = placement.kind != Kind::automatic && placement.kind != Kind::single;
+  if (several && wanted.kind != DeviceName::Kind::automatic)
+    throw_error(
+        ErrorKind::bad_input,
+        "--device {} names one device, and --placement {} lays a model over several: leave one of them out",
+        options.device, options.placement);
   if (options.paper_bytes) return plan_for(m, options, held, nullptr);
   if (placement.kind == Kind::given)
     return StagePlanner(m, options, devices)

@@ -1,6 +1,6 @@
 // Where the parts of one model lie, as data, for any number of GPUs and the CPU: memory to the byte,
-// predicted speed, and the choice between placements. Pure: no device is touched. Only a placement on one
-// device runs so far; the others are plans on paper.
+// predicted speed, and the choice between placements. Pure: no device is touched. Plans on
+// paper: what runs is laid out by engine/placement.h.
 #pragma once
 
 #include <cstdint>

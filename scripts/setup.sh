@@ -63,6 +63,7 @@ fi
 
 if [ "$purpose" != build ]; then
   [ -n "$(find_numpy_python)" ] || missing+=(python3-numpy)
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)  # for other servers' client packages
 fi
 if [ "$purpose" = ci ]; then
   need_command git git

@@ -147,6 +147,8 @@ MessagesRequest parse_messages(std::string_view body, bool counting) {
   r.keep_alive = read_keep_alive(f);
   r.input.messages = read_conversation(f);
   if (may_use_tools(f)) r.input.tools = read_anthropic_tools(f);
+  if (const Json* choice = f.find("tool_choice"))
+    r.one_call = Fields(*choice, "tool_choice.").flag("disable_parallel_tool_use").value_or(false);
   r.input.think = wants_thinking(f);
   return r;
 }

@@ -58,7 +58,7 @@ std::vector<std::string_view> AnswerSyntax::marks() const {
 
 AnswerSyntax answer_syntax(std::string_view chat_template, const Json& tools, std::string_view prompt_end) {
   AnswerSyntax s;
-  if (contains(chat_template, "<think>")) s = {"<think>", "</think>"};
+  if (contains(chat_template, "<think>") || contains(chat_template, "</think>")) s = {"<think>", "</think>"};
   if (contains(chat_template, "[THINK]")) s = {"[THINK]", "[/THINK]"};
   s.thinking = !s.think_open.empty() && without_trailing_space(prompt_end).ends_with(s.think_open);
   if (!tools.is_array()) return s;
@@ -80,10 +80,13 @@ AnswerParser::AnswerParser(AnswerSyntax syntax) : syntax_(std::move(syntax)) {
 }
 
 void AnswerParser::push(std::string_view text, std::vector<AnswerPart>& out) {
-  held_.erase(0, at_);
-  at_ = 0;
-  held_ += text;
-  while (step(false, out)) {
+  constexpr std::size_t kSlice = 1024;  // what follows a mark is looked through again
+  for (; !text.empty(); text.remove_prefix(std::min(text.size(), kSlice))) {
+    held_.erase(0, at_);
+    at_ = 0;
+    held_ += text.substr(0, kSlice);
+    while (step(false, out)) {
+    }
   }
 }
 
@@ -182,16 +185,35 @@ bool AnswerParser::read_text(bool last, std::vector<AnswerPart>& out) {
   emit(Kind::text, said, out);
   at_ += length > 0 ? end + length : last ? text.size() : said.size();
   if (length == 0) return false;
-  if (call) state_ = State::call, seen_ = 0;
+  if (call) {
+    state_ = State::call;
+    seen_ = scanned_ = 0;
+    quoted_ = false;
+  }
   return true;
+}
+
+// Whether a call in JSON is within a string after these bytes: a mark there is what the string says.
+bool AnswerParser::ends_in_string(std::string_view body) {
+  const std::string_view text = without_leading_space(body);
+  if (text.empty() || (text.front() != '{' && text.front() != '[')) return false;
+  for (; scanned_ < body.size(); ++scanned_) {
+    if (quoted_ && body[scanned_] == '\\')
+      ++scanned_;
+    else if (body[scanned_] == '"')
+      quoted_ = !quoted_;
+  }
+  return quoted_;
 }
 
 bool AnswerParser::read_call(bool last, std::vector<AnswerPart>& out) {
   const std::string_view text = rest(), close = syntax_.call_close;
   std::size_t end = std::string_view::npos;
   if (!close.empty()) {
-    end = text.find(close, seen_ - std::min(seen_, close.size() - 1));
-    seen_ = text.size();
+    end = text.find(close, seen_);
+    while (end != std::string_view::npos && ends_in_string(text.substr(0, end)))
+      end = text.find(close, end + 1);
+    seen_ = std::max(seen_, text.size() - std::min(text.size(), close.size() - 1));
   }
   const bool closed = end != std::string_view::npos;
   if (!closed && !last) return false;
@@ -214,8 +236,9 @@ bool AnswerParser::read_bare(bool last, std::vector<AnswerPart>& out) {
 }
 
 bool AnswerParser::take_calls(std::string_view body, bool known_only, std::vector<AnswerPart>& out) {
-  std::vector<ToolCall> calls = read_calls(body, syntax_.tools);
-  if (calls.empty()) return false;
+  std::string_view rest;
+  std::vector<ToolCall> calls = read_calls(body, syntax_.tools, rest);
+  if (calls.empty() || (known_only && !rest.empty())) return false;
   if (known_only &&
       !std::ranges::all_of(calls, [&](const ToolCall& c) { return has_tool(syntax_.tools, c.name); }))
     return false;
@@ -224,6 +247,7 @@ bool AnswerParser::take_calls(std::string_view body, bool known_only, std::vecto
     out.push_back({Kind::call, std::move(call.name), std::move(call.arguments)});
     ++calls_;
   }
+  emit(Kind::text, rest, out);
   return true;
 }
 

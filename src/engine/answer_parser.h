@@ -40,8 +40,9 @@ struct AnswerPart {
 };
 
 // A call that can't be read comes out as the text that it is. What might be the beginning of a mark is held
-// back until it is known. Time is linear in the text; no more than a call, or an answer that begins as JSON,
-// is kept.
+// back until it is known. The parts don't depend on the pieces that an answer comes in, but for white space
+// in runs of more than 256 bytes. Time is linear in the text; no more than a call, or an answer that begins
+// as JSON, is kept.
 class AnswerParser {
  public:
   explicit AnswerParser(AnswerSyntax syntax);
@@ -59,6 +60,7 @@ class AnswerParser {
   bool read_text(bool last, std::vector<AnswerPart>& out);
   bool read_call(bool last, std::vector<AnswerPart>& out);
   bool read_bare(bool last, std::vector<AnswerPart>& out);
+  bool ends_in_string(std::string_view body);
   bool take_calls(std::string_view body, bool known_only, std::vector<AnswerPart>& out);
   void emit(AnswerPart::Kind kind, std::string_view text, std::vector<AnswerPart>& out);
   std::string_view rest() const { return std::string_view(held_).substr(at_); }
@@ -67,7 +69,9 @@ class AnswerParser {
   State state_ = State::begin;
   std::string held_;  // from at_ on: not given out yet
   std::size_t at_ = 0;
-  std::size_t seen_ = 0;  // of a call's bytes: looked through for its end
+  std::size_t seen_ = 0;     // of a call's bytes: looked through for its end
+  std::size_t scanned_ = 0;  // likewise: for whether they end within a JSON string
+  bool quoted_ = false;
   bool any_thought_ = false;
   bool may_repeat_ = false;  // the mark that opens thoughts, though the prompt ended with it
   std::uint32_t calls_ = 0;

@@ -12,7 +12,7 @@ using Kind = AnswerPart::Kind;
 
 const Json kTools =
     Json::parse(R"([{"type": "function", "function": {"name": "weather", "parameters": {"type": "object",
-    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}}}])");
+    "properties": {"city": {"type": ["string", "null"]}, "days": {"type": "integer"}}}}}])");
 
 // "think:…|text:…|weather{…}", neighbours of one kind joined.
 std::string told(const std::vector<AnswerPart>& parts) {
@@ -142,6 +142,29 @@ TEST(AnswerParser, WhatIsNoCallIsText) {
   std::string deep = "<tool_call>{\"name\": \"weather\", \"arguments\": ";
   for (int i = 0; i < 100000; ++i) deep += "{\"a\":";
   EXPECT_EQ(parse(tagged, {deep, "</tool_call>"}), text_part(deep + "</tool_call>"));
+}
+
+TEST(AnswerParser, AWordIsNoCallAndAMarkInAStringIsNoMark) {
+  const AnswerSyntax tagged = with_tools("<tool_call>");
+  expect_told(tagged, "<tool_call>hello</tool_call>", text_part("<tool_call>hello</tool_call>"));
+  expect_told(tagged, "<tool_call>weather</tool_call>", "weather{}");
+  expect_told(tagged,
+              R"(<tool_call>{"name": "weather", "arguments": {"city": "a</tool_call>\"b"}}</tool_call>c)",
+              R"(weather{"city":"a</tool_call>\"b"}|text:c)");
+  expect_told(with_tools("[TOOL_CALLS]"), "[TOOL_CALLS][{\"name\": \"weather\"}] done",
+              "weather{}|text:done");
+  expect_told(with_tools("[TOOL_CALLS]"), "[TOOL_CALLS][{\"name\": \"weather\"}, {}]",
+              text_part("[TOOL_CALLS][{\"name\": \"weather\"}, {}]"));
+}
+
+// Many marks in one piece: looked through once each, not each to the answer's end.
+TEST(AnswerParser, ManyCallsAtOnce) {
+  std::string answer, want;
+  for (int i = 0; i < 20000; ++i) {
+    answer += "<｜tool▁call▁begin｜>weather<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
+    want += want.empty() ? "weather{}" : "|weather{}";
+  }
+  EXPECT_EQ(parse(with_tools("<｜tool▁call▁begin｜>"), {answer}), want);
 }
 
 TEST(AnswerParser, OneCallIsEnoughWhereOneWasAskedFor) {

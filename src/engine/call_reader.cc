@@ -12,7 +12,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::size_t kLongestName = 128, kMostCalls = 128;
+constexpr std::size_t kLongestName = 128, kMostCalls = 128, kMostArguments = 1024;
 constexpr std::string_view kSpace = " \t\r\n";
 
 std::string_view trimmed(std::string_view text) {
@@ -80,7 +80,9 @@ const Json* tool_function(const Json& tools, std::string_view name) {
 bool is_string_argument(const Json& tools, std::string_view name, const std::string& key) {
   const Json* f = tool_function(tools, name);
   const auto type = Json::json_pointer("/parameters/properties") / key / "type";
-  return f && f->contains(type) && f->at(type) == "string";
+  if (!f || !f->contains(type)) return false;
+  const Json& types = f->at(type);
+  return types == "string" || (types.is_array() && std::ranges::find(types, "string") != types.end());
 }
 
 // A value that stands between tags.
@@ -142,7 +144,7 @@ bool read_function_tag(std::string_view& text, const Json& tools, Calls& calls) 
   for (text = trimmed(text); take(text, "<parameter="); text = trimmed(text)) {
     const auto key = take_until(text, ">");
     const auto value = key ? take_until(text, "</parameter>") : std::nullopt;
-    if (!value) return false;
+    if (!value || call.arguments.size() == kMostArguments) return false;
     const std::string its(trimmed(*key));
     call.arguments[its] = tagged_value(*value, tools, call.name, its);
   }
@@ -159,7 +161,7 @@ bool read_argument_tags(std::string_view name, std::string_view& text, const Jso
     text = trimmed(text);
     if (!key || !take(text, "<arg_value>")) return false;
     const auto value = take_until(text, "</arg_value>");
-    if (!value) return false;
+    if (!value || call.arguments.size() == kMostArguments) return false;
     const std::string its(trimmed(*key));
     call.arguments[its] = tagged_value(*value, tools, name, its);
   }
@@ -180,7 +182,8 @@ bool read_named(std::string_view& text, const Json& tools, Calls& calls) {
   }
   if (!is_name(name)) return false;
   text = trimmed(text);
-  if (text.empty() || text.starts_with("<arg_key>")) return read_argument_tags(name, text, tools, calls);
+  if (text.starts_with("<arg_key>") || (text.empty() && has_tool(tools, name)))
+    return read_argument_tags(name, text, tools, calls);
   if (take(text, "[CALL_ID]") && !take_until(text, "[ARGS]")) return false;
   take(text, "[ARGS]");
   const bool fenced = take(text, "```json");
@@ -196,18 +199,22 @@ bool read_named(std::string_view& text, const Json& tools, Calls& calls) {
 
 bool has_tool(const Json& tools, std::string_view name) { return tool_function(tools, name) != nullptr; }
 
-std::vector<ToolCall> read_calls(std::string_view body, const Json& tools) {
+std::vector<ToolCall> read_calls(std::string_view body, const Json& tools, std::string_view& rest) {
   Calls calls;
-  for (std::string_view text = trimmed(body); !text.empty(); text = trimmed(text)) {
+  std::string_view text = trimmed(body);
+  for (rest = text; !text.empty() && calls.size() < kMostCalls; rest = text) {
+    const std::size_t before = calls.size();
     bool good = false;
-    if (calls.size() == kMostCalls) return {};
     if (take(text, "<function="))
       good = read_function_tag(text, tools, calls);
     else if (text.front() == '{' || text.front() == '[')
       good = read_json_calls(text, calls);
     else
       good = read_named(text, tools, calls);
-    if (!good) return {};
+    if (!good) {
+      calls.resize(before);
+      break;
+    }
     text = trimmed(text);
     while (take(text, ";") || take(text, ",") || take(text, "[TOOL_CALLS]")) text = trimmed(text);
   }

@@ -93,7 +93,7 @@ Handled apply_template(const Services& s, const Call& call) {
   TextRequest r = text_request(s, call, f);
   r.input.messages = read_messages(json);
   if (r.input.messages.empty()) throw_error(ErrorKind::bad_input, "\"messages\" is missing or empty");
-  r.input.tools = read_tools(json);
+  r.input.tools = read_tools(f);
   r.input.stop = call.stop;
   return with_model(std::move(r), [](const TextRequest& q, const ModelManager::Lease& lease) {
     const LoadedModel& model = *lease.model;

@@ -69,6 +69,19 @@ std::vector<TokenId> token_ids(const Fields& f, const char* key, const Json& lis
   return ids;
 }
 
+void read_texts(const Fields& f, const char* key, std::vector<std::string>& texts,
+                std::vector<std::vector<TokenId>>& ids) {
+  const Json* v = f.find(key);
+  if (!v) return;
+  if (!v->is_array() || v->empty() || v->front().is_string()) {
+    texts = f.texts(key);
+  } else if (v->front().is_array()) {
+    for (const Json& list : *v) ids.push_back(token_ids(f, key, list));
+  } else {
+    ids.push_back(token_ids(f, key, *v));
+  }
+}
+
 void take_stops(Options& o, std::vector<std::string> stops) {
   std::erase(stops, std::string());
   if (stops.size() > kMaxStops)
@@ -112,6 +125,12 @@ std::optional<KeepAlive> read_keep_alive(const Fields& f) {
   const double seconds = v->get<double>();
   if (!(std::abs(seconds) < 1e9)) return KeepAlive(-1);
   return std::chrono::duration_cast<KeepAlive>(std::chrono::duration<double>(seconds));
+}
+
+void read_head(CommonRequest& r, const Fields& f, bool stream) {
+  r.model = read_model(f);
+  r.stream = f.flag("stream").value_or(stream);
+  r.keep_alive = read_keep_alive(f);
 }
 
 // Levels ("low" … "max") switch thinking on; models with levels of their own come later.
@@ -198,14 +217,42 @@ Json read_messages(const Json& json) {
   return out;
 }
 
-Json read_tools(const Json& json) {
-  const Fields f(json);
+Json read_tools(const Fields& f) {
   const Json* tools = f.find("tools");
   if (empty_list(tools)) return nullptr;
   if (!tools->is_array()) f.wrong("tools", "a list");
   for (const auto& tool : *tools)
     if (!tool.is_object()) f.wrong("tools", "a list of objects");
   return *tools;
+}
+
+std::string needed_text(const Fields& f, const char* key) {
+  const auto value = f.text(key);
+  if (!value) f.wrong(key, "a string");
+  return *value;
+}
+
+Json read_flat_tools(const Fields& f, std::string_view type, std::string_view usual, const char* schema) {
+  const Json tools = read_tools(f);
+  if (tools.is_null()) return nullptr;
+  Json out = Json::array();
+  for (const Json& tool : tools) {
+    const Fields t(tool, "tools.");
+    if (t.text("type").value_or(std::string(usual)) != type)
+      t.refuse("type", fmt::format("may only be \"{}\": this server runs no tools of its own", type));
+    Json function = {{"name", needed_text(t, "name")}, {"description", t.text("description").value_or("")}};
+    const Json* parameters = t.find(schema);
+    function["parameters"] = parameters ? *parameters : Json::object();
+    out.push_back({{"type", "function"}, {"function", std::move(function)}});
+  }
+  return out;
+}
+
+bool may_use_tools(const Fields& f) {
+  const Json* choice = f.find("tool_choice");
+  if (!choice) return true;
+  if (*choice != "auto" && *choice != "none") f.refuse("tool_choice", "may only be \"auto\" or \"none\"");
+  return *choice == "auto";
 }
 
 void rename_developer(Json& messages) {

@@ -89,29 +89,8 @@ Json read_conversation(const Fields& f) {
   return messages;
 }
 
-// {name, description, input_schema} → as templates want them.
-Json read_anthropic_tools(const Fields& f) {
-  const Json* tools = f.find("tools");
-  if (empty_list(tools)) return nullptr;
-  if (!tools->is_array()) f.wrong("tools", "a list");
-  Json out = Json::array();
-  for (const Json& tool : *tools) {
-    if (!tool.is_object()) f.wrong("tools", "a list of objects");
-    const Fields t(tool, "tools.");
-    const auto name = t.text("name");
-    if (!name) t.wrong("name", "a string");
-    const std::string type = t.text("type").value_or("custom");
-    if (type != "custom") t.refuse("type", "may only be \"custom\": this server runs no tools of its own");
-    Json function = {{"name", *name}, {"description", t.text("description").value_or("")}};
-    const Json* schema = t.find("input_schema");
-    function["parameters"] = schema ? *schema : Json::object();
-    out.push_back({{"type", "function"}, {"function", std::move(function)}});
-  }
-  return out;
-}
-
 // "auto" or "none": whether the tools are told at all.
-bool may_use_tools(const Fields& f) {
+bool wants_tools(const Fields& f) {
   const Json* choice = f.find("tool_choice");
   if (!choice) return true;
   const std::string type =
@@ -136,17 +115,15 @@ MessagesRequest parse_messages(std::string_view body, bool counting) {
   const Json json = parse_object(body);
   const Fields f(json);
   MessagesRequest r;
-  r.model = read_model(f);
-  r.stream = f.flag("stream").value_or(false);
+  read_head(r, f, false);
   const auto most = f.integer("max_tokens", 1, kInt32);
   if (!most && !counting) throw_error(ErrorKind::bad_input, "\"max_tokens\" is missing");
   take_number(r.options, most, "num_predict");
   take_number(r.options, f.number("temperature", 0, 2), "temperature");
   for (const char* name : {"top_p", "top_k"}) read_number(r.options, f, *find_number_option(name));
   take_stops(r.options, f.texts("stop_sequences"));
-  r.keep_alive = read_keep_alive(f);
   r.input.messages = read_conversation(f);
-  if (may_use_tools(f)) r.input.tools = read_anthropic_tools(f);
+  if (wants_tools(f)) r.input.tools = read_flat_tools(f, "custom", "custom", "input_schema");
   if (const Json* choice = f.find("tool_choice"))
     r.one_call = Fields(*choice, "tool_choice.").flag("disable_parallel_tool_use").value_or(false);
   r.input.think = wants_thinking(f);

@@ -6,21 +6,22 @@
 namespace steelyard::api {
 namespace {
 
-// A text, texts, token ids or lists of them.
 void read_inputs(EmbedRequest& r, const Fields& f, const char* key, bool ids) {
   const Json* v = f.find(key);
-  if (!v) return;
-  const bool lists = v->is_array() && !v->empty() && !v->front().is_string();
-  if (lists && !ids) f.wrong(key, "a string or a list of strings");
-  if (!lists) {
-    r.texts = f.texts(key);
-  } else if (v->front().is_array()) {
-    for (const Json& list : *v) r.ids.push_back(token_ids(f, key, list));
-  } else {
-    r.ids.push_back(token_ids(f, key, *v));
-  }
+  if (!ids && v && v->is_array() && !v->empty() && !v->front().is_string())
+    f.wrong(key, "a string or a list of strings");
+  read_texts(f, key, r.texts, r.ids);
   if (r.texts.size() + r.ids.size() > kMostInputs)
     throw_error(ErrorKind::bad_input, "\"{}\" may hold {} texts at most", key, kMostInputs);
+}
+
+// Never streamed.
+EmbedRequest read_embed(const Fields& f) {
+  EmbedRequest r;
+  r.model = read_model(f);
+  r.stream = false;
+  r.keep_alive = read_keep_alive(f);
+  return r;
 }
 
 void read_dimensions(EmbedRequest& r, const Fields& f) {
@@ -32,10 +33,7 @@ void read_dimensions(EmbedRequest& r, const Fields& f) {
 EmbedRequest parse_embed(std::string_view body) {
   const Json json = parse_object(body);
   const Fields f(json);
-  EmbedRequest r;
-  r.model = read_model(f);
-  r.stream = false;
-  r.keep_alive = read_keep_alive(f);
+  EmbedRequest r = read_embed(f);
   r.options = read_options(json);
   r.truncate = f.flag("truncate").value_or(false);
   read_inputs(r, f, "input", false);
@@ -46,10 +44,8 @@ EmbedRequest parse_embed(std::string_view body) {
 EmbedRequest parse_embeddings(std::string_view body) {
   const Json json = parse_object(body);
   const Fields f(json);
-  EmbedRequest r;
-  r.model = read_model(f);
-  r.stream = r.normalise = false;
-  r.keep_alive = read_keep_alive(f);
+  EmbedRequest r = read_embed(f);
+  r.normalise = false;
   r.options = read_options(json);
   if (auto prompt = f.text("prompt"); prompt && !prompt->empty()) r.texts.push_back(std::move(*prompt));
   return r;
@@ -58,10 +54,7 @@ EmbedRequest parse_embeddings(std::string_view body) {
 EmbedRequest parse_openai_embeddings(std::string_view body) {
   const Json json = parse_object(body);
   const Fields f(json);
-  EmbedRequest r;
-  r.model = read_model(f);
-  r.stream = false;
-  r.keep_alive = read_keep_alive(f);
+  EmbedRequest r = read_embed(f);
   r.truncate = f.flag("truncate").value_or(false);
   read_inputs(r, f, "input", true);
   if (r.texts.empty() && r.ids.empty()) throw_error(ErrorKind::bad_input, "\"input\" is missing or empty");

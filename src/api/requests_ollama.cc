@@ -18,9 +18,7 @@ void refuse_format(const Fields& f) {
 
 void read_common(const Json& json, CommonRequest& r) {
   const Fields f(json);
-  r.model = read_model(f);
-  r.stream = f.flag("stream").value_or(true);
-  r.keep_alive = read_keep_alive(f);
+  read_head(r, f, true);
   r.options = read_options(json);
   refuse_format(f);
   r.logprobs = read_logprobs(f);
@@ -50,7 +48,7 @@ ChatRequest parse_chat(std::string_view body) {
   ChatRequest r;
   read_common(json, r);
   r.input.messages = read_messages(json);
-  r.input.tools = read_tools(json);
+  r.input.tools = read_tools(Fields(json));
   r.input.think = read_think(Fields(json));
   r.truncate = Fields(json).flag("truncate").value_or(false);
   return r;

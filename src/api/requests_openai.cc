@@ -14,9 +14,6 @@ void refuse_openai(const Fields& f) {
     const bool text = v->is_object() && v->contains("type") && (*v)["type"] == "text";
     if (!text) f.refuse("response_format", "isn't supported yet, but for {\"type\": \"text\"}");
   }
-  if (const Json* v = f.find("tool_choice"))
-    if (!v->is_string() || (*v != "auto" && *v != "none"))
-      f.refuse("tool_choice", "may only be \"auto\" or \"none\"");
 }
 
 // Beside OpenAI's own the sampling options that other servers of this dialect take too.
@@ -42,22 +39,19 @@ bool wants_usage(const Fields& f) {
   return Fields(*options, "stream_options.").flag("include_usage").value_or(false);
 }
 
-std::uint32_t read_choices(const Fields& f) {
-  return static_cast<std::uint32_t>(f.integer("n", 1, kMostChoices).value_or(1));
+// What chats and completions have in common.
+void read_common(CommonRequest& r, const Fields& f) {
+  read_head(r, f, false);
+  r.biases = read_biases(f);
+  r.choices = static_cast<std::uint32_t>(f.integer("n", 1, kMostChoices).value_or(1));
+  r.options = read_openai_options(f);
 }
 
-// A text, texts, token ids or lists of them.
 void read_prompts(CompletionRequest& r, const Fields& f) {
   const Json* v = f.find("prompt");
   if (!v || (v->is_array() && v->empty()))
     throw_error(ErrorKind::bad_input, "\"prompt\" is missing or empty");
-  if (!v->is_array() || v->front().is_string()) {
-    r.prompts = f.texts("prompt");
-  } else if (v->front().is_array()) {
-    for (const Json& list : *v) r.prompt_ids.push_back(token_ids(f, "prompt", list));
-  } else {
-    r.prompt_ids.push_back(token_ids(f, "prompt", *v));
-  }
+  read_texts(f, "prompt", r.prompts, r.prompt_ids);
   if ((r.prompts.size() + r.prompt_ids.size()) * r.choices > kMostChoices)
     throw_error(ErrorKind::bad_input, "\"prompt\" and \"n\" ask for more than {} answers", kMostChoices);
 }
@@ -84,14 +78,9 @@ CompletionRequest parse_completion(std::string_view body) {
   const Json json = parse_object(body);
   const Fields f(json);
   CompletionRequest r;
-  r.model = read_model(f);
-  r.stream = f.flag("stream").value_or(false);
+  read_common(r, f);
   refuse_completion(f);
   r.logprobs = completion_logprobs(f);
-  r.biases = read_biases(f);
-  r.choices = read_choices(f);
-  r.options = read_openai_options(f);
-  r.keep_alive = read_keep_alive(f);
   r.echo = f.flag("echo").value_or(false);
   r.include_usage = wants_usage(f);
   read_prompts(r, f);
@@ -102,20 +91,14 @@ OpenAiChatRequest parse_openai_chat(std::string_view body) {
   const Json json = parse_object(body);
   const Fields f(json);
   OpenAiChatRequest r;
-  r.model = read_model(f);
-  r.stream = f.flag("stream").value_or(false);
+  read_common(r, f);
   refuse_openai(f);
   r.logprobs = read_logprobs(f);
-  r.biases = read_biases(f);
-  r.choices = read_choices(f);
-  r.options = read_openai_options(f);
   r.input.messages = read_messages(json);
   rename_developer(r.input.messages);
   r.truncate = f.flag("truncate").value_or(false);
-  r.keep_alive = read_keep_alive(f);
   if (r.input.messages.empty()) throw_error(ErrorKind::bad_input, "\"messages\" is missing or empty");
-  if (const auto* choice = f.find("tool_choice"); !choice || *choice != "none")
-    r.input.tools = read_tools(json);
+  if (may_use_tools(f)) r.input.tools = read_tools(f);
   r.one_call = !f.flag("parallel_tool_calls").value_or(true);
   if (const auto effort = f.text("reasoning_effort")) r.input.think = *effort != "none";
   r.include_usage = wants_usage(f);

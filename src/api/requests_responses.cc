@@ -10,19 +10,13 @@
 namespace steelyard::api {
 namespace {
 
-std::string needed(const Fields& f, const char* key) {
-  const auto value = f.text(key);
-  if (!value) f.wrong(key, "a string");
-  return *value;
-}
-
 Json function_call(const Fields& f) {
   return {{"role", "assistant"},
           {"content", ""},
           {"tool_calls",
-           {{{"id", needed(f, "call_id")},
+           {{{"id", needed_text(f, "call_id")},
              {"type", "function"},
-             {"function", {{"name", needed(f, "name")}, {"arguments", needed(f, "arguments")}}}}}}};
+             {"function", {{"name", needed_text(f, "name")}, {"arguments", needed_text(f, "arguments")}}}}}}};
 }
 
 void add_item(Json& messages, const Json& item, const std::string& where) {
@@ -34,12 +28,12 @@ void add_item(Json& messages, const Json& item, const std::string& where) {
     return parts_text(value ? *value : Json(), where + "." + key, {"input_text", "output_text", "text"});
   };
   if (type == "message") {
-    messages.push_back({{"role", needed(f, "role")}, {"content", text("content")}});
+    messages.push_back({{"role", needed_text(f, "role")}, {"content", text("content")}});
   } else if (type == "function_call") {
     messages.push_back(function_call(f));
   } else if (type == "function_call_output") {
     messages.push_back(
-        {{"role", "tool"}, {"tool_call_id", needed(f, "call_id")}, {"content", text("output")}});
+        {{"role", "tool"}, {"tool_call_id", needed_text(f, "call_id")}, {"content", text("output")}});
   } else if (type != "reasoning") {
     f.refuse("type",
              fmt::format("is \"{}\": only messages, function calls and their outputs are supported", type));
@@ -65,25 +59,6 @@ Json read_input(const Fields& f, ResponsesEcho& echo) {
   return messages;
 }
 
-// {type: function, name, description, parameters} → as templates want them.
-Json read_flat_tools(const Fields& f) {
-  const Json* tools = f.find("tools");
-  if (empty_list(tools)) return nullptr;
-  if (!tools->is_array()) f.wrong("tools", "a list");
-  Json out = Json::array();
-  for (const Json& tool : *tools) {
-    if (!tool.is_object()) f.wrong("tools", "a list of objects");
-    const Fields t(tool, "tools.");
-    if (t.text("type").value_or("") != "function")
-      t.refuse("type", "may only be \"function\": this server runs no tools of its own");
-    Json function = {{"name", needed(t, "name")}, {"description", t.text("description").value_or("")}};
-    const Json* parameters = t.find("parameters");
-    function["parameters"] = parameters ? *parameters : Json::object();
-    out.push_back({{"type", "function"}, {"function", std::move(function)}});
-  }
-  return out;
-}
-
 // What a server without a memory of conversations can't do.
 void refuse_responses(const Fields& f) {
   if (f.find("previous_response_id"))
@@ -91,8 +66,6 @@ void refuse_responses(const Fields& f) {
   if (f.find("conversation")) f.refuse("conversation", "isn't supported: nothing is stored");
   if (f.flag("background").value_or(false)) f.refuse("background", "isn't supported");
   if (f.find("prompt")) f.refuse("prompt", "isn't supported: there are no stored prompts");
-  if (const Json* choice = f.find("tool_choice"); choice && *choice != "auto" && *choice != "none")
-    f.refuse("tool_choice", "may only be \"auto\" or \"none\"");
   const Json* text = f.find("text");
   if (!text) return;
   if (!text->is_object()) f.wrong("text", "an object");
@@ -115,8 +88,7 @@ ResponsesRequest parse_responses(std::string_view body) {
   const Json json = parse_object(body);
   const Fields f(json);
   ResponsesRequest r;
-  r.model = read_model(f);
-  r.stream = f.flag("stream").value_or(false);
+  read_head(r, f, false);
   refuse_responses(f);
   r.echo.max_output_tokens = f.integer("max_output_tokens", 1, kInt32);
   r.echo.temperature = f.number("temperature", 0, 2);
@@ -124,10 +96,8 @@ ResponsesRequest parse_responses(std::string_view body) {
   take_number(r.options, r.echo.max_output_tokens, "num_predict");
   take_number(r.options, r.echo.temperature, "temperature");
   if (r.echo.top_p) read_number(r.options, f, *find_number_option("top_p"));
-  r.keep_alive = read_keep_alive(f);
   r.input.messages = read_input(f, r.echo);
-  if (const Json* choice = f.find("tool_choice"); !choice || *choice != "none")
-    r.input.tools = read_flat_tools(f);
+  if (may_use_tools(f)) r.input.tools = read_flat_tools(f, "function", "", "parameters");
   if (const Json* tools = f.find("tools")) r.echo.tools = *tools;
   read_reasoning(f, r.input);
   const std::string truncation = f.text("truncation").value_or("disabled");

@@ -1,12 +1,11 @@
 // steelyard bench
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <memory>
 #include <numeric>
-#include <random>
 
 #include "app/bench_case.h"
+#include "app/bench_runs.h"
 #include "app/command_line.h"
 #include "app/commands.h"
 #include "app/common.h"
@@ -14,11 +13,9 @@
 #include "app/output.h"
 #include "app/progress.h"
 #include "base/error.h"
-#include "decoder/batch.h"
 #include "device/ceilings.h"
 #include "device/device.h"
 #include "device/devices.h"
-#include "device/step.h"
 #include "engine/loaded_model.h"
 #include "gguf/gguf.h"
 #include "model/config.h"
@@ -48,28 +45,13 @@ struct Row {
   double achieved() const { return limit > 0 ? std::min(1.0, tokens_per_second / limit) : 0; }
 };
 
-// Runs cases on one loaded model. Tokens are random but the same in every run.
+// Measures cases on one loaded model against their limits.
 class Bench {
  public:
-  Bench(DirectModel& model, Ceilings& ceilings) : model_(model), ceilings_(ceilings) {
-    std::mt19937 random(7);
-    std::uniform_int_distribution<std::int32_t> id(0,
-                                                   static_cast<std::int32_t>(model.program().vocab_size) - 1);
-    tokens_.resize(model.limits().context);
-    for (auto& t : tokens_) t = id(random);
-  }
+  Bench(DirectModel& model, Ceilings& ceilings) : model_(model), ceilings_(ceilings), runs_(model) {}
 
   Row run(const BenchCase& c, std::uint32_t repeat) {
-    for (std::uint32_t s = 0; s < c.streams; ++s) prefill(s, 0, c.depth);
-    once(c);  // warms caches and the threads up
-    std::vector<double> rates;
-    for (std::uint32_t i = 0; i < repeat; ++i) {
-      const auto start = std::chrono::steady_clock::now();
-      once(c);
-      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      rates.push_back(c.tokens * c.streams / seconds);
-    }
-    std::sort(rates.begin(), rates.end());
+    const std::vector<double> rates = runs_.rates(c, repeat);
     const std::size_t half = rates.size() / 2;
     const double median = rates.size() % 2 ? rates[half] : (rates[half - 1] + rates[half]) / 2;
     const StepLimit limit = case_limit(c);
@@ -84,49 +66,6 @@ class Bench {
   }
 
  private:
-  void once(const BenchCase& c) {
-    if (c.kind == BenchCase::Kind::generate)
-      generate(c);
-    else
-      for (std::uint32_t s = 0; s < c.streams; ++s) prefill(s, c.depth, c.tokens);
-    model_.finish();
-  }
-
-  void prefill(std::uint32_t slot, std::uint32_t first, std::uint32_t count) {
-    for (std::uint32_t at = 0; at < count; at += model_.limits().rows) {
-      const std::uint32_t n = std::min(model_.limits().rows, count - at);
-      Chunk chunk = model_.chunk(slot, first + at, std::span(tokens_).subspan(first + at, n));
-      if (at + n == count) {
-        chunk.n_outputs = 1;
-        chunk.want = Want::sample;
-      }
-      model_.push({&chunk, 1});
-    }
-  }
-
-  // Each step's tokens are the samples of the step before, as in a conversation. A model in stages gets the
-  // streams in as many groups in turn, as the engine does it.
-  void generate(const BenchCase& c) {
-    std::vector<Chunk> chunks;
-    for (std::uint32_t s = 0; s < c.streams; ++s) {
-      chunks.push_back(model_.chunk(s, c.depth, std::span(tokens_).subspan(s % tokens_.size(), 1)));
-      chunks.back().n_outputs = 1;
-      chunks.back().want = Want::sample;
-    }
-    static constexpr std::int32_t kLast[] = {kLastSample};
-    const std::size_t groups = std::min<std::size_t>(model_.stages(), chunks.size());
-    for (std::uint32_t t = 0; t < c.tokens; ++t)
-      for (std::size_t g = 0; g < groups; ++g) {
-        const std::size_t begin = chunks.size() * g / groups, end = chunks.size() * (g + 1) / groups;
-        const std::span<Chunk> group = std::span(chunks).subspan(begin, end - begin);
-        model_.push(group);
-        for (Chunk& chunk : group) {
-          ++chunk.first_position;
-          chunk.tokens = kLast;
-        }
-      }
-  }
-
   // The least time that the case's steps could take on this machine.
   StepLimit case_limit(const BenchCase& c) const {
     StepLimit sum;
@@ -159,7 +98,7 @@ class Bench {
 
   DirectModel& model_;
   Ceilings& ceilings_;
-  std::vector<std::int32_t> tokens_;
+  BenchRuns runs_;
 };
 
 void print_header() {

@@ -196,6 +196,12 @@ CLI::Option* takes(CLI::Option* option, const std::string& name,
   return option->type_name(name)->check(CLI::Validator(check, ""));
 }
 
+CLI::Option* takes_several(CLI::Option* option, const std::string& name) {
+  return option->type_name(name)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->allow_extra_args(false);
+}
+
 void set_up_parser(CLI::App& app) {
   app.formatter(std::make_shared<HelpFormat>());
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);

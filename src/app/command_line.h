@@ -30,6 +30,9 @@ CLI::Option* takes_one_of(CLI::Option* option, std::vector<std::string> words);
 CLI::Option* takes(CLI::Option* option, const std::string& name,
                    std::function<void(const std::string& value)> parse);
 
+// Each time the flag is given it takes one more; the help calls a value `name`.
+CLI::Option* takes_several(CLI::Option* option, const std::string& name);
+
 // Makes a parser's helps readable, and lets the last of a repeated flag win. To be called before commands are
 // added.
 void set_up_parser(CLI::App& app);

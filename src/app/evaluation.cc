@@ -75,7 +75,7 @@ void run_window(DirectModel& model, const Text& text, std::size_t first, Score& 
   const auto ids = std::span(text.ids).subspan(first, text.window);
   const std::size_t vocabulary = model.program().vocab_size;
   for (std::size_t at = 0; at < ids.size();) {
-    if (InterruptScope::interrupted()) throw_error(ErrorKind::cancelled, "interrupted: nothing was written");
+    InterruptScope::check();
     progress.update(first + at, text.ids.size());
     const std::size_t n = std::min<std::size_t>(model.limits().rows, ids.size() - at);
     Chunk chunk = model.chunk(0, static_cast<std::uint32_t>(at), ids.subspan(at, n));

@@ -1,5 +1,7 @@
 #include "app/interrupt.h"
 
+#include "base/error.h"
+
 namespace steelyard {
 namespace {
 
@@ -24,5 +26,9 @@ InterruptScope::InterruptScope(bool second_ends) {
 InterruptScope::~InterruptScope() { sigaction(SIGINT, &before_, nullptr); }
 
 bool InterruptScope::interrupted() { return g_interrupted != 0; }
+
+void InterruptScope::check() {
+  if (interrupted()) throw_error(ErrorKind::cancelled, "interrupted: nothing was written");
+}
 
 }  // namespace steelyard

@@ -16,6 +16,8 @@ class InterruptScope {
   InterruptScope& operator=(const InterruptScope&) = delete;
 
   static bool interrupted();
+  // Throws Error(cancelled) when it was, for whoever leaves nothing behind.
+  static void check();
 
  private:
   struct sigaction before_ {};

@@ -122,12 +122,6 @@ void print_plan_json(const PlacementInput& in, const PlacementChoice& choice) {
   print_json(value);
 }
 
-void write_svg(const std::string& svg, const std::filesystem::path& path) {
-  OutputFile file(path);
-  file.write(svg.data(), svg.size());
-  file.finish();
-}
-
 bool one_device(const PlacementChoice& choice) {
   if (!choice.fits()) return false;
   const std::vector<Stage>& stages = choice.candidates[0].placement.stages;
@@ -162,7 +156,7 @@ int plan_devices(const std::filesystem::path& path, const std::string& name, con
                           .process_bytes = resident_bytes(),
                           .context_train = config.context_train};
   const PlacementChoice choice = choose_placement(in);
-  if (!asked.svg.empty()) write_svg(to_svg(in, choice, name), asked.svg);
+  if (!asked.svg.empty()) write_file(asked.svg, to_svg(in, choice, name));
   if (asked.json)
     print_plan_json(in, choice);
   else

@@ -5,7 +5,6 @@
 #include "app/command_line.h"
 #include "app/commands.h"
 #include "app/common.h"
-#include "app/interrupt.h"
 #include "app/output.h"
 #include "app/progress.h"
 #include "app/quantize_compare.h"
@@ -40,9 +39,7 @@ std::optional<DType> named_type(const std::string& name) {
 
 QuantizeOptions options_of(const Flags& flags) {
   QuantizeOptions options;
-  options.mixture = parse_mixture(flags.type);
-  if (!flags.pure) options.mixture = usual_mixture(options.mixture);
-  if (flags.pure) options.mixture.size = Mixture::Size::uniform;
+  options.mixture = asked_mixture(flags.type, flags.pure);
   for (const std::string& rule : flags.rules) options.rules.push_back(parse_type_rule(rule));
   if (!flags.rule_file.empty()) {
     std::istringstream words(read_input(flags.rule_file));
@@ -66,24 +63,6 @@ std::vector<std::string> type_names(const std::string& text) {
   return names;
 }
 
-struct Totals {
-  std::uint64_t weights = 0, before = 0, after = 0;
-
-  double bits() const {
-    return 8.0 * static_cast<double>(after) / static_cast<double>(std::max(weights, std::uint64_t{1}));
-  }
-};
-
-Totals totals_of(std::span<const TensorChange> changes) {
-  Totals t;
-  for (const TensorChange& c : changes) {
-    t.weights += c.tensor->shape.elements();
-    t.before += c.tensor->bytes;
-    t.after += c.bytes;
-  }
-  return t;
-}
-
 void print_changes(std::span<const TensorChange> changes) {
   std::size_t name = 6, shape = 5;
   for (const TensorChange& c : changes) {
@@ -96,7 +75,7 @@ void print_changes(std::span<const TensorChange> changes) {
           dtype_info(c.tensor->type).name, dtype_info(c.to).name, size_text(c.bytes));
 }
 
-Json json_of(std::span<const TensorChange> changes, const Totals& totals) {
+Json json_of(std::span<const TensorChange> changes, const SizeTotals& totals) {
   Json tensors = Json::array();
   for (const TensorChange& c : changes)
     tensors.push_back({{"name", c.tensor->name},
@@ -108,17 +87,6 @@ Json json_of(std::span<const TensorChange> changes, const Totals& totals) {
           {"bytes_before", totals.before},
           {"bytes", totals.after},
           {"bits_per_weight", totals.bits()}};
-}
-
-void write(const GgufFile& file, std::span<const TensorChange> changes, QuantizeOptions& options,
-           const std::string& out) {
-  Progress progress("writing " + out);
-  const InterruptScope scope(false);
-  options.progress = [&](std::uint64_t done, std::uint64_t total) {
-    if (InterruptScope::interrupted()) throw_error(ErrorKind::cancelled, "interrupted: nothing was written");
-    progress.update(done, total);
-  };
-  write_quantized(file, changes, options, out);
 }
 
 void check_out(const std::filesystem::path& in, const std::string& out) {
@@ -143,13 +111,16 @@ int quantize(const Flags& flags) {
   if (!flags.compare.empty()) return compare(flags);
   if (flags.out.empty() && !flags.dry_run)
     throw_usage("quantize wants OUT, the file to write, or --dry-run, which shows what it would be");
-  QuantizeOptions options = options_of(flags);
+  const QuantizeOptions options = options_of(flags);
   const auto path = resolve_model(flags.in);
   if (!flags.dry_run) check_out(path, flags.out);
   const GgufFile file = GgufFile::open(path);
   const std::vector<TensorChange> changes = choose_types(file, options);
-  const Totals totals = totals_of(changes);
-  if (!flags.dry_run) write(file, changes, options, flags.out);
+  const SizeTotals totals = totals_of(changes);
+  if (!flags.dry_run) {
+    Progress progress("writing " + flags.out);
+    write_shown(file, changes, options, flags.out, progress);
+  }
   if (flags.json) {
     print_json(json_of(changes, totals));
     return 0;
@@ -177,12 +148,12 @@ void add_quantize(CLI::App& app, Action& action) {
         "TYPE", [](const std::string& text) { parse_mixture(text); })
       ->capture_default_str();
   command->add_flag("--pure", flags->pure, "every matrix gets the type itself, the output matrix too");
-  takes(command->add_option(
-            "--tensor-type", flags->rules,
-            "another type for tensors whose name holds a match; can be repeated, the first counts"),
-        "REGEX=TYPE", [](const std::string& text) { parse_type_rule(text); })
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
-      ->allow_extra_args(false);
+  takes_several(
+      takes(command->add_option(
+                "--tensor-type", flags->rules,
+                "another type for tensors whose name holds a match; can be repeated, the first counts"),
+            "REGEX=TYPE", [](const std::string& text) { parse_type_rule(text); }),
+      "REGEX=TYPE");
   command->add_option("--tensor-type-file", flags->rule_file,
                       "a file of such rules, white space between them");
   takes(command->add_option("--output-type", flags->output, "of the output matrix"), "TYPE",

@@ -1,16 +1,14 @@
 #include "app/quantize_compare.h"
 
 #include <fmt/ranges.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
-#include <cstdlib>
 #include <optional>
 #include <span>
-#include <system_error>
 #include <utility>
 
+#include "app/bench_case.h"
+#include "app/bench_runs.h"
 #include "app/direct.h"
 #include "app/interrupt.h"
 #include "app/npy.h"
@@ -19,9 +17,8 @@
 #include "app/type_cost.h"
 #include "base/error.h"
 #include "base/output_file.h"
+#include "base/temporary_folder.h"
 #include "base/units.h"
-#include "decoder/batch.h"
-#include "device/step.h"
 #include "engine/loaded_model.h"
 #include "gguf/gguf.h"
 #include "plan/plan.h"
@@ -31,77 +28,11 @@ namespace steelyard {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Clock = std::chrono::steady_clock;
 
 constexpr std::uint32_t kBatch = 64;      // tokens a step while the text is judged
 constexpr std::uint32_t kGenerated = 32;  // tokens of a run whose speed is measured
 constexpr int kRuns = 3;                  // the fastest counts
 constexpr double kSameTop = 0.95;         // of places with the same likeliest word: hardly noticed
-
-// A folder that ends with its owner.
-class Scratch {
- public:
-  Scratch() {
-    std::error_code error;
-    const std::filesystem::path parent = std::filesystem::temp_directory_path(error);
-    std::string name = (parent / "steelyard-compare-XXXXXX").string();
-    if (error || !mkdtemp(name.data()))
-      throw_error(ErrorKind::io, "no folder for the files can be made; name another in $TMPDIR");
-    path_ = name;
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  std::filesystem::path operator/(const char* name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
-
-// Tokens a second of kGenerated tokens after each other, one stream.
-double generation_speed(DirectModel& model, std::span<const std::int32_t> ids) {
-  static constexpr std::int32_t kLast[] = {kLastSample};
-  double best = 0;
-  for (int run = 0; run <= kRuns; ++run) {  // the first warms up
-    Chunk chunk = model.chunk(0, 0, ids.first(1));
-    chunk.n_outputs = 1;
-    chunk.want = Want::sample;
-    const auto start = Clock::now();
-    for (std::uint32_t i = 0; i < kGenerated; ++i) {
-      model.push({&chunk, 1});
-      ++chunk.first_position;
-      chunk.tokens = kLast;
-    }
-    model.finish();
-    if (run > 0)
-      best = std::max(best, kGenerated / std::chrono::duration<double>(Clock::now() - start).count());
-  }
-  return best;
-}
-
-// Tokens a second of the text's first window as a prompt.
-double prompt_speed(DirectModel& model, std::span<const std::int32_t> ids) {
-  double best = 0;
-  for (int run = 0; run <= kRuns; ++run) {
-    const auto start = Clock::now();
-    for (std::size_t at = 0; at < ids.size(); at += model.limits().rows) {
-      const std::size_t n = std::min<std::size_t>(model.limits().rows, ids.size() - at);
-      Chunk chunk = model.chunk(0, static_cast<std::uint32_t>(at), ids.subspan(at, n));
-      if (at + n == ids.size()) {
-        chunk.n_outputs = 1;
-        chunk.want = Want::sample;
-      }
-      model.push({&chunk, 1});
-    }
-    model.finish();
-    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    if (run > 0) best = std::max(best, static_cast<double>(ids.size()) / seconds);
-  }
-  return best;
-}
 
 // Fills in what a run of the file tells. The first model's logits are what the others are held against.
 void measure(TypeCost& row, const std::filesystem::path& file, const Text& text, ModelOptions options,
@@ -119,35 +50,15 @@ void measure(TypeCost& row, const std::filesystem::path& file, const Text& text,
     reference = NpyFile::open(logits.string());
   row.score = run_text(model, text, save ? &*save : nullptr, reference ? &*reference : nullptr);
   if (save) save->finish();
-  const auto window = std::span(text.ids).first(text.window);
-  row.prompt = prompt_speed(model, window);
-  row.generated = generation_speed(model, window);
-}
-
-void take_sizes(TypeCost& row, std::span<const TensorChange> changes) {
-  std::uint64_t weights = 0;
-  for (const TensorChange& c : changes) {
-    row.bytes += c.bytes;
-    weights += c.tensor->shape.elements();
-  }
-  row.bits = 8.0 * static_cast<double>(row.bytes) / static_cast<double>(std::max<std::uint64_t>(1, weights));
+  BenchRuns runs(model);
+  row.prompt = runs.rates({.kind = BenchCase::Kind::prompt, .tokens = text.window}, kRuns).back();
+  row.generated = runs.rates({.kind = BenchCase::Kind::generate, .tokens = kGenerated}, kRuns).back();
 }
 
 std::vector<TensorChange> unchanged(const GgufFile& file) {
   std::vector<TensorChange> changes;
   for (const GgufTensor& t : file.tensors()) changes.push_back({&t, t.type, t.bytes});
   return changes;
-}
-
-void write(const GgufFile& file, std::span<const TensorChange> changes, QuantizeOptions options,
-           const std::filesystem::path& out, const std::string& type) {
-  Progress progress("making " + type, false, Progress::Unit::bytes, Progress::Kind::passing);
-  const InterruptScope scope(false);
-  options.progress = [&](std::uint64_t done, std::uint64_t total) {
-    if (InterruptScope::interrupted()) throw_error(ErrorKind::cancelled, "interrupted: nothing is left");
-    progress.update(done, total);
-  };
-  write_quantized(file, changes, options, out);
 }
 
 void print_head() {
@@ -198,15 +109,17 @@ std::string advice(std::span<const TypeCost> made) {
       100 * kSameTop);
 }
 
-void save_picture(std::span<const TypeCost> rows, std::size_t tokens, const std::string& model,
-                  const std::string& path) {
-  const std::string svg = to_svg(rows, fmt::format("{}, {} tokens of text", model, tokens));
-  OutputFile file(path);
-  file.write(svg.data(), svg.size());
-  file.finish();
-}
-
 }  // namespace
+
+void write_shown(const GgufFile& file, std::span<const TensorChange> changes, QuantizeOptions options,
+                 const std::filesystem::path& out, Progress& progress) {
+  const InterruptScope scope(false);
+  options.progress = [&](std::uint64_t done, std::uint64_t total) {
+    InterruptScope::check();
+    progress.update(done, total);
+  };
+  write_quantized(file, changes, options, out);
+}
 
 void compare_types(const std::filesystem::path& model, const QuantizeOptions& base, bool pure,
                    const CompareOptions& options) {
@@ -215,23 +128,30 @@ void compare_types(const std::filesystem::path& model, const QuantizeOptions& ba
   load.reuse_prefixes = false;
   const Text text = read_text(options.text, model, load);
   const GgufFile file = GgufFile::open(model);
-  const Scratch scratch;
+  const TemporaryFolder scratch("compare");
   std::vector<TypeCost> rows(options.types.size() + 1);
-  const auto logits = scratch / "logits.npy", out = scratch / "model.gguf";
+  const auto logits = scratch.path() / "logits.npy", out = scratch.path() / "model.gguf";
   if (!options.json) print_head();
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const bool first = i == 0;
     TypeCost& row = rows[i];
     row.type = first ? "as it is" : options.types[i - 1];
     QuantizeOptions wanted = base;
-    if (!first) wanted.mixture = pure ? parse_mixture(row.type) : usual_mixture(parse_mixture(row.type));
+    if (!first) wanted.mixture = asked_mixture(row.type, pure);
     const std::vector<TensorChange> changes = first ? unchanged(file) : choose_types(file, wanted);
-    take_sizes(row, changes);
-    if (!first) write(file, changes, wanted, out, row.type);
+    const SizeTotals totals = totals_of(changes);
+    row.bytes = totals.after;
+    row.bits = totals.bits();
+    if (!first) {
+      Progress progress("making " + row.type, false, Progress::Unit::bytes, Progress::Kind::passing);
+      write_shown(file, changes, wanted, out, progress);
+    }
     measure(row, first ? model : out, text, load, logits, first);
     if (!options.json) print_row(row, first);
   }
-  if (!options.svg.empty()) save_picture(rows, text.ids.size(), model.filename().string(), options.svg);
+  if (!options.svg.empty())
+    write_file(options.svg, to_svg(rows, fmt::format("{}, {} tokens of text", model.filename().string(),
+                                                     text.ids.size())));
   const std::span<const TypeCost> made = std::span(rows).subspan(1);
   if (!options.json) return print("\n{} tokens of text; {}.\n", text.ids.size(), advice(made));
   Json values = Json::array();

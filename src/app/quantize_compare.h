@@ -2,10 +2,13 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "app/evaluation.h"
+#include "app/progress.h"
+#include "gguf/gguf.h"
 #include "store/quantize_model.h"
 
 namespace steelyard {
@@ -16,6 +19,10 @@ struct CompareOptions {
   std::string svg;                 // a file for the picture; empty: none
   bool json = false;
 };
+
+// write_quantized(), whose progress is shown; Ctrl-C throws Error(cancelled).
+void write_shown(const GgufFile& file, std::span<const TensorChange> changes, QuantizeOptions options,
+                 const std::filesystem::path& out, Progress& progress);
 
 // Makes each file in a folder of its own for as long as it is measured, so that the disk needs room for the
 // largest of them and the logits of the text. `base`: all options but the mixture. `pure`: types themselves,

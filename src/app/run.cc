@@ -189,10 +189,9 @@ void add_settings(CLI::App& command, Flags& flags) {
     if (!CLI::detail::lexical_cast(value, seed))
       throw_usage("wants a whole number, not '{}'", readable(value));
   });
-  command.add_option("--stop", flags.stop, "end the answer before this text; may be given several times")
-      ->type_name("TEXT")
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
-      ->allow_extra_args(false);
+  takes_several(
+      command.add_option("--stop", flags.stop, "end the answer before this text; may be given several times"),
+      "TEXT");
 }
 
 }  // namespace

@@ -203,11 +203,6 @@ void check_keep_alive(const std::string& text) {
   }
 }
 
-// Each time the flag is given it takes one more.
-void takes_several(CLI::Option* option, const char* what) {
-  option->type_name(what)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->allow_extra_args(false);
-}
-
 }  // namespace
 
 void add_serve(CLI::App& app, Action& action) {

@@ -39,7 +39,7 @@ int synth(Flags& flags) {
   Progress progress("writing " + flags.out);
   const InterruptScope scope(false);
   flags.options.progress = [&](std::uint64_t done, std::uint64_t total) {
-    if (InterruptScope::interrupted()) throw_error(ErrorKind::cancelled, "interrupted: nothing was written");
+    InterruptScope::check();
     progress.update(done, total);
   };
   write_synthetic_model(flags.options, flags.out);

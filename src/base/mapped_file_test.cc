@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/temporary_folder.h"
 
 namespace steelyard {
 namespace {
@@ -22,13 +23,6 @@ namespace fs = std::filesystem;
 
 class MappedFileTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "steelyard-map-XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(directory_); }
-
   fs::path write(const std::string& name, const std::string& content) {
     std::ofstream(directory_ / name, std::ios::binary) << content;
     return directory_ / name;
@@ -44,7 +38,8 @@ class MappedFileTest : public ::testing::Test {
     return "";
   }
 
-  fs::path directory_;
+  const TemporaryFolder temporary_{"map"};
+  const fs::path directory_ = temporary_.path();
 };
 
 TEST_F(MappedFileTest, MapsTheWholeContentAndMoves) {

@@ -99,4 +99,10 @@ void OutputFile::finish() {
   temporary_.clear();
 }
 
+void write_file(const std::filesystem::path& path, std::string_view content) {
+  OutputFile file(path);
+  file.write(content.data(), content.size());
+  file.finish();
+}
+
 }  // namespace steelyard

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string_view>
 
 namespace steelyard {
 
@@ -38,5 +39,8 @@ class OutputFile {
   int fd_ = -1;
   bool nameless_ = false;
 };
+
+// A whole file at once.
+void write_file(const std::filesystem::path& path, std::string_view content);
 
 }  // namespace steelyard

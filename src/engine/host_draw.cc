@@ -4,7 +4,6 @@
 #include <cmath>
 #include <limits>
 
-#include "device/cpu/kernels.h"
 #include "text/vocabulary.h"
 
 namespace steelyard {
@@ -12,11 +11,12 @@ namespace steelyard {
 TokenId HostDraw::draw(std::span<const float> logits, const SamplingParams& params,
                        std::span<const TokenBias> biases, std::span<const TokenId> history,
                        const std::uint32_t* mask) {
+  if (!kernels_) kernels_ = &cpu::kernels(cpu::choose_isa());
   logits_.assign(logits.begin(), logits.end());
   if (scratch_.size() < logits.size() + history.size())
     scratch_.resize(logits.size() + history.size() + 4096);
   for (const TokenBias& b : biases) logits_[static_cast<std::size_t>(b.token)] += b.add;
-  return cpu::sample(cpu::kernels(cpu::choose_isa()), params,
+  return cpu::sample(*kernels_, params,
                      {.logits = logits_,
                       .history = history,
                       .position = static_cast<std::int32_t>(history.size()),

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "device/cpu/kernels.h"
 #include "device/cpu/sampler.h"
 #include "device/step.h"
 #include "engine/engine.h"
@@ -21,6 +22,7 @@ class HostDraw {
                std::span<const TokenId> history, const std::uint32_t* mask = nullptr);
 
  private:
+  const cpu::Kernels* kernels_ = nullptr;  // chosen at first use
   std::vector<float> logits_;
   std::vector<cpu::Candidate> scratch_;
 };

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/temporary_folder.h"
 #include "gguf/testing.h"
 #include "quant/quant.h"
 
@@ -23,12 +24,6 @@ using ::testing::HasSubstr;
 
 class GgufFileTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "steelyard-gguf-XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(directory_); }
   std::size_t files() const {
     return static_cast<std::size_t>(
         std::distance(fs::directory_iterator(directory_), fs::directory_iterator()));
@@ -50,7 +45,8 @@ class GgufFileTest : public ::testing::Test {
     return directory_ / name;
   }
 
-  fs::path directory_;
+  const TemporaryFolder temporary_{"gguf"};
+  const fs::path directory_ = temporary_.path();
 };
 
 TEST_F(GgufFileTest, RoundTripKeepsEverything) {

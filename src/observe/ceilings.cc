@@ -180,9 +180,7 @@ void save_ceilings(const Ceilings& ceilings, const std::filesystem::path& path) 
   std::error_code ignored;  // OutputFile says what is wrong
   std::filesystem::create_directories(path.parent_path(), ignored);
   const std::string text = json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
-  OutputFile file(path);
-  file.write(text.data(), text.size());
-  file.finish();
+  write_file(path, text);
 }
 
 Ceilings best_of(const Ceilings& before, const Ceilings& now) {

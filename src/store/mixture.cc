@@ -133,6 +133,11 @@ Mixture usual_mixture(const Mixture& mixture) {
   return {mixture.base, k ? Size::M : Size::S};
 }
 
+Mixture asked_mixture(std::string_view name, bool pure) {
+  const Mixture named = parse_mixture(name);
+  return pure ? Mixture{named.base, Size::uniform} : usual_mixture(named);
+}
+
 std::uint32_t mixture_file_type(const Mixture& mixture) {
   const Recipe* best = nullptr;
   for (const Recipe& r : kRecipes)

@@ -24,6 +24,8 @@ struct Mixture {
 Mixture parse_mixture(std::string_view name);
 // What people mean by a base type's name alone: Q4_K is Q4_K_M, of Q4_0 and others the output matrix is Q6_K.
 Mixture usual_mixture(const Mixture& mixture);
+// The mixture that a name asks for: the usual one, or, `pure`, its base type for every matrix.
+Mixture asked_mixture(std::string_view name, bool pure);
 // general.file_type: the format's number for the recipe.
 std::uint32_t mixture_file_type(const Mixture& mixture);
 

@@ -23,16 +23,11 @@ constexpr std::uint32_t kQuantizationVersion = 2;  // of the block formats: the 
 
 bool is_float(DType type) { return dtype_info(type).block == 1; }
 
-bool begins(std::string_view text, std::string_view with) { return text.substr(0, with.size()) == with; }
-bool ends(std::string_view text, std::string_view with) {
-  return text.size() >= with.size() && text.substr(text.size() - with.size()) == with;
-}
-
 // What a model can't do without is small and stays as it is: everything but matrices of weights, and the
 // routers that choose experts.
 bool may_change(const GgufTensor& t) {
   const std::string_view name = t.name;
-  return t.shape.n_dims >= 2 && ends(name, ".weight") && name.find("_norm") == std::string_view::npos &&
+  return t.shape.n_dims >= 2 && name.ends_with(".weight") && name.find("_norm") == std::string_view::npos &&
          name.find("ffn_gate_inp") == std::string_view::npos &&
          name.find("ssm_conv1d") == std::string_view::npos && name != "position_embd.weight" &&
          name != "token_types.weight";
@@ -67,7 +62,7 @@ DType wanted_type(const GgufTensor& t, TensorPlace place, const QuantizeOptions&
   if (!may_change(t)) return t.type;
   place.name = t.name;
   place.columns = t.shape.columns();
-  if (begins(t.name, "blk."))
+  if (t.name.starts_with("blk."))
     place.layer = static_cast<std::uint32_t>(std::strtoul(t.name.c_str() + 4, nullptr, 10));
   const bool embedding = t.name == "token_embd.weight";
   const bool output = t.name == "output.weight" || (embedding && place.tied);
@@ -192,7 +187,7 @@ void copy_metadata(const GgufFile& file, const QuantizeOptions& options, GgufWri
   for (const GgufEntry& entry : file.metadata().entries()) {
     const std::string_view key = entry.key();
     if (key == "general.alignment" || key == "general.file_type" || key == "general.quantization_version" ||
-        begins(key, "split."))
+        key.starts_with("split."))
       continue;
     writer.add(entry);
   }
@@ -224,6 +219,20 @@ TypeRule parse_type_rule(const std::string& text) {
   }
 }
 
+double SizeTotals::bits() const {
+  return 8.0 * static_cast<double>(after) / static_cast<double>(std::max(weights, std::uint64_t{1}));
+}
+
+SizeTotals totals_of(std::span<const TensorChange> changes) {
+  SizeTotals t;
+  for (const TensorChange& c : changes) {
+    t.weights += c.tensor->shape.elements();
+    t.before += c.tensor->bytes;
+    t.after += c.bytes;
+  }
+  return t;
+}
+
 std::vector<TensorChange> choose_types(const GgufFile& file, const QuantizeOptions& options) {
   const TensorPlace place = model_place(file);
   std::vector<TensorChange> changes;
@@ -243,9 +252,7 @@ std::vector<TensorChange> choose_types(const GgufFile& file, const QuantizeOptio
 
 void write_quantized(const GgufFile& file, std::span<const TensorChange> changes,
                      const QuantizeOptions& options, const std::filesystem::path& path) {
-  std::uint64_t bytes = 0;
-  for (const TensorChange& change : changes) bytes += change.bytes;
-  check_room(path, bytes);
+  check_room(path, totals_of(changes).after);
   GgufWriter writer(path, static_cast<std::uint32_t>(file.alignment()));
   copy_metadata(file, options, writer);
   for (const TensorChange& c : changes) {

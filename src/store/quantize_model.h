@@ -41,6 +41,13 @@ struct TensorChange {
   bool converts() const { return to != tensor->type; }
 };
 
+struct SizeTotals {
+  std::uint64_t weights = 0, before = 0, after = 0;  // before, after: bytes
+
+  double bits() const;  // a weight, then
+};
+SizeTotals totals_of(std::span<const TensorChange> changes);
+
 // The new types, in the file's order. What isn't a matrix of weights (norms, biases, routers of experts)
 // keeps its own. Throws Error(bad_input) where a quantised tensor would be quantised again and nobody asked
 // for that, or a chosen type's block doesn't divide a tensor's rows.

@@ -9,6 +9,7 @@
 
 #include "base/dtype.h"
 #include "base/error.h"
+#include "base/temporary_folder.h"
 #include "gguf/writer.h"
 #include "quant/quant.h"
 #include "store/synth.h"
@@ -21,12 +22,6 @@ using ::testing::HasSubstr;
 
 class QuantizeModel : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("steelyard_quantize_test." + std::to_string(getpid()));
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   GgufFile synth(const std::string& type, const std::string& shape = "tiny-llama") {
     const fs::path path = folder_ / (shape + "-" + type + ".gguf");
     write_synthetic_model({.shape = shape, .type = type, .vocabulary = true}, path);
@@ -46,7 +41,8 @@ class QuantizeModel : public ::testing::Test {
     return "";
   }
 
-  fs::path folder_;
+  const TemporaryFolder temporary_{"quantize"};
+  const fs::path folder_ = temporary_.path();
 };
 
 std::vector<float> floats(const GgufFile& file, const GgufTensor& t) {

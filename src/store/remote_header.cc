@@ -246,9 +246,7 @@ std::string with_name(const std::string& url, const std::string& name) {
 
 // A header and a hole instead of data: the hole takes no space.
 void write_with_hole(const fs::path& path, std::span<const std::byte> header, std::uint64_t total) {
-  OutputFile file(path);
-  file.write(header.data(), header.size());
-  file.finish();
+  write_file(path, {reinterpret_cast<const char*>(header.data()), header.size()});
   std::error_code failed;
   fs::resize_file(path, total, failed);
   if (failed)

@@ -11,6 +11,7 @@
 
 #include "base/dtype.h"
 #include "base/error.h"
+#include "base/temporary_folder.h"
 #include "gguf/writer.h"
 
 namespace steelyard {
@@ -23,13 +24,9 @@ using ::testing::HasSubstr;
 class StoreTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "steelyard-store-XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    root_ = pattern;
     fs::create_directories(root_ / "own");
     fs::create_directories(root_ / "cache");
   }
-  void TearDown() override { fs::remove_all(root_); }
 
   fs::path write(const fs::path& path, std::uint16_t number = 0, std::uint16_t count = 1) {
     GgufWriter w(root_ / path);
@@ -53,7 +50,8 @@ class StoreTest : public ::testing::Test {
     return "";
   }
 
-  fs::path root_;
+  const TemporaryFolder temporary_{"store"};
+  const fs::path root_ = temporary_.path();
 };
 
 TEST_F(StoreTest, ListsModelsOfAllDirectories) {

@@ -13,6 +13,7 @@
 
 #include "base/dtype.h"
 #include "base/error.h"
+#include "base/temporary_folder.h"
 #include "gguf/gguf.h"
 #include "gguf/summary.h"
 #include "quant/quant.h"
@@ -28,12 +29,6 @@ using ::testing::HasSubstr;
 
 class SynthTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "steelyard-synth-XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(directory_); }
   GgufFile make(const SynthOptions& options) {
     write_synthetic_model(options, directory_ / "m.gguf");
     return GgufFile::open(directory_ / "m.gguf");
@@ -44,7 +39,8 @@ class SynthTest : public ::testing::Test {
     return {std::istreambuf_iterator<char>(file), {}};
   }
 
-  fs::path directory_;
+  const TemporaryFolder temporary_{"synth"};
+  const fs::path directory_ = temporary_.path();
 };
 
 std::vector<float> weights(const GgufFile& file, const std::string& name) {

@@ -7,11 +7,10 @@ namespace steelyard::api {
 
 Choices::Choices(Strand strand, std::shared_ptr<const LoadedModel> model, std::vector<EngineRequest> requests,
                  std::uint32_t alike, std::uint32_t at_once)
-    : strand_(strand),
-      model_(std::move(model)),
+    : model_(std::move(model)),
       alike_(std::max(alike, 1u)),
       at_once_(std::max(at_once, 1u)),
-      signal_(std::make_shared<Signal>(strand)),
+      signal_(strand),
       choices_(requests.size()) {
   running_.reserve(requests.size());
   for (EngineRequest& request : requests) {
@@ -24,7 +23,7 @@ void Choices::begin() { submit_more(); }
 
 // What the engine's thread calls holds the mailbox itself: it may outlive this.
 void Choices::submit(Running& r) {
-  const auto mailbox = std::make_shared<Mailbox>(signal_);
+  const auto mailbox = std::make_shared<Mailbox>(signal_.waker());
   r.request.on_text = [mailbox](std::string_view text) { mailbox->put(text); };
   r.request.on_done = [mailbox](const Answer& answer) { mailbox->finish(answer); };
   if (r.request.logprobs >= 0)
@@ -47,7 +46,7 @@ void Choices::submit_more() {
 }
 
 asio::awaitable<bool> Choices::wait(std::chrono::milliseconds patience) {
-  const bool news = co_await signal_->wait(patience);
+  const bool news = co_await signal_.wait(patience);
   co_return news;
 }
 

@@ -52,10 +52,9 @@ class Choices {
   void submit(Running& running);
   void submit_more();
 
-  Strand strand_;
   std::shared_ptr<const LoadedModel> model_;
   std::uint32_t alike_, at_once_;
-  std::shared_ptr<Signal> signal_;
+  Signal signal_;
   std::vector<Running> running_;
   std::vector<Choice> choices_;
   std::size_t unsubmitted_ = 0;  // all before it were submitted

@@ -140,8 +140,9 @@ TEST_F(ServerTest, CountsForPrometheus) {
   ask("POST", "/api/generate", kGenerate);
   ask("GET", "/no/such/\"path");
   std::string text;
-  // A request is counted a moment after its answer.
-  for (int i = 0; i < 1000 && text.find("path=\"other\"") == text.npos; ++i)
+  // A request is counted, and leaves its slot, a moment after its answer.
+  const auto there = [&text](std::string_view line) { return text.find(line) != text.npos; };
+  for (int i = 0; i < 1000 && !(there("path=\"other\"") && there("running{model=\"tiny\"} 0\n")); ++i)
     text = ask("GET", "/metrics").body;
   EXPECT_THAT(text, HasSubstr("steelyard_http_requests_total{path=\"/api/generate\",status=\"200\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("steelyard_generated_tokens_total 6\n"));

@@ -19,19 +19,33 @@ namespace steelyard::api {
 namespace asio = boost::asio;
 using Strand = asio::strand<asio::io_context::executor_type>;
 
-// Wakes a connection's coroutine from any thread.
-class Signal : public std::enable_shared_from_this<Signal> {
- public:
-  explicit Signal(Strand strand) : strand_(strand), timer_(strand) {}
+class Signal;
 
-  // From any thread.
-  void wake() {
-    asio::post(strand_, [self = shared_from_this()] {
-      self->signalled_ = true;
-      self->timer_.cancel();
-    });
+// Rings a Signal from any thread; nothing happens once that is gone. It holds nothing of asio, so it may
+// outlive the server: an engine lets go of a request's callbacks after the answer has been sent.
+class Waker {
+ public:
+  void wake();
+
+ private:
+  friend class Signal;
+  std::mutex mutex_;
+  Signal* signal_ = nullptr;  // under the mutex
+};
+
+// What a connection's coroutine waits for. Made, used and destroyed on its strand (or with the io_context).
+class Signal {
+ public:
+  explicit Signal(Strand strand) : strand_(strand), timer_(strand) { waker_->signal_ = this; }
+  ~Signal() {
+    const std::lock_guard lock(waker_->mutex_);
+    waker_->signal_ = nullptr;
   }
-  // On the strand: true soon after wake(), false when `patience` is over before.
+  Signal(const Signal&) = delete;
+  Signal& operator=(const Signal&) = delete;
+
+  std::shared_ptr<Waker> waker() const { return waker_; }
+  // True soon after a wake(), false when `patience` is over before.
   asio::awaitable<bool> wait(std::chrono::milliseconds patience) {
     timer_.expires_after(patience);
     while (!signalled_) {
@@ -44,22 +58,39 @@ class Signal : public std::enable_shared_from_this<Signal> {
   }
 
  private:
+  friend class Waker;
+  // Under the waker's mutex, so this is still there; the strand may find it gone.
+  void ring() {
+    asio::post(strand_, [waker = waker_] {
+      const std::lock_guard lock(waker->mutex_);
+      if (!waker->signal_) return;
+      waker->signal_->signalled_ = true;
+      waker->signal_->timer_.cancel();
+    });
+  }
+
   Strand strand_;
   asio::steady_timer timer_;
-  bool signalled_ = false;  // strand only
+  bool signalled_ = false;
+  const std::shared_ptr<Waker> waker_ = std::make_shared<Waker>();
 };
+
+inline void Waker::wake() {
+  const std::lock_guard lock(mutex_);
+  if (signal_) signal_->ring();
+}
 
 // Text on its way from the engine's thread to a connection's strand.
 class Mailbox {
  public:
-  explicit Mailbox(std::shared_ptr<Signal> signal) : signal_(std::move(signal)) {}
+  explicit Mailbox(std::shared_ptr<Waker> waker) : waker_(std::move(waker)) {}
 
   void put(std::string_view text) {
     {
       const std::lock_guard lock(mutex_);
       text_ += text;
     }
-    signal_->wake();
+    waker_->wake();
   }
   void put(const TokenChances& chances) {
     const std::lock_guard lock(mutex_);
@@ -71,7 +102,7 @@ class Mailbox {
       answer_ = answer;
       done_ = true;
     }
-    signal_->wake();
+    waker_->wake();
   }
   // Takes what has gathered; true when the answer has ended and all of it was taken.
   bool take(std::string& text, std::vector<TokenChances>& chances, Answer& answer) {
@@ -85,7 +116,7 @@ class Mailbox {
   }
 
  private:
-  std::shared_ptr<Signal> signal_;
+  std::shared_ptr<Waker> waker_;
   std::mutex mutex_;
   std::string text_;
   std::vector<TokenChances> chances_;

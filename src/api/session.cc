@@ -35,8 +35,8 @@ WireLimits limits_of(const ServerOptions& o) {
 
 // A model on its way from the manager's threads.
 struct Arrival {
-  explicit Arrival(Strand strand) : signal(std::make_shared<Signal>(strand)) {}
-  std::shared_ptr<Signal> signal;
+  explicit Arrival(std::shared_ptr<Waker> w) : waker(std::move(w)) {}
+  const std::shared_ptr<Waker> waker;
   std::mutex mutex;
   bool there = false;
   ModelManager::Lease lease;
@@ -49,7 +49,7 @@ struct Arrival {
       error = std::move(e);
       there = true;
     }
-    signal->wake();
+    waker->wake();
   }
   bool taken(ModelManager::Lease& l, std::exception_ptr& e) {
     const std::lock_guard lock(mutex);
@@ -294,7 +294,8 @@ asio::awaitable<void> Session::work(Exchange& x, HttpRequest request, BodyBudget
 
 // Waits without a thread, then lets a worker go on with the model.
 asio::awaitable<void> Session::get_model(Exchange& x, Handled& handled) {
-  const auto arrival = std::make_shared<Arrival>(strand_);
+  Signal signal(strand_);
+  const auto arrival = std::make_shared<Arrival>(signal.waker());
   const auto wish = std::make_shared<ModelWish>(std::move(*handled.wish));
   const auto ticket = std::make_shared<ModelManager::Ticket>();
   const auto ask = job([this, arrival, wish, ticket] {
@@ -309,7 +310,7 @@ asio::awaitable<void> Session::get_model(Exchange& x, Handled& handled) {
   if (gone_ || core_.stopping) ticket_.cancel();
   ModelManager::Lease lease;
   std::exception_ptr error;
-  while (!arrival->taken(lease, error)) co_await arrival->signal->wait(kNeverMind);
+  while (!arrival->taken(lease, error)) co_await signal.wait(kNeverMind);
   ticket_ = {};
   if (error || gone_) {
     if (error) handled.reply = reply_for(x.dialect, error);

@@ -6,6 +6,7 @@
 #include <boost/asio/ip/address.hpp>
 #include <cstdint>
 #include <optional>
+#include <utility>
 
 #include "base/error.h"
 #include "base/readable.h"
@@ -102,9 +103,9 @@ std::string host_name(std::string_view host) {
   return name;
 }
 
-AccessRules make_access_rules(bool loopback, std::vector<std::string> hosts,
-                              std::vector<std::string> origins) {
-  AccessRules rules{loopback, {}, {}};
+AccessRules make_access_rules(bool loopback, std::vector<std::string> hosts, std::vector<std::string> origins,
+                              ApiKeys keys) {
+  AccessRules rules{loopback, {}, {}, std::move(keys)};
   for (const std::string& host : hosts) rules.hosts.push_back(host == "*" ? host : host_name(host));
   std::erase(rules.hosts, std::string());
   for (std::string origin : origins) {
@@ -123,6 +124,22 @@ std::string refusal(const AccessRules& rules, std::string_view host, std::string
         readable(host, 100));
   if (origin.empty() || origin_allowed(rules, origin)) return {};
   return fmt::format("the web origin '{}' isn't allowed; --origin admits it", readable(origin, 100));
+}
+
+KeyRefusal key_refusal(const AccessRules& rules, Need need, std::string_view key) {
+  if (need == Need::nothing) return {};
+  if (rules.keys.empty()) {
+    if (need == Need::ask || rules.loopback) return {};
+    return {403,
+            "this server can be reached from other machines, so changing its models takes an API key: start "
+            "it with --api-keys"};
+  }
+  if (key.empty()) return {401, "this server wants an API key, as \"Authorization: Bearer KEY\""};
+  const ApiKeys::Key* known = rules.keys.find(key);
+  if (!known) return {401, "this server doesn't know that API key"};
+  if (need == Need::manage && known->role != KeyRole::manage)
+    return {403, "this API key may ask, but not change models: that takes one of the role manage"};
+  return {};
 }
 
 }  // namespace steelyard::api

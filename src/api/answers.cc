@@ -51,7 +51,8 @@ Reply coded_reply(Dialect dialect, unsigned status, std::string_view message, co
   return {.status = status,
           .body = dump(error_body(dialect, status, message, code)),
           .retry_after = status == 503,
-          .no_retry = status == 507};
+          .no_retry = status == 507,
+          .wants_key = status == 401};
 }
 
 }  // namespace

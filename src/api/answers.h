@@ -25,6 +25,7 @@ struct Reply {
   std::string allow;                                   // of 405
   bool retry_after = false;                            // of 503: come again in a second
   bool no_retry = false;                               // of 507: that would be in vain
+  bool wants_key = false;                              // of 401
 };
 
 enum class Dialect { native, openai, anthropic };

@@ -124,6 +124,11 @@ Lane Handlers::lane(std::string_view method, std::string_view target) const {
   return route ? route->lane : Lane::at_once;
 }
 
+Need Handlers::need(std::string_view method, std::string_view target) const {
+  const Route* route = find_route(method, path_of(target));
+  return route ? route->need : Need::ask;
+}
+
 Handled Handlers::handle(const HttpRequest& request) const {
   const std::string_view path = path_of(request.target);
   const Route* route = find_route(request.method, path);

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "api/access.h"
 #include "api/answers.h"
 #include "api/left_out.h"
 #include "api/metrics.h"
@@ -54,6 +55,8 @@ class Handlers {
   Handlers(ModelManager& models, const ModelStore& store, std::string version, LeftOut::Log log = {})
       : models_(models), store_(store), version_(std::move(version)), left_out_(std::move(log)) {}
   Lane lane(std::string_view method, std::string_view target) const;
+  // Who may ask for it; of a path that isn't there: everybody who may ask.
+  Need need(std::string_view method, std::string_view target) const;
   Handled handle(const HttpRequest& request) const;
   // The path of the route that answers, "other" where none does: one of few words, whatever is asked.
   std::string_view route_path(std::string_view method, std::string_view target) const;

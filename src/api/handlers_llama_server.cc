@@ -162,8 +162,8 @@ Handled metrics(const Services& s, const Call&) {
 
 std::span<const Route> llama_server_routes() {
   static constexpr Route kRoutes[] = {
-      {"GET", "/health", Lane::quick, health},
-      {"GET", "/v1/health", Lane::quick, health},
+      {"GET", "/health", Lane::quick, health, Need::nothing},
+      {"GET", "/v1/health", Lane::quick, health, Need::nothing},
       {"GET", "/props", Lane::quick, props},
       {"GET", "/slots", Lane::quick, slots},
       {"GET", "/metrics", Lane::quick, metrics},

@@ -103,8 +103,10 @@ Handled tags(const Services& s, const Call&) {
 
 std::span<const Route> ollama_routes() {
   static constexpr Route kRoutes[] = {
-      {"GET", "/", Lane::at_once, heartbeat},  {"GET", "/api/version", Lane::at_once, version},
-      {"GET", "/api/tags", Lane::quick, tags}, {"POST", "/api/generate", Lane::work, generate},
+      {"GET", "/", Lane::at_once, heartbeat, Need::nothing},
+      {"GET", "/api/version", Lane::at_once, version},
+      {"GET", "/api/tags", Lane::quick, tags},
+      {"POST", "/api/generate", Lane::work, generate},
       {"POST", "/api/chat", Lane::work, chat},
   };
   return kRoutes;

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "api/access.h"
 #include "api/handlers.h"
 #include "api/left_out.h"
 #include "engine/model_manager.h"
@@ -34,6 +35,7 @@ struct Route {
   std::string_view method, path;  // a path that ends with '/' stands for all that begin so
   Lane lane;
   Handled (*handler)(const Services& services, const Call& call);
+  Need need = Need::ask;
 };
 
 std::span<const Route> ollama_routes();

@@ -109,7 +109,7 @@ void Server::Impl::listen() {
     throw_error(ErrorKind::io, "can't listen on {}:{}: {}", options.host, options.port, last.message());
   const bool loopback = std::ranges::all_of(
       acceptors, [](const tcp::acceptor& a) { return a.local_endpoint().address().is_loopback(); });
-  core.access = make_access_rules(loopback, options.allowed_hosts, options.allowed_origins);
+  core.access = make_access_rules(loopback, options.allowed_hosts, options.allowed_origins, options.keys);
 }
 
 template <typename Fn>

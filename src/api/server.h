@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "api/api_keys.h"
 #include "engine/model_manager.h"
 #include "store/store.h"
 
@@ -24,6 +25,7 @@ struct ServerOptions {
   std::uint64_t bodies_limit = 128 << 20;         // of all requests being received together; beyond: 503
   std::vector<std::string> allowed_origins = {};  // beside loopback's: "https://host", "*"
   std::vector<std::string> allowed_hosts = {};    // beside loopback's names, when listening on loopback
+  api::ApiKeys keys = {};                         // empty: nobody needs one
   // To receive a request's header, and between two pieces of its body; idle connections ×4, a whole body ×10.
   std::uint32_t header_timeout_s = 30;
   std::uint32_t write_timeout_s = 120;  // a reader that takes nothing for so long is dropped

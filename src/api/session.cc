@@ -203,6 +203,9 @@ asio::awaitable<bool> Session::one_request() {
   const std::string host(request[http::field::host]);
   const bool large = request.body().size() >= kLargeBody;
   const std::string why = refusal(core_.access, host, x.origin);
+  const KeyRefusal keyless =
+      key_refusal(core_.access, core_.handlers.need(x.method, x.target),
+                  presented_key(request[http::field::authorization], request["x-api-key"]));
   std::exception_ptr broken;
   try {
     if (!why.empty()) {
@@ -213,6 +216,9 @@ asio::awaitable<bool> Session::one_request() {
       x.preflight = preflight(request);
       const Reply options{.status = 204, .allow = "GET, HEAD, POST, DELETE, OPTIONS"};
       co_await write(x, options);
+    } else if (keyless.status != 0) {
+      const Reply forbidden = error_reply(x.dialect, keyless.status, keyless.why);
+      co_await write(x, forbidden);
     } else {
       HttpRequest plain{x.method, x.target, std::move(request.body()), stop_.get_token()};
       co_await answer(x, std::move(plain), share);
@@ -448,6 +454,7 @@ asio::awaitable<void> Session::write(Exchange& x, const Reply& reply) {
   if (!reply.allow.empty()) more += fmt::format("Allow: {}\r\n", reply.allow);
   if (reply.retry_after) more += "Retry-After: 1\r\n";
   if (reply.no_retry) more += "X-Should-Retry: false\r\n";
+  if (reply.wants_key) more += "WWW-Authenticate: Bearer\r\n";
   if (reply.status != 204) more += fmt::format("Content-Length: {}\r\n", reply.body.size());
   std::string text = head(x, reply.status, reply.status == 204 ? "" : reply.content_type, more);
   if (!x.head) text += reply.body;

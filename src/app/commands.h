@@ -21,5 +21,6 @@ void add_tokenize(CLI::App& app, Action& action);
 void add_render(CLI::App& app, Action& action);
 void add_quantize(CLI::App& app, Action& action);
 void add_synth(CLI::App& app, Action& action);
+void add_key(CLI::App& app, Action& action);
 
 }  // namespace steelyard

@@ -13,6 +13,7 @@
 #include <thread>
 #include <utility>
 
+#include "api/api_keys.h"
 #include "api/requests.h"
 #include "api/server.h"
 #include "app/command_line.h"
@@ -36,6 +37,7 @@ struct Flags {
   std::uint32_t parallel = 4, max_queue = 512;
   std::string keep_alive = "5m";
   std::vector<std::string> origins, hosts;
+  std::string api_keys;
   bool quiet = false, forget_prompts = false;
   LoadFlags load;
 };
@@ -82,6 +84,7 @@ ServerOptions server_options(const Flags& flags, LogQueue& log) {
   if (!flags.host.empty()) apply_address(flags.host, options);
   if (flags.port >= 0) options.port = static_cast<std::uint16_t>(flags.port);
   options.allowed_origins = flags.origins;
+  if (!flags.api_keys.empty()) options.keys = api::ApiKeys::read(flags.api_keys);
   if (!flags.quiet) options.log = [&log](const std::string& line) { log.write(line); };
   return options;
 }
@@ -128,10 +131,15 @@ void tame_allocator() {
 #endif
 }
 
-void say_where(const Server& server, LogQueue& log) {
+void say_where(const Server& server, bool keys, LogQueue& log) {
   log.write(fmt::format("listening on http://{}; Ctrl-C stops", server.address()));
-  if (!server.loopback())
-    log.write("everybody who reaches this address may use the models: there is no password");
+  if (server.loopback()) return;
+  if (keys)
+    log.write("keys and texts cross the network as they are: put a proxy that speaks TLS before it");
+  else
+    log.write(
+        "everybody who reaches this address may use the models, and nobody may change them: --api-keys wants "
+        "a key");
 }
 
 // A load that can't be interrupted (a disk that doesn't answer, say) must not hold up the end.
@@ -185,7 +193,7 @@ int serve(const Flags& flags) {
                       model_events(log), api::parse_keep_alive(flags.keep_alive));
   models.check_device();
   Server server(server_options(flags, log), models, store);
-  say_where(server, log);
+  say_where(server, !flags.api_keys.empty(), log);
   {
     const SignalWaiter waiter(server, signals);
     server.run();
@@ -239,6 +247,11 @@ void add_serve(CLI::App& app, Action& action) {
   takes_several(command->add_option("--origin", flags->origins,
                                     "a web origin that browsers may call from; may be given several times"),
                 "URL");
+  command
+      ->add_option("--api-keys", flags->api_keys,
+                   "a file of keys (`steelyard key` adds one): every request then needs one of them, and one "
+                   "of the role manage to change models")
+      ->type_name("FILE");
   command->add_flag("--quiet", flags->quiet, "no line for each request");
   flags->load.add(*command);
   command->callback([&action, flags] { action = [flags] { return serve(*flags); }; });

@@ -27,8 +27,10 @@ struct Unbuilt {
 constexpr std::string_view kStoreByHand =
     "put GGUF files into the store by hand; `steelyard list` says what is there";
 constexpr Unbuilt kUnbuilt[] = {
-    {"/api/pull", kStoreByHand}, {"/api/push", kStoreByHand},   {"/api/create", kStoreByHand},
-    {"/api/copy", kStoreByHand}, {"/api/delete", kStoreByHand}, {"/api/blobs", kStoreByHand},
+    {"/api/pull", kStoreByHand},
+    {"/api/push", kStoreByHand},
+    {"/api/create", kStoreByHand},
+    {"/api/blobs", kStoreByHand},
 };
 
 Reply no_such_path(std::string_view path) {
@@ -52,8 +54,8 @@ bool answers(const Route& r, std::string_view path) {
 // Calls `fn` with every route of the path.
 template <typename Fn>
 void for_routes(std::string_view path, Fn fn) {
-  for (const auto& routes : {ollama_routes(), show_routes(), openai_routes(), responses_routes(),
-                             embed_routes(), anthropic_routes(), llama_server_routes()})
+  for (const auto& routes : {ollama_routes(), show_routes(), models_routes(), openai_routes(),
+                             responses_routes(), embed_routes(), anthropic_routes(), llama_server_routes()})
     for (const Route& r : routes)
       if (answers(r, path)) fn(r);
 }

@@ -5,6 +5,7 @@
 
 #include "api/handler_parts.h"
 #include "api/routes.h"
+#include "api/stored_defaults.h"
 #include "engine/model_manager.h"
 #include "text/vocabulary.h"
 
@@ -24,9 +25,10 @@ Handled prepare_count(const MessagesRequest& r, const ModelManager::Lease& lease
 }
 
 template <bool counting>
-Handled messages(const Services&, const Call& call) {
+Handled messages(const Services& s, const Call& call) {
   MessagesRequest parsed = parse_messages(call.body, counting);
   parsed.input.stop = call.stop;
+  add_defaults(s, parsed);
   return when_loaded(Dialect::anthropic, std::make_shared<const MessagesRequest>(std::move(parsed)),
                      counting ? prepare_count : prepare_messages);
 }

@@ -6,6 +6,7 @@
 #include "api/handler_parts.h"
 #include "api/model_facts.h"
 #include "api/routes.h"
+#include "api/stored_defaults.h"
 #include "base/units.h"
 #include "engine/chat.h"
 #include "engine/loaded_model.h"
@@ -37,6 +38,7 @@ std::vector<TokenId> generate_prompt(const LoadedModel& model, const GenerateReq
   }
   ChatInput input;
   if (r.system && !r.system->empty()) input.messages.push_back({{"role", "system"}, {"content", *r.system}});
+  for (const Json& message : r.before) input.messages.push_back(message);
   input.messages.push_back({{"role", "user"}, {"content", r.prompt}});
   input.think = r.think;
   input.stop = r.stop_prompt;
@@ -73,6 +75,7 @@ Handled load_or_unload(const Services& s, const CommonRequest& request, bool cha
 Handled generate(const Services& s, const Call& call) {
   GenerateRequest parsed = parse_generate(call.body);
   parsed.stop_prompt = call.stop;
+  add_defaults(s, parsed);
   const auto r = std::make_shared<const GenerateRequest>(std::move(parsed));
   if (r->prompt.empty() && r->context.empty()) return load_or_unload(s, *r, false);
   return when_loaded(Dialect::native, r, prepare_generate);
@@ -81,6 +84,7 @@ Handled generate(const Services& s, const Call& call) {
 Handled chat(const Services& s, const Call& call) {
   ChatRequest parsed = parse_chat(call.body);
   parsed.input.stop = call.stop;
+  add_defaults(s, parsed);
   const auto r = std::make_shared<const ChatRequest>(std::move(parsed));
   if (r->input.messages.empty()) return load_or_unload(s, *r, true);
   return when_loaded(Dialect::native, r, prepare_chat);

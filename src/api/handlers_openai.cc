@@ -6,6 +6,7 @@
 
 #include "api/handler_parts.h"
 #include "api/routes.h"
+#include "api/stored_defaults.h"
 #include "engine/model_manager.h"
 #include "store/store.h"
 #include "text/vocabulary.h"
@@ -27,9 +28,10 @@ Handled prepare_openai_chat(const OpenAiChatRequest& r, const ModelManager::Leas
                     std::move(prompt));
 }
 
-Handled openai_chat(const Services&, const Call& call) {
+Handled openai_chat(const Services& s, const Call& call) {
   OpenAiChatRequest parsed = parse_openai_chat(call.body);
   parsed.input.stop = call.stop;
+  add_defaults(s, parsed);
   const auto r = std::make_shared<const OpenAiChatRequest>(std::move(parsed));
   return when_loaded(Dialect::openai, r, prepare_openai_chat);
 }
@@ -44,8 +46,10 @@ Handled prepare_completion(const CompletionRequest& r, const ModelManager::Lease
   return generation(completion_format(facts_of(r, lease), std::move(openai)), r, lease, std::move(prompts));
 }
 
-Handled completion(const Services&, const Call& call) {
-  return when_loaded(Dialect::openai, std::make_shared<const CompletionRequest>(parse_completion(call.body)),
+Handled completion(const Services& s, const Call& call) {
+  CompletionRequest parsed = parse_completion(call.body);
+  add_defaults(s, parsed);
+  return when_loaded(Dialect::openai, std::make_shared<const CompletionRequest>(std::move(parsed)),
                      prepare_completion);
 }
 

@@ -5,6 +5,7 @@
 
 #include "api/handler_parts.h"
 #include "api/routes.h"
+#include "api/stored_defaults.h"
 #include "engine/model_manager.h"
 #include "text/vocabulary.h"
 
@@ -17,9 +18,10 @@ Handled prepare_responses(const ResponsesRequest& r, const ModelManager::Lease& 
   return generation(responses_format(std::move(facts), r.echo), r, lease, std::move(prompt));
 }
 
-Handled responses(const Services&, const Call& call) {
+Handled responses(const Services& s, const Call& call) {
   ResponsesRequest parsed = parse_responses(call.body);
   parsed.input.stop = call.stop;
+  add_defaults(s, parsed);
   return when_loaded(Dialect::openai, std::make_shared<const ResponsesRequest>(std::move(parsed)),
                      prepare_responses);
 }

@@ -1,6 +1,7 @@
 // Ollama's /api/show and /api/ps: what a model is, and which are loaded.
 #include <chrono>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <utility>
 
@@ -8,6 +9,7 @@
 #include "api/model_facts.h"
 #include "api/request_parts.h"
 #include "api/routes.h"
+#include "api/stored_defaults.h"
 #include "base/error.h"
 #include "base/units.h"
 #include "engine/engine.h"
@@ -15,6 +17,7 @@
 #include "engine/model_manager.h"
 #include "gguf/gguf.h"
 #include "plan/plan.h"
+#include "store/ollama.h"
 #include "store/store.h"
 
 namespace steelyard::api {
@@ -22,15 +25,48 @@ namespace {
 
 using Clock = std::chrono::system_clock;
 
-// Ollama's clients parse a template's text; this one is Jinja, as the file has it.
-std::string modelfile(const std::string& name, const std::string& parameters) {
-  std::string text = "FROM " + name + "\n";
-  for (std::size_t at = 0; at < parameters.size();) {
-    const std::size_t end = std::min(parameters.find('\n', at), parameters.size());
-    text += "PARAMETER " + parameters.substr(at, end - at) + "\n";
-    at = end + 1;
+// Of an option, as a Modelfile has it: a text in quotes, a list line by line.
+void add_parameter(std::string& text, const std::string& name, const Json& value) {
+  if (value.is_array()) {
+    for (const Json& item : value) add_parameter(text, name, item);
+    return;
   }
+  text += fmt::format("{}{} {}", text.empty() ? "" : "\n", name, dump(value));
+}
+
+// The model's own parameters, and below them what its file says.
+std::string all_parameters(const GgufFile& file, const ModelDefaults& defaults) {
+  std::string text;
+  const Json own = Json::parse(defaults.parameters, nullptr, false);
+  if (own.is_object())
+    for (const auto& [name, value] : own.items()) add_parameter(text, name, value);
+  std::istringstream lines(parameters_text(file));
+  for (std::string line; std::getline(lines, line);)
+    if (!own.is_object() || !own.contains(line.substr(0, line.find(' '))))
+      text += (text.empty() ? "" : "\n") + line;
   return text;
+}
+
+std::string modelfile(const std::string& name, const std::string& parameters, const ModelDefaults& defaults,
+                      const Json& messages) {
+  std::string text = "FROM " + name + "\n";
+  if (!defaults.chat_template.empty())
+    text += fmt::format("TEMPLATE \"\"\"{}\"\"\"\n", defaults.chat_template);
+  if (!defaults.system.empty()) text += fmt::format("SYSTEM \"\"\"{}\"\"\"\n", defaults.system);
+  std::istringstream lines(parameters);
+  for (std::string line; std::getline(lines, line);) text += "PARAMETER " + line + "\n";
+  for (const Json& m : messages)
+    text += fmt::format("MESSAGE {} \"\"\"{}\"\"\"\n", m["role"].get<std::string>(),
+                        m["content"].get<std::string>());
+  for (const std::string& license : defaults.licenses)
+    text += fmt::format("LICENSE \"\"\"{}\"\"\"\n", license);
+  return text;
+}
+
+std::string license_text(const GgufMetadata& metadata, const ModelDefaults& defaults) {
+  std::string text;
+  for (const std::string& license : defaults.licenses) text += (text.empty() ? "" : "\n") + license;
+  return text.empty() ? std::string(metadata.find_string("general.license").value_or("")) : text;
 }
 
 Handled show(const Services& s, const Call& call) {
@@ -40,13 +76,19 @@ Handled show(const Services& s, const Call& call) {
   const std::string name = f.text("model").value_or(f.text("name").value_or(""));
   if (name.empty()) throw_error(ErrorKind::bad_input, "\"model\" is missing");
   const StoredModel model = s.store.find(name);
+  const ModelDefaults defaults = s.store.defaults(name);
   const GgufFile file = GgufFile::open(model.path);
   const GgufMetadata& m = file.metadata();
-  const std::string parameters = parameters_text(file);
-  Json reply = {{"modelfile", modelfile(model.name, parameters)}};
+  const std::string parameters = all_parameters(file, defaults);
+  const Json messages = parse_first_messages(defaults.messages);
+  Json reply = {{"modelfile", modelfile(model.name, parameters, defaults, messages)}};
   if (!parameters.empty()) reply["parameters"] = parameters;
-  reply["template"] = m.find_string("tokenizer.chat_template").value_or("{{ .Prompt }}");
-  if (const auto license = m.find_string("general.license")) reply["license"] = *license;
+  reply["template"] =
+      m.find_string("tokenizer.chat_template")
+          .value_or(defaults.chat_template.empty() ? "{{ .Prompt }}" : defaults.chat_template);
+  if (!defaults.system.empty()) reply["system"] = defaults.system;
+  if (!messages.empty()) reply["messages"] = messages;
+  if (const std::string license = license_text(m, defaults); !license.empty()) reply["license"] = license;
   reply["details"] = details_json(file);
   reply["model_info"] = metadata_json(file, f.flag("verbose").value_or(false));
   reply["capabilities"] = capabilities(file);

@@ -50,8 +50,9 @@ struct GenerateRequest : CommonRequest {
   std::optional<std::string> system;
   bool raw = false;
   std::optional<bool> think;
-  std::vector<TokenId> context;  // of an earlier answer, to go on from
-  std::stop_token stop_prompt;   // asked to stop: the prompt isn't needed any more
+  std::vector<TokenId> context;                                     // of an earlier answer, to go on from
+  nlohmann::ordered_json before = nlohmann::ordered_json::array();  // messages that come before the prompt
+  std::stop_token stop_prompt;  // asked to stop: the prompt isn't needed any more
 };
 
 struct ChatRequest : CommonRequest {

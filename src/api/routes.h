@@ -40,6 +40,7 @@ struct Route {
 
 std::span<const Route> ollama_routes();
 std::span<const Route> show_routes();
+std::span<const Route> models_routes();
 std::span<const Route> openai_routes();
 std::span<const Route> embed_routes();
 std::span<const Route> responses_routes();

@@ -136,6 +136,11 @@ std::uint32_t ChatSession::context() const {
 
 void ChatSession::set_system(const std::string& text) { system_ = text; }
 
+void ChatSession::set_beginning(Json messages) {
+  beginning_ = std::move(messages);
+  clear();
+}
+
 FittedChat ChatSession::encode(const std::string& prompt) const {
   if (raw()) return {.prompt = model_->encode_text(prompt)};
   ChatInput input;

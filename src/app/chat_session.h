@@ -52,7 +52,9 @@ class ChatSession {
   // Empty: none. Takes the place of the present one, from the next answer on.
   void set_system(const std::string& text);
   const std::string& system() const { return system_; }
-  void clear() { turns_.clear(); }
+  // The messages with which the conversation begins, also after clear().
+  void set_beginning(nlohmann::ordered_json messages);
+  void clear() { turns_ = beginning_; }
 
   using OnText = std::function<void(std::string_view text)>;
   struct Reply {
@@ -77,7 +79,7 @@ class ChatSession {
   bool raw_;
   std::uint32_t context_ = 0;
   std::string system_;
-  nlohmann::ordered_json turns_ = nlohmann::ordered_json::array();
+  nlohmann::ordered_json beginning_ = nlohmann::ordered_json::array(), turns_ = beginning_;
 };
 
 // What an answer took, for people (one line each) and programs. `load_seconds` < 0: not said.

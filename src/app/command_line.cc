@@ -25,16 +25,10 @@ struct Foreign {
 constexpr Foreign kForeignCommands[] = {
     {"pull", "pulling models isn't built yet: put a GGUF file into {store}, or name it by its path"},
     {"push", "pushing models isn't built yet"},
-    {"rm", "removing models isn't built yet: delete the file that `steelyard list --json` names"},
-    {"cp", "copying models isn't built yet: copy or link the GGUF file in {store}"},
     {"create",
      "making models of a Modelfile isn't built yet: put a GGUF file into {store}, and give --system and the "
      "sampling "
      "flags to `steelyard run`"},
-    {"ps", "listing loaded models isn't built yet: `steelyard serve` logs what it loads and unloads"},
-    {"stop",
-     "stopping one model isn't built yet: a request with \"keep_alive\": 0 unloads it from a running "
-     "`steelyard serve`"},
     {"launch", "launching other programs isn't built: point them at `steelyard serve`"},
     {"signin", "there is nothing to sign in to: Steelyard only uses this machine"},
     {"signout", "there is nothing to sign out of: Steelyard only uses this machine"},

@@ -22,5 +22,9 @@ void add_render(CLI::App& app, Action& action);
 void add_quantize(CLI::App& app, Action& action);
 void add_synth(CLI::App& app, Action& action);
 void add_key(CLI::App& app, Action& action);
+void add_rm(CLI::App& app, Action& action);
+void add_cp(CLI::App& app, Action& action);
+void add_ps(CLI::App& app, Action& action);
+void add_stop(CLI::App& app, Action& action);
 
 }  // namespace steelyard

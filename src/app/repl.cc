@@ -86,6 +86,7 @@ class Repl {
         model_(std::move(model)),
         session_(*model_, options_.settings, options_.raw) {
     session_.set_system(options_.system);
+    session_.set_beginning(options_.beginning);
   }
 
   void run() {

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "app/chat_session.h"
@@ -38,7 +39,8 @@ class MultiLine {
 struct ReplOptions {
   AnswerSettings settings;
   std::string system;
-  std::string model;  // as the user named it
+  nlohmann::ordered_json beginning = nlohmann::ordered_json::array();  // messages
+  std::string model;                                                   // as the user named it
   bool raw = false, verbose = false, word_wrap = true;
   // Loads a model; context 0: as the command line says.
   std::function<std::unique_ptr<LoadedModel>(const std::string& model, std::uint32_t context)> load;

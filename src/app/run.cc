@@ -4,9 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <optional>
 
+#include "api/stored_defaults.h"
 #include "app/answer_view.h"
 #include "app/chat_session.h"
 #include "app/command_line.h"
@@ -25,6 +27,8 @@
 #include "engine/engine.h"
 #include "engine/loaded_model.h"
 #include "engine/sampling_options.h"
+#include "store/ollama.h"
+#include "store/store.h"
 
 namespace steelyard {
 namespace {
@@ -88,10 +92,22 @@ void print_actual(LoadedModel& model) {
   note("resident memory of the process: {}\n", size_text(actual.resident_bytes));
 }
 
-// The model of this name; a context of 0: as the flags say.
+// What a model of the store brings along; a file has nothing.
+ModelDefaults brought_along(const std::string& name) {
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(name, ignored) || !ModelStore::valid_name(name)) return {};
+  try {
+    return ModelStore::from_environment().defaults(name);
+  } catch (const Error&) {  // it is found otherwise, or not at all
+    return {};
+  }
+}
+
+// The model of this name; a context of 0: as the flags say, else as the model does.
 std::unique_ptr<LoadedModel> load(const Flags& flags, const std::string& name, std::uint32_t context) {
   const auto path = resolve_model(name);
   ModelOptions options = flags.load.options();
+  if (options.context == 0) options.context = api::parse_parameters(brought_along(name).parameters).num_ctx;
   if (context > 0) options.context = context;
   PreparedModel prepared = prepare_model(path, options);
   note_device(prepared, flags.verbose);
@@ -140,17 +156,22 @@ int answer_once(ChatSession& session, const Flags& flags, const std::string& pro
 int run(const Flags& flags) {
   const auto prompt = given_prompt(flags);
   if (flags.json && !prompt) throw_usage("--json wants a prompt");
-  const AnswerSettings settings = answer_settings(flags);
+  const ModelDefaults defaults = brought_along(flags.model);
+  AnswerSettings settings = answer_settings(flags);
+  api::add_missing(settings, api::parse_parameters(defaults.parameters));
+  const std::string system = flags.system.empty() ? defaults.system : flags.system;
   auto model = load(flags, flags.model, 0);
   if (!flags.system.empty() && (flags.raw || !model->chat_template()))
     note("warning: --system has no effect without a chat template");
   if (prompt) {
     ChatSession session(*model, settings, flags.raw);
-    session.set_system(flags.system);
+    session.set_system(system);
+    session.set_beginning(api::parse_first_messages(defaults.messages));
     return answer_once(session, flags, *prompt);
   }
   run_repl(std::move(model), {.settings = settings,
-                              .system = flags.system,
+                              .system = system,
+                              .beginning = api::parse_first_messages(defaults.messages),
                               .model = flags.model,
                               .raw = flags.raw,
                               .verbose = flags.verbose,

@@ -21,6 +21,7 @@
 #include "app/common.h"
 #include "app/log_queue.h"
 #include "app/output.h"
+#include "app/server_call.h"
 #include "base/error.h"
 #include "base/readable.h"
 #include "decoder/decoder.h"
@@ -42,22 +43,11 @@ struct Flags {
   LoadFlags load;
 };
 
-// "host", "host:port", ":port", "[::1]:port", with or without http:// before it.
-void apply_address(std::string text, ServerOptions& options) {
-  if (const auto scheme = text.find("://"); scheme != std::string::npos) text = text.substr(scheme + 3);
-  while (text.ends_with('/')) text.pop_back();
-  const auto colon = text.rfind(':');
-  const bool port_given = colon != std::string::npos && (text.find(':') == colon || text.find(']') < colon);
-  if (port_given) {
-    const std::string port = text.substr(colon + 1);
-    std::uint16_t number = 0;
-    if (!CLI::detail::lexical_cast(port, number))
-      throw_usage("'{}' is no port: give one from 0 to 65535", port);
-    options.port = number;
-    text = text.substr(0, colon);
-  }
-  if (text.starts_with('[') && text.ends_with(']')) text = text.substr(1, text.size() - 2);
-  if (!text.empty()) options.host = text;
+void apply_address(const std::string& text, ServerOptions& options) {
+  ServerAddress address{options.host, options.port};
+  read_address(text, address);
+  options.host = address.host;
+  options.port = address.port;
 }
 
 // "a, b" → {"a", "b"}

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+#include <string_view>
+
 namespace steelyard {
 namespace {
 
@@ -17,6 +20,25 @@ TEST(Sha256, IsTheStandards) {
             "ffe054fe7ae0cb6dc65c3af9b61d5209f439851db43d0ba5997337df154668eb");
   EXPECT_EQ(sha256_hex(std::string(1000000, 'a')),
             "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+TEST(Sha256, IsTheSameInPiecesAndByEitherWay) {
+  std::string text;
+  for (int i = 0; i < 1000; ++i) text += static_cast<char>(i * 37 + i / 7);
+  for (const auto mix : {Sha256::portable(), Sha256::fastest()})
+    for (const std::size_t piece : {1, 7, 63, 64, 65, 200, 1000}) {
+      Sha256 hash(mix);
+      for (std::size_t at = 0; at < text.size(); at += piece)
+        hash.update(std::string_view(text).substr(at, piece));
+      EXPECT_EQ(hash.hex(), sha256_hex(text)) << piece;
+      Sha256 more = hash;
+      more.update("x");
+      EXPECT_EQ(more.hex(), sha256_hex(text + "x"));
+      EXPECT_EQ(hash.hex(), sha256_hex(text));
+    }
+  Sha256 plain(Sha256::portable());
+  plain.update(text);
+  EXPECT_EQ(plain.hex(), sha256_hex(text));
 }
 
 }  // namespace

@@ -73,15 +73,16 @@ std::string lower(std::string_view text) {
 std::vector<Candidate> find_models(std::span<const fs::path> folders) {
   std::vector<Candidate> found;
   std::set<std::string> seen;
-  const auto add = [&](std::string name, fs::path path) {
-    if (seen.insert(lower(name)).second) found.push_back({std::move(name), std::move(path)});
+  const auto add = [&](Candidate candidate) {
+    if (seen.insert(lower(candidate.name)).second) found.push_back(std::move(candidate));
   };
   for (const fs::path& folder : folders) {
-    if (is_ollama_folder(folder)) {
-      for (OllamaModel& model : ollama_models(folder)) add(std::move(model.name), std::move(model.path));
-      continue;
-    }
-    for (const fs::path& path : Search().files(folder)) add(model_name(path), path);
+    if (is_ollama_folder(folder))
+      for (OllamaModel& model : ollama_models(folder)) {
+        auto there = std::make_shared<const OllamaModel>(std::move(model));
+        add({there->name.text(), there->path, there});
+      }
+    for (const fs::path& path : Search().files(folder)) add({model_name(path), path});
   }
   std::ranges::sort(found, {}, [](const Candidate& c) { return lower(c.name); });
   return found;

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
+
+#include "store/ollama.h"
 
 namespace steelyard {
 
@@ -12,10 +15,11 @@ namespace steelyard {
 struct Candidate {
   std::string name;
   std::filesystem::path path;
+  std::shared_ptr<const OllamaModel> ollama = nullptr;  // of a folder of Ollama's layout
 };
 
 // Every model of the folders and of those in them (LM Studio's publisher/repository/file.gguf, Hugging Face's
-// models--X--Y/snapshots/revision/file.gguf; links are followed), and of Ollama's folder (ollama.h), by name;
+// models--X--Y/snapshots/revision/file.gguf; links are followed), and of Ollama's layout (ollama.h), by name;
 // of two with the same name the first folder's. Of split models the first part. Hidden folders and picture
 // parts (mmproj…) are left out; what can't be read counts as empty.
 std::vector<Candidate> find_models(std::span<const std::filesystem::path> folders);

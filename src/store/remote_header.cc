@@ -1,14 +1,10 @@
 #include "store/remote_header.h"
 
-#define CURL_DISABLE_TYPECHECK  // its macros stand in for functions that are looked up here
-#include <curl/curl.h>
-#include <dlfcn.h>
 #include <stdlib.h>
 
 #include <algorithm>
-#include <charconv>
+#include <cerrno>
 #include <cstring>
-#include <memory>
 #include <vector>
 
 #include "base/error.h"
@@ -16,6 +12,7 @@
 #include "gguf/gguf.h"
 #include "gguf/reader.h"
 #include "gguf/split.h"
+#include "store/web_client.h"
 
 namespace steelyard {
 namespace {
@@ -23,7 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::uint64_t kFirstPiece = 1 << 20, kMostHeader = std::uint64_t{512} << 20;
-constexpr long kMostRedirects = 10, kConnectSeconds = 20, kStallSeconds = 60;
 
 // ---- where a header ends ----
 
@@ -96,40 +92,8 @@ class HeaderWalk {
 
 struct Piece {
   std::vector<std::byte> bytes;
-  std::uint64_t most = 0;   // that are wanted
   std::uint64_t total = 0;  // of the whole file; 0: the server doesn't say
 };
-
-std::uint64_t number_in(std::string_view text) {
-  while (text.starts_with(' ')) text.remove_prefix(1);
-  std::uint64_t value = 0;
-  std::from_chars(text.data(), text.data() + text.size(), value);
-  return value;
-}
-
-// One line of the answer's head; those of a redirect come first and are replaced.
-std::size_t take_head(char* data, std::size_t, std::size_t n, void* to) {
-  auto& piece = *static_cast<Piece*>(to);
-  std::string line(data, n);
-  for (char& c : line)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  if (line.starts_with("http/")) piece.total = 0;
-  if (line.starts_with("content-length:") && piece.total == 0)
-    piece.total = number_in(std::string_view(line).substr(15));
-  if (line.starts_with("content-range:"))
-    if (const auto slash = line.find('/'); slash != std::string::npos)
-      piece.total = number_in(std::string_view(line).substr(slash + 1));
-  return n;
-}
-
-// A server that knows no ranges sends everything: what is too much ends the transfer.
-std::size_t take_body(char* data, std::size_t, std::size_t n, void* to) {
-  auto& piece = *static_cast<Piece*>(to);
-  const std::uint64_t wanted = std::min<std::uint64_t>(n, piece.most - piece.bytes.size());
-  const auto* bytes = reinterpret_cast<const std::byte*>(data);
-  piece.bytes.insert(piece.bytes.end(), bytes, bytes + wanted);
-  return wanted;
-}
 
 void check_status(long status, const std::string& url) {
   if (status == 404 || status == 410)
@@ -140,96 +104,20 @@ void check_status(long status, const std::string& url) {
     throw_error(ErrorKind::io, "the server can't give us {} (HTTP {})", url, status);
 }
 
-// libcurl, loaded when it is first needed: with what it depends on it would cost every start of the program 7
-// MB.
-class Curl {
- public:
-  static const Curl& instance() {
-    static const Curl curl;
-    return curl;
-  }
-
-  decltype(&curl_easy_init) init;
-  decltype(&curl_easy_cleanup) cleanup;
-  decltype(&curl_easy_perform) perform;
-  decltype(&curl_easy_strerror) strerror;
-  // Variadic in C; every call here has one more argument.
-  CURLcode (*setopt)(CURL*, CURLoption, ...);
-  CURLcode (*getinfo)(CURL*, CURLINFO, ...);
-
- private:
-  Curl() {
-    void* library = dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr)
-      throw_error(ErrorKind::unsupported,
-                  "reading a header from the web takes libcurl, which can't be loaded ({})", dlerror());
-    find(library, "curl_easy_init", init);
-    find(library, "curl_easy_cleanup", cleanup);
-    find(library, "curl_easy_perform", perform);
-    find(library, "curl_easy_strerror", strerror);
-    find(library, "curl_easy_setopt", setopt);
-    find(library, "curl_easy_getinfo", getinfo);
-    decltype(&curl_global_init) start;
-    find(library, "curl_global_init", start);
-    if (start(CURL_GLOBAL_DEFAULT) != CURLE_OK) throw Error(ErrorKind::internal, "libcurl doesn't start");
-  }
-  template <typename Fn>
-  static void find(void* library, const char* name, Fn& function) {
-    function = reinterpret_cast<Fn>(dlsym(library, name));
-    if (function == nullptr) throw_error(ErrorKind::unsupported, "this machine's libcurl has no {}", name);
-  }
-};
-
-class Connection {
- public:
-  Connection() : handle_(curl_.init(), curl_.cleanup) {
-    if (!handle_) throw Error(ErrorKind::internal, "libcurl doesn't start");
-  }
-
-  // The first `most` bytes.
-  Piece read(const std::string& url, std::uint64_t most) {
-    Piece piece{.most = most};
-    const std::string range = fmt::format("0-{}", most - 1);
-    char reason[CURL_ERROR_SIZE] = "";
-    set_up(url, range, reason, piece);
-    const CURLcode result = curl_.perform(handle_.get());
-    set(CURLOPT_ERRORBUFFER, static_cast<char*>(nullptr));
-    long status = 0;
-    curl_.getinfo(handle_.get(), CURLINFO_RESPONSE_CODE, &status);
-    const bool enough = result == CURLE_WRITE_ERROR && piece.bytes.size() == most;
-    if (result != CURLE_OK && !enough)
-      throw_error(ErrorKind::io, "{} can't be read: {}", url, *reason ? reason : curl_.strerror(result));
-    check_status(status, url);
-    return piece;
-  }
-
- private:
-  void set_up(const std::string& url, const std::string& range, char* reason, Piece& piece) {
-    set(CURLOPT_URL, url.c_str());
-    set(CURLOPT_RANGE, range.c_str());
-    set(CURLOPT_FOLLOWLOCATION, 1L);
-    set(CURLOPT_MAXREDIRS, kMostRedirects);
-    set(CURLOPT_PROTOCOLS_STR, "http,https");
-    set(CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
-    set(CURLOPT_CONNECTTIMEOUT, kConnectSeconds);
-    set(CURLOPT_LOW_SPEED_LIMIT, 1L);
-    set(CURLOPT_LOW_SPEED_TIME, kStallSeconds);
-    set(CURLOPT_NOSIGNAL, 1L);
-    set(CURLOPT_USERAGENT, "steelyard");
-    set(CURLOPT_ERRORBUFFER, reason);
-    set(CURLOPT_HEADERFUNCTION, take_head);
-    set(CURLOPT_HEADERDATA, &piece);
-    set(CURLOPT_WRITEFUNCTION, take_body);
-    set(CURLOPT_WRITEDATA, &piece);
-  }
-  template <typename T>
-  void set(CURLoption option, T value) {
-    curl_.setopt(handle_.get(), option, value);
-  }
-
-  const Curl& curl_ = Curl::instance();
-  std::unique_ptr<CURL, void (*)(CURL*)> handle_;
-};
+// The first `most` bytes. A server that knows no ranges sends everything: what is too much ends the transfer.
+Piece read(WebClient& client, const std::string& url, std::uint64_t most) {
+  Piece piece;
+  const WebRequest request{.url = url, .headers = {fmt::format("Range: bytes=0-{}", most - 1)}};
+  const WebResponse response = client.get(request, [&](const WebResponse&, std::span<const std::byte> more) {
+    const auto wanted = std::min<std::uint64_t>(more.size(), most - piece.bytes.size());
+    piece.bytes.insert(piece.bytes.end(), more.begin(), more.begin() + static_cast<std::ptrdiff_t>(wanted));
+    return wanted == more.size();
+  });
+  if (!response.failure.empty()) throw_error(ErrorKind::io, "{} can't be read: {}", url, response.failure);
+  check_status(response.status, url);
+  piece.total = response.total().value_or(0);
+  return piece;
+}
 
 // The file's name in a URL, without query and fragment.
 std::string name_in(const std::string& url) {
@@ -253,9 +141,9 @@ void write_with_hole(const fs::path& path, std::span<const std::byte> header, st
     throw_error(ErrorKind::io, "{} can't stand in for {} bytes: {}", path.string(), total, failed.message());
 }
 
-void fetch_part(Connection& connection, const std::string& url, const fs::path& to) {
+void fetch_part(WebClient& client, const std::string& url, const fs::path& to) {
   for (std::uint64_t most = kFirstPiece;; most = std::min(most * 4, kMostHeader)) {
-    const Piece piece = connection.read(url, most);
+    const Piece piece = read(client, url, most);
     if (piece.bytes.empty()) throw_error(ErrorKind::bad_input, "{} is not a GGUF file: it is empty", url);
     if (const auto end = header_bytes(piece.bytes, url)) {
       if (piece.total < *end) throw_error(ErrorKind::io, "the server doesn't say how large {} is", url);
@@ -293,14 +181,14 @@ std::optional<std::uint64_t> header_bytes(std::span<const std::byte> begin, cons
 }
 
 fs::path fetch_header(const std::string& url, const fs::path& directory) {
-  Connection connection;
+  WebClient client;
   const std::string name = name_in(url);
-  fetch_part(connection, url, directory / name);
+  fetch_part(client, url, directory / name);
   const auto split = parse_split_name(name);
   if (split && split->number == 1)
     for (std::uint32_t part = 2; part <= split->count; ++part) {
       const std::string other = split->file_name(part);
-      fetch_part(connection, with_name(url, other), directory / other);
+      fetch_part(client, with_name(url, other), directory / other);
     }
   return directory / name;
 }

@@ -16,6 +16,7 @@
 #include "gguf/gguf.h"
 #include "gguf/summary.h"
 #include "store/model_files.h"
+#include "store/model_name.h"
 
 namespace steelyard {
 namespace {
@@ -53,7 +54,8 @@ StoredModel describe(const Candidate& candidate) {
   std::error_code ignored;
   model.bytes = fs::file_size(candidate.path, ignored);
   if (ignored) model.bytes = 0;
-  const auto written = fs::last_write_time(candidate.path, ignored);
+  const auto written =
+      fs::last_write_time(candidate.ollama ? candidate.ollama->manifest : candidate.path, ignored);
   if (!ignored) {
     model.modified = std::chrono::time_point_cast<std::chrono::system_clock::duration>(
         std::chrono::file_clock::to_sys(written));
@@ -67,8 +69,13 @@ StoredModel describe(const Candidate& candidate) {
   } catch (const std::exception& error) {  // whatever is wrong with one file, the others are still listed
     model.error = error.what();
   }
-  model.digest = sha256_hex(
-      fmt::format("{}\n{}\n{}", model.name, model.bytes, model.modified.time_since_epoch().count()));
+  if (candidate.ollama) {
+    model.digest = candidate.ollama->digest;
+    if (model.error.empty()) model.bytes = candidate.ollama->parts.bytes();
+  } else {
+    model.digest = sha256_hex(
+        fmt::format("{}\n{}\n{}", model.name, model.bytes, model.modified.time_since_epoch().count()));
+  }
   return model;
 }
 
@@ -115,11 +122,23 @@ bool matches(std::string_view name, const Wanted& wanted) {
   return true;
 }
 
-// The models that the text may mean: one when it is a whole name or an unambiguous beginning.
-std::vector<Candidate> matching(std::span<const Candidate> all, std::string_view asked) {
+// The model of this whole name, however it is spelt ("llama3.2" is
+// registry.ollama.ai/library/llama3.2:latest).
+const Candidate* named(std::span<const Candidate> all, std::string_view asked) {
   const std::string whole = lower(asked);
   for (const Candidate& c : all)
-    if (lower(c.name) == whole) return {c};
+    if (lower(c.name) == whole) return &c;
+  const auto parsed = parse_model_name(asked);
+  if (!parsed) return nullptr;
+  const std::string text = lower(parsed->text());
+  for (const Candidate& c : all)
+    if (c.ollama && lower(c.name) == text) return &c;
+  return nullptr;
+}
+
+// The models that the text may mean: one when it is a whole name or an unambiguous beginning.
+std::vector<Candidate> matching(std::span<const Candidate> all, std::string_view asked) {
+  if (const Candidate* whole = named(all, asked)) return {*whole};
   const Wanted wanted = parse_wanted(asked);
   std::vector<Candidate> found;
   for (const Candidate& c : all) {
@@ -161,6 +180,20 @@ Candidate pick_valid(std::string_view name, std::span<const fs::path> directorie
   return pick(find_models(directories), name, {});
 }
 
+// The model of Ollama's layout of this whole name; it can be changed.
+std::shared_ptr<const OllamaModel> pick_changeable(std::string_view name, std::span<const Candidate> all) {
+  if (!ModelStore::valid_name(name))
+    throw_error(ErrorKind::bad_input, "'{}' is not a model's name", readable(name));
+  const Candidate* found = named(all, name);
+  if (!found) throw_error(ErrorKind::not_found, "there is no model '{}'", readable(name));
+  if (!found->ollama)
+    throw_error(ErrorKind::unsupported,
+                "'{}' is a plain file that Steelyard didn't pull or make, so it isn't changed here: "
+                "`steelyard list --json` says where it lies",
+                readable(name));
+  return found->ollama;
+}
+
 // Text that can't be a name in the store, or that says it is a file.
 bool looks_like_path(std::string_view text) {
   return lower(fs::path(text).extension().string()) == ".gguf" || !ModelStore::valid_name(text);
@@ -190,7 +223,15 @@ ModelStore ModelStore::from_environment() {
   add_xdg("XDG_CACHE_HOME", ".cache", "steelyard");
   if (own.empty()) add_xdg("XDG_DATA_HOME", ".local/share", kOldName);
   add_xdg("XDG_CACHE_HOME", ".cache", kOldName);
-  if (own.empty()) add("OLLAMA_MODELS", ".ollama/models", {});
+  if (own.empty()) {
+    add("OLLAMA_MODELS", ".ollama/models", {});
+    if (!environment("HF_HUB_CACHE").empty())
+      add("HF_HUB_CACHE", "", {});
+    else
+      add("HF_HOME", ".cache/huggingface", "hub");
+    if (!home.empty()) folders.push_back(home / ".lmstudio/models");
+    add("LLAMA_CACHE", ".cache/llama.cpp", {});
+  }
   return ModelStore(std::move(folders));
 }
 
@@ -209,7 +250,7 @@ bool ModelStore::valid_name(std::string_view name) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte < 0x20 || byte == 0x7f || c == '\\') return false;
     if (part_starts && (c == '.' || c == '/' || c == ':' || c == '~')) return false;
-    if (c == '/' && ++slashes > 1) return false;
+    if (c == '/' && ++slashes > 2) return false;
     part_starts = c == '/' || c == ':';
   }
   return !part_starts;
@@ -233,6 +274,32 @@ fs::path ModelStore::resolve(std::string_view model) const {
 }
 
 StoredModel ModelStore::find(std::string_view name) const { return describe(pick_valid(name, directories_)); }
+
+ModelDefaults ModelStore::defaults(std::string_view name) const {
+  const Candidate found = pick_valid(name, directories_);
+  return found.ollama ? defaults_of(*found.ollama) : ModelDefaults();
+}
+
+StoreFolder ModelStore::own() const {
+  if (directories_.empty())
+    throw Error(ErrorKind::io, "there is no folder for models: set STEELYARD_MODELS to one");
+  return StoreFolder(directories_[0]);
+}
+
+void ModelStore::remove(std::string_view name,
+                        const std::function<void(const std::string& listed)>& before) const {
+  const std::vector<Candidate> all = find_models(directories_);
+  const auto model = pick_changeable(name, all);
+  if (before && std::ranges::count(all, model->path, &Candidate::path) == 1) before(model->name.text());
+  StoreFolder(model->folder).remove(model->name);
+}
+
+void ModelStore::copy(std::string_view from, std::string_view to) const {
+  const auto model = pick_changeable(from, find_models(directories_));
+  const auto name = parse_model_name(to);
+  if (!name) throw_error(ErrorKind::bad_input, "'{}' is not a model's name", readable(to));
+  StoreFolder(model->folder).copy(model->name, *name);
+}
 
 fs::path ModelStore::find_path(std::string_view name) const { return pick_valid(name, directories_).path; }
 

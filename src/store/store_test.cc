@@ -6,11 +6,13 @@
 #include <cstdlib>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <string>
 #include <vector>
 
 #include "base/dtype.h"
 #include "base/error.h"
+#include "base/sha256.h"
 #include "base/temporary_folder.h"
 #include "gguf/writer.h"
 
@@ -161,13 +163,17 @@ TEST_F(StoreTest, ReadsOllamasFolder) {
     const fs::path path = ollama / "manifests" / place;
     fs::create_directories(path.parent_path());
     std::ofstream(path)
-        << R"({"layers": [{"mediaType": "application/vnd.ollama.image.license", "digest": "x"},)"
-        << R"({"mediaType": "application/vnd.ollama.image.model", "digest": ")" << digest << R"("}]})";
+        << R"({"layers": [{"mediaType": "application/vnd.ollama.image.license", "size": 1, "digest": "sha256:)"
+        << std::string(64, 'c')
+        << R"("}, {"mediaType": "application/vnd.ollama.image.model", "size": 5, "digest": ")" << digest
+        << R"("}]})";
     return path;
   };
   manifest("registry.ollama.ai/library/llama3.2/latest", "sha256:" + hex);
   manifest("registry.ollama.ai/library/llama3.2/1b", "sha256:" + hex);
   manifest("registry.ollama.ai/someone/tuned/8b", "sha256:" + hex);
+  manifest("hf.co/org/repo-GGUF/Q4_K_M", "sha256:" + hex);
+  manifest("localhost:5000/library/mine/latest", "sha256:" + hex);
   manifest("registry.ollama.ai/library/gone/1b", "sha256:" + std::string(64, 'b'));
   manifest("registry.ollama.ai/library/evil/1b", "sha256:../../outside");
   std::ofstream(manifest("registry.ollama.ai/library/broken/1b", "")) << "no JSON";
@@ -177,7 +183,33 @@ TEST_F(StoreTest, ReadsOllamasFolder) {
     EXPECT_EQ(m.error, "");
     EXPECT_EQ(store().find(m.name).path, blob);
   }
-  EXPECT_THAT(names, ::testing::ElementsAre("llama3.2", "llama3.2:1b", "someone/tuned:8b"));
+  EXPECT_THAT(names, ::testing::ElementsAre("hf.co/org/repo-GGUF:Q4_K_M", "llama3.2", "llama3.2:1b",
+                                            "localhost:5000/library/mine", "someone/tuned:8b"));
+  for (const char* same :
+       {"llama3.2:latest", "library/llama3.2", "registry.ollama.ai/library/llama3.2:latest", "Llama3.2",
+        "HF.co/org/repo-gguf:q4_k_m"})
+    EXPECT_EQ(store().find(same).path, blob) << same;
+  std::ifstream file(ollama / "manifests/registry.ollama.ai/library/llama3.2/latest");
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  EXPECT_EQ(store().find("llama3.2").digest, sha256_hex(text));  // as Ollama has it
+  EXPECT_EQ(store().find("llama3.2").bytes, 6u);
+}
+
+TEST_F(StoreTest, PlainFilesLieBesideManifests) {
+  const fs::path plain = write("own/plain.gguf");
+  fs::create_directories(root_ / "own/blobs");
+  fs::create_directories(root_ / "own/manifests");
+  EXPECT_EQ(store().find("plain").path, plain);
+  try {
+    store().remove("plain");
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::unsupported);
+    EXPECT_THAT(e.what(), HasSubstr("'plain' is a plain file"));
+    EXPECT_THAT(std::string(e.what()), ::testing::Not(HasSubstr(root_.string())));
+  }
+  EXPECT_THROW(store().copy("plain", "other"), Error);
+  EXPECT_TRUE(fs::exists(plain));
 }
 
 TEST_F(StoreTest, ExplainsWhatItCannotFind) {
@@ -204,9 +236,10 @@ TEST_F(StoreTest, NamesFromTheNetworkStayInside) {
   EXPECT_THROW(store().find("own/../../outside"), Error);
   EXPECT_EQ(store().find("model").path, root_ / "own/model.gguf");
   for (const char* name : {"a", "smollm2:135m", "library/qwen2.5:7b-q4_K_M", "A_b-c.d", "a b", "caf\xc3\xa9",
-                           "my model (1) [new]", "\xe6\xa8\xa1\xe5\x9e\x8b", "a..b"})
+                           "hf.co/org/repo:Q4_K_M", "localhost:5000/a/b:c", "my model (1) [new]",
+                           "\xe6\xa8\xa1\xe5\x9e\x8b", "a..b"})
     EXPECT_TRUE(ModelStore::valid_name(name)) << name;
-  for (const char* name : {"", "..", "a/../b", "/a", "a/", "a//b", "a/b/c", ".hidden", "a:", ":a", "a\nb",
+  for (const char* name : {"", "..", "a/../b", "/a", "a/", "a//b", "a/b/c/d", ".hidden", "a:", ":a", "a\nb",
                            "a\\b", "~/x", "a/.b", "a\xff"})
     EXPECT_FALSE(ModelStore::valid_name(name)) << name;
   EXPECT_FALSE(ModelStore::valid_name(std::string(256, 'a')));
@@ -214,6 +247,9 @@ TEST_F(StoreTest, NamesFromTheNetworkStayInside) {
 }
 
 TEST(StoreEnvironment, FollowsTheVariables) {
+  constexpr const char* kVariables[] = {"HOME",           "STEELYARD_MODELS", "XDG_DATA_HOME",
+                                        "XDG_CACHE_HOME", "OLLAMA_MODELS",    "HF_HOME",
+                                        "HF_HUB_CACHE",   "LLAMA_CACHE"};
   const auto set = [](const char* name, const char* value) {
     if (value == nullptr) {
       unsetenv(name);
@@ -222,31 +258,36 @@ TEST(StoreEnvironment, FollowsTheVariables) {
     }
   };
   std::vector<std::pair<std::string, std::string>> saved;
-  for (const char* name : {"HOME", "STEELYARD_MODELS", "XDG_DATA_HOME", "XDG_CACHE_HOME", "OLLAMA_MODELS"}) {
+  for (const char* name : kVariables) {
     if (const char* value = std::getenv(name)) saved.emplace_back(name, value);
     unsetenv(name);
   }
   EXPECT_THAT(ModelStore::from_environment().directories(), ::testing::ElementsAre());
   set("HOME", "/home/someone");
   EXPECT_THAT(ModelStore::from_environment().directories(),
-              ::testing::ElementsAre("/home/someone/.local/share/steelyard/models",
-                                     "/home/someone/.cache/steelyard/models",
-                                     "/home/someone/.local/share/strata/models",
-                                     "/home/someone/.cache/strata/models", "/home/someone/.ollama/models/"));
+              ::testing::ElementsAre(
+                  "/home/someone/.local/share/steelyard/models", "/home/someone/.cache/steelyard/models",
+                  "/home/someone/.local/share/strata/models", "/home/someone/.cache/strata/models",
+                  "/home/someone/.ollama/models/", "/home/someone/.cache/huggingface/hub",
+                  "/home/someone/.lmstudio/models", "/home/someone/.cache/llama.cpp/"));
   set("XDG_DATA_HOME", "/data");
   set("XDG_CACHE_HOME", "/cache");
   set("OLLAMA_MODELS", "/ollama");
+  set("HF_HOME", "/hugging");
+  set("LLAMA_CACHE", "/llama");
   EXPECT_THAT(ModelStore::from_environment().directories(),
               ::testing::ElementsAre("/data/steelyard/models", "/cache/steelyard/models",
-                                     "/data/strata/models", "/cache/strata/models", "/ollama/"));
+                                     "/data/strata/models", "/cache/strata/models", "/ollama/",
+                                     "/hugging/hub", "/home/someone/.lmstudio/models", "/llama/"));
+  set("HF_HUB_CACHE", "/hub");
+  EXPECT_THAT(ModelStore::from_environment().directories(), ::testing::Contains("/hub/"));
   set("STEELYARD_MODELS", "/models");
   EXPECT_THAT(ModelStore::from_environment().directories(),
               ::testing::ElementsAre("/models", "/cache/steelyard/models", "/cache/strata/models"));
   set("STEELYARD_MODELS", "/a::/b c:");
   EXPECT_THAT(ModelStore::from_environment().directories(),
               ::testing::ElementsAre("/a", "/b c", "/cache/steelyard/models", "/cache/strata/models"));
-  for (const char* name : {"HOME", "STEELYARD_MODELS", "XDG_DATA_HOME", "XDG_CACHE_HOME", "OLLAMA_MODELS"})
-    unsetenv(name);
+  for (const char* name : kVariables) unsetenv(name);
   for (const auto& [name, value] : saved) setenv(name.c_str(), value.c_str(), 1);
 }
 

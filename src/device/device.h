@@ -25,6 +25,7 @@ struct DeviceInfo {
   std::string name;           // "AMD EPYC 9B45", "NVIDIA H200"
   std::uint32_t threads = 0;  // CPU: threads used
   std::string kernels;        // "avx512vnni", "sm_90a"
+  std::string pci;            // of a GPU: "0000:17:00.0"
   std::uint64_t memory_bytes = 0;
   // Of its memory, what opening it took: the driver's context and libraries. 0: none, or it can't be
   // measured.

@@ -94,6 +94,7 @@ class CudaDevice final : public Device {
              .name = gpu_.info().name,
              .threads = 0,
              .kernels = fmt::format("sm_{}{}", gpu_.info().major, gpu_.info().minor),
+             .pci = gpu_.pci(),
              .memory_bytes = gpu_.total_memory(),
              .context_bytes = gpu_.context_bytes()};
   }

@@ -36,6 +36,7 @@ class Gpu {
   const GpuInfo& info() const { return info_; }
   const std::string& id() const { return id_; }
   CuDevice device() const { return device_; }
+  const std::string& pci() const { return pci_; }  // as cuDeviceGetPCIBusId writes it
   std::uint64_t total_memory() const { return total_; }
   std::uint64_t free_memory();
   // What opening took; 0 when it couldn't be measured.

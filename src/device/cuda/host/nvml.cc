@@ -56,8 +56,10 @@ std::optional<DriverMemory> ask(const Nvml& nvml, const std::string& pci) {
   return DriverMemory{.all = memory.used, .own = own.value_or(0), .told = own.has_value()};
 }
 
+}  // namespace
+
 // A driver library that answers for the management library too is asked itself: the tests' fake does.
-void* open_library() {
+void* open_nvml() {
   if (const std::string driver = driver_library(); driver.find('/') != driver.npos) {
     void* library = dlopen(driver.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library && dlsym(library, "nvmlInit_v2")) return library;
@@ -66,11 +68,9 @@ void* open_library() {
   return dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
 }
 
-}  // namespace
-
 // Opened for each question: it is asked when a device is opened and when a model is loaded.
 std::optional<DriverMemory> used_memory(const std::string& pci) {
-  void* library = open_library();
+  void* library = open_nvml();
   if (!library) return std::nullopt;
   const Nvml nvml(library);
   std::optional<DriverMemory> used;

@@ -18,7 +18,18 @@ struct NvmlProcess {
   unsigned long long used;
   unsigned gpu_instance, compute_instance;
 };
+struct NvmlPci {
+  char old_address[16];
+  unsigned domain, bus, device, device_id, subsystem_id;
+  char address[32];
+};
+struct NvmlUse {
+  unsigned gpu, memory;  // per cent of the time
+};
 constexpr int kNvmlNotFound = 6, kNvmlInsufficientSize = 7;
+
+// The library, or the driver's where that answers for it; nullptr: there is none. To be closed by dlclose().
+void* open_nvml();
 
 // Everything in use, arenas too. `pci` as cuDeviceGetPCIBusId writes it. nullopt: the library isn't there or
 // doesn't say. A process that holds nothing isn't told. Thread-safe; takes tens of milliseconds.

@@ -323,10 +323,10 @@ class Dialects(SteelyardTest):
                 self.fails("plan", path, says=f"llama.{key} is .* but must be", code=1)
 
     def test_scaling_without_its_factors_is_refused(self):
-        for kind in ("llama3", "longrope", "linear"):
+        for kind in ("llama3", "longrope", "linear", "yarn"):
             path = self.model().set("llama.rope.scaling.type", STRING, kind).write(self.dir / "scaling.gguf")
             self.fails("plan", path, says=f'"{kind}", but the file lacks')
-        self.fails("plan", self.model().set("llama.rope.scaling.type", STRING, "yarn").write(self.dir / "yarn.gguf"),
+        self.fails("plan", self.model().set("llama.rope.scaling.type", STRING, "dynamic").write(self.dir / "dynamic.gguf"),
                    says="isn't supported yet")
 
     def test_tensors_that_nothing_reads_are_refused(self):

@@ -2,7 +2,7 @@
 """Makes tests/data/models: small random models of each architecture with logits of an independent implementation, and
 small golden parts of the real models. See tests/data/models/README.md for the formats.
 
-  make_model_goldens.py tiny [OUT]                 needs torch and transformers (a virtual environment of its own)
+  make_model_goldens.py tiny [OUT [NAME...]]       needs torch and transformers (a virtual environment of its own)
   make_model_goldens.py real NAME MODEL IDS [OUT]  needs numpy only: the judge's log-probabilities on the first ids
 
 The tiny models' weights are drawn, rounded to the type they are stored in, and given in that rounded form to Hugging
@@ -17,7 +17,7 @@ import numpy as np
 HERE = os.path.dirname(os.path.abspath(__file__))
 DATA = os.path.join(HERE, "..", "tests", "data", "models")
 VOCAB, TOKENS = 256, 48
-F32, F16, Q8_0 = 0, 1, 8
+F32, F16, Q8_0, MXFP4 = 0, 1, 8, 39
 
 # ---------------------------------------------------------------- storage types and the file
 
@@ -30,11 +30,25 @@ def encode(kind, w):
         h = w.astype(np.float16)
         return h.tobytes(), h.astype(np.float32)
     blocks = w.reshape(-1, 32)
+    if kind == MXFP4:
+        return encode_mxfp4(w, blocks)
     d = (np.abs(blocks).max(1, keepdims=True) / 127).astype(np.float16)
     scale = d.astype(np.float32)
     q = np.clip(np.rint(blocks / np.where(scale > 0, scale, 1)), -127, 127).astype(np.int8)
     stored = np.concatenate([d.view(np.uint8).reshape(-1, 2), q.view(np.uint8)], 1)
     return stored.tobytes(), (q * scale).reshape(w.shape)
+
+
+def encode_mxfp4(w, blocks):
+    """A power of two a block, and of each weight the nearest of 0, 1/2, 1, 3/2, 2, 3, 4, 6 times it."""
+    steps = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+    exponent = np.floor(np.log2(np.abs(blocks).max(1, keepdims=True))).astype(np.int32) - 2
+    scale = np.ldexp(np.float32(1), exponent)
+    code = np.abs(np.abs(blocks / scale)[:, :, None] - steps).argmin(2)
+    values = np.where(blocks < 0, -steps[code], steps[code]) * scale
+    code = (code | (blocks < 0) << 3).astype(np.uint8)
+    stored = np.concatenate([(exponent + 127).astype(np.uint8), code[:, :16] | code[:, 16:] << 4], 1)
+    return stored.tobytes(), values.reshape(w.shape).astype(np.float32)
 
 
 def text(s):
@@ -91,6 +105,30 @@ class Tiny:
         self.add(name + ".weight", hf_name + ".weight", w, F32, minus_one=self.arch.startswith("gemma"))
 
 
+def add_experts(t, p, hf, kind):
+    """Router and experts; transformers has gate and up in one tensor, gpt-oss' turned and row by row in turn."""
+    c, oss = t.config, t.arch == "gpt-oss"
+    n, width = c.num_local_experts, c.hidden_size
+    ff = c.moe_intermediate_size if t.arch == "qwen3moe" else c.intermediate_size
+    router = hf + ("router" if oss or t.arch == "granitemoe" else "gate")
+    t.add(p + "ffn_gate_inp.weight", router + ".weight", t.rng.standard_normal((n, width)) * 3 / width**0.5, F32)
+    for name, rows, cols in (("gate", ff, width), ("up", ff, width), ("down", width, ff)):
+        t.add(f"{p}ffn_{name}_exps.weight", name, t.rng.standard_normal((n, rows, cols)) / cols**0.5, kind)
+        if oss:
+            t.add(f"{p}ffn_{name}_exps.bias", name + "_bias", t.rng.standard_normal((n, rows)) * 0.5, F32)
+    gate, up, down = (t.state.pop(name) for name in ("gate", "up", "down"))
+    if not oss:
+        t.state[hf + "experts.gate_up_proj"] = np.concatenate([gate, up], 1)
+        t.state[hf + "experts.down_proj"] = down
+        return
+    t.add(p + "ffn_gate_inp.bias", router + ".bias", t.rng.standard_normal(n), F32)
+    in_turn = lambda a, b: np.stack([a, b], -1).reshape(*a.shape[:-1], -1)
+    t.state[hf + "experts.gate_up_proj"] = in_turn(gate.transpose(0, 2, 1), up.transpose(0, 2, 1))
+    t.state[hf + "experts.gate_up_proj_bias"] = in_turn(t.state.pop("gate_bias"), t.state.pop("up_bias"))
+    t.state[hf + "experts.down_proj"] = down.transpose(0, 2, 1)
+    t.state[hf + "experts.down_proj_bias"] = t.state.pop("down_bias")
+
+
 def pair_rows(heads, dim):
     """llama files hold Q and K so that RoPE's pairs are adjacent; transformers has them half a head apart."""
     within = np.arange(dim).reshape(2, dim // 2).T.reshape(-1)
@@ -103,17 +141,20 @@ def add_attention(t, p, hf, kind):
     if t.arch == "phi3":
         t.matrix(p + "attn_qkv", hf + "qkv_proj", q + 2 * kv, width, kind, 1.5)
     else:
-        llama = t.arch == "llama"
+        llama = t.arch in ("llama", "granite", "granitemoe", "smollm3")
         rows_q = pair_rows(c.num_attention_heads, c.head_dim) if llama else None
         rows_k = pair_rows(c.num_key_value_heads, c.head_dim) if llama else None
         t.matrix(p + "attn_q", hf + "q_proj", q, width, kind, 1.5, rows_q)
         t.matrix(p + "attn_k", hf + "k_proj", kv, width, kind, 1.5, rows_k)
         t.matrix(p + "attn_v", hf + "v_proj", kv, width, kind)
-    if t.arch == "qwen2":
+    if t.arch in ("qwen2", "gpt-oss", "glm4"):
         for name, n in (("q", q), ("k", kv), ("v", kv)):
             bias = t.rng.standard_normal(n) * 0.5
             t.add(f"{p}attn_{name}.bias", f"{hf}{name}_proj.bias", bias, F32)
-    if t.arch in ("qwen3", "gemma3"):
+    if t.arch == "gpt-oss":
+        t.add(p + "attn_output.bias", hf + "o_proj.bias", t.rng.standard_normal(width) * 0.5, F32)
+        t.add(p + "attn_sinks.weight", hf + "sinks", t.rng.standard_normal(c.num_attention_heads), F32)
+    if t.arch in ("qwen3", "qwen3moe", "gemma3"):
         t.norm(p + "attn_q_norm", hf + "q_norm", c.head_dim)
         t.norm(p + "attn_k_norm", hf + "k_norm", c.head_dim)
     t.matrix(p + "attn_output", hf + "o_proj", width, q, kind)
@@ -125,13 +166,20 @@ def add_layer(t, i, kind):
     gemma = t.arch.startswith("gemma")
     t.norm(p + "attn_norm", hf + "input_layernorm", width)
     add_attention(t, p, hf + "self_attn.", kind)
-    if gemma:
+    if t.arch == "glm4":
+        t.norm(p + "post_attention_norm", hf + "post_self_attn_layernorm", width)
+        t.norm(p + "ffn_norm", hf + "post_attention_layernorm", width)
+        t.norm(p + "post_ffw_norm", hf + "post_mlp_layernorm", width)
+    elif gemma:
         t.norm(p + "post_attention_norm", hf + "post_attention_layernorm", width)
         t.norm(p + "ffn_norm", hf + "pre_feedforward_layernorm", width)
         t.norm(p + "post_ffw_norm", hf + "post_feedforward_layernorm", width)
     else:
-        t.norm(p + "ffn_norm", hf + "post_attention_layernorm", width)
-    if t.arch == "phi3":
+        name = "post_attention_norm" if t.arch == "gpt-oss" else "ffn_norm"
+        t.norm(p + name, hf + "post_attention_layernorm", width)
+    if getattr(c, "num_local_experts", 0):
+        return add_experts(t, p, hf + ("block_sparse_moe." if t.arch == "granitemoe" else "mlp."), kind)
+    if t.arch in ("phi3", "glm4"):
         t.matrix(p + "ffn_up", hf + "mlp.gate_up_proj", 2 * ff, width, kind)
     else:
         t.matrix(p + "ffn_gate", hf + "mlp.gate_proj", ff, width, kind)
@@ -157,6 +205,11 @@ def metadata(arch, c):
     }
     if getattr(c, "sliding_window", None):
         m[f"{arch}.attention.sliding_window"] = c.sliding_window
+    if getattr(c, "num_local_experts", 0):
+        m[f"{arch}.expert_count"] = c.num_local_experts
+        m[f"{arch}.expert_used_count"] = c.num_experts_per_tok
+    if arch in ("qwen3moe", "gpt-oss"):
+        m[f"{arch}.expert_feed_forward_length"] = c.moe_intermediate_size if arch == "qwen3moe" else c.intermediate_size
     return m
 
 
@@ -192,6 +245,22 @@ def tiny_cases(transformers):
     gemma2.attn_logit_softcapping, gemma2.final_logit_softcapping = 3.0, 6.0
     gemma3 = config(T.Gemma3TextConfig, **size(64, 96, 8, 4, 1, 16), sliding_window=10, query_pre_attn_scalar=16)
     gemma3.rope_parameters = g3rope
+    moe = dict(num_local_experts=8, num_experts_per_tok=3, moe_intermediate_size=32)
+    qwen3moe = config(T.Qwen3MoeConfig, **size(64, 96, 2, 4, 2, 16), **moe, norm_topk_prob=True, rope_parameters=dict(full, rope_theta=1e6))
+    moe = dict(num_local_experts=4, num_experts_per_tok=2)
+    mixtral = config(T.MixtralConfig, **size(64, 64, 2, 4, 2, 16), **moe, rope_parameters=dict(full, rope_theta=1e6))
+    yarn = dict(rope_type="yarn", rope_theta=10000.0, factor=8.0, beta_fast=4.0, beta_slow=1.0, truncate=False)
+    yarn["original_max_position_embeddings"] = 16
+    moe = dict(num_local_experts=8, num_experts_per_tok=4, sliding_window=12)
+    gpt_oss = config(T.GptOssConfig, **size(64, 64, 2, 4, 2, 32), **moe, rope_parameters=yarn)
+    scalars = dict(embedding_multiplier=6.0, residual_multiplier=0.22, attention_multiplier=0.1, logits_scaling=1.5)
+    scalars["rope_parameters"] = full_1e4 = dict(full, rope_theta=10000.0)
+    granite = config(T.GraniteConfig, **size(64, 96, 3, 4, 2, 16), **scalars)
+    moe = dict(num_local_experts=8, num_experts_per_tok=3)
+    granitemoe = config(T.GraniteMoeConfig, **size(64, 32, 2, 4, 2, 16), **scalars, **moe)
+    granite_keys = {"rope.freq_base": 10000.0, "embedding_scale": 6.0, "residual_scale": 0.22, "attention.scale": 0.1, "logit_scale": 1.5}
+    smollm3 = config(T.SmolLM3Config, **size(64, 64, 5, 4, 2, 16), rope_parameters=dict(full, rope_theta=2e6))
+    glm4 = config(T.Glm4Config, **size(64, 96, 2, 4, 2, 16), rope_parameters=dict(full_1e4, partial_rotary_factor=0.5))
     magnitude = (1 + np.log(128 / 32) / np.log(32)) ** 0.5
     return {
         "llama": ("llama", T.LlamaForCausalLM, llama, Q8_0, F16, False, {"llama.rope.freq_base": 10000.0}),
@@ -213,13 +282,26 @@ def tiny_cases(transformers):
             "gemma3.rope.scaling.type": "linear",
             "gemma3.rope.scaling.factor": 8.0,
         }),
+        "qwen3moe": ("qwen3moe", T.Qwen3MoeForCausalLM, qwen3moe, Q8_0, F16, False, {"qwen3moe.rope.freq_base": 1e6}),
+        "mixtral": ("llama", T.MixtralForCausalLM, mixtral, Q8_0, F16, False, {"llama.rope.freq_base": 1e6}),
+        "gpt_oss": ("gpt-oss", T.GptOssForCausalLM, gpt_oss, MXFP4, F16, False, {
+            "gpt-oss.rope.freq_base": 10000.0,
+            "gpt-oss.rope.scaling.type": "yarn",
+            "gpt-oss.rope.scaling.factor": 8.0,
+            "gpt-oss.rope.scaling.original_context_length": 16,
+            "gpt-oss.rope.scaling.yarn_beta_fast": 4.0,
+        }),
+        "granite": ("granite", T.GraniteForCausalLM, granite, Q8_0, F16, True, {"granite." + k: v for k, v in granite_keys.items()}),
+        "granitemoe": ("granitemoe", T.GraniteMoeForCausalLM, granitemoe, Q8_0, F16, True, {"granitemoe." + k: v for k, v in granite_keys.items()}),
+        "smollm3": ("smollm3", T.SmolLM3ForCausalLM, smollm3, Q8_0, F16, True, {"smollm3.rope.freq_base": 2e6}),
+        "glm4": ("glm4", T.Glm4ForCausalLM, glm4, Q8_0, F16, False, {"glm4.rope.freq_base": 10000.0, "glm4.rope.dimension_count": 8}),
     }
 
 
 def add_rope_factors(t, model):
     """llama 3's stretched frequencies as the divisors the file holds; phi3's factors as they are."""
     c = t.config
-    if t.arch == "llama":
+    if t.arch == "llama" and "factor" in c.rope_parameters:
         plain = c.rope_parameters["rope_theta"] ** (-np.arange(0, c.head_dim, 2) / c.head_dim)
         factors = (plain / model.model.rotary_emb.inv_freq.double().numpy()).astype(np.float32)
         t.file["rope_freqs.weight"] = ([len(factors)], F32, factors.tobytes())
@@ -229,14 +311,16 @@ def add_rope_factors(t, model):
             t.file[f"rope_factors_{kind}.weight"] = ([len(f)], F32, f.tobytes())
 
 
-def make_tiny(out):
+def make_tiny(out, only=()):
     import torch
     import transformers
 
     for seed, (name, case) in enumerate(tiny_cases(transformers).items()):
+        if only and name not in only:
+            continue
         arch, cls, config, kind, embedding_kind, tied, more = case
         config.tie_word_embeddings = tied
-        config._attn_implementation = "eager"
+        config._attn_implementation = config._experts_implementation = "eager"
         t = Tiny(arch, seed + 1, config)
         gain = 1.0 if arch.startswith("gemma") else config.hidden_size**0.5 * 0.3
         t.matrix("token_embd", "model.embed_tokens", VOCAB, config.hidden_size, embedding_kind, gain)
@@ -282,7 +366,7 @@ def make_real(name, model, ids_file, out, count=64, top=128):
 
 def main():
     if len(sys.argv) >= 2 and sys.argv[1] == "tiny":
-        make_tiny(sys.argv[2] if len(sys.argv) > 2 else DATA)
+        make_tiny(sys.argv[2] if len(sys.argv) > 2 else DATA, sys.argv[3:])
     elif len(sys.argv) >= 5 and sys.argv[1] == "real":
         make_real(sys.argv[2], sys.argv[3], sys.argv[4], sys.argv[5] if len(sys.argv) > 5 else DATA)
     else:

@@ -10,7 +10,8 @@ purpose. It imports no engine: numpy is all it needs. What it computes is what S
   reference.py --compare judge.npy other.npy                          the same of two saved files, no model needed
 
 Logits are float32 [N, vocabulary]; row i follows token i. One sequence, BOS as the ids have it.
-Architectures: llama, qwen2, qwen3, phi3, gemma2, gemma3.
+Architectures: llama (with experts too), qwen2, qwen3, qwen3moe, phi3, gemma2, gemma3, gpt-oss, granite, granitemoe,
+smollm3, glm4.
 """
 import argparse
 import os
@@ -237,7 +238,8 @@ class Config:
 
     def __init__(self, gguf):
         kv, self.arch = gguf.kv, gguf.kv["general.architecture"]
-        if self.arch not in ("llama", "qwen2", "qwen3", "phi3", "gemma2", "gemma3"):
+        known = "llama qwen2 qwen3 qwen3moe phi3 gemma2 gemma3 gpt-oss granite granitemoe smollm3 glm4"
+        if self.arch not in known.split():
             raise SystemExit(f"architecture {self.arch} is not known here")
 
         def get(key, default=None):
@@ -253,9 +255,9 @@ class Config:
         self.eps = get("attention.layer_norm_rms_epsilon")
         self.rope_dims = get("rope.dimension_count", self.head_dim)
         self.rope_base = get("rope.freq_base", 10000.0)
-        self.rope_pairs = a == "llama"  # adjacent elements turn together; elsewhere i and i + dims/2
+        self.rope_pairs = a in ("llama", "granite", "granitemoe", "smollm3", "glm4")  # adjacent elements turn together; elsewhere i and i + dims/2
         kind = get("rope.scaling.type", "none")
-        if kind not in ("none", "linear", "longrope"):
+        if kind not in ("none", "linear", "longrope", "yarn"):
             raise SystemExit(f"RoPE scaling {kind} is not known here")
         self.rope_scale = 1 / get("rope.scaling.factor", 1.0) if kind == "linear" else 1.0
         trained = get("context_length", 0)
@@ -265,8 +267,23 @@ class Config:
             ratio = trained / self.rope_original
             stretch = (1 + np.log(ratio) / np.log(self.rope_original)) ** 0.5 if ratio > 1 else 1.0
             self.rope_magnitude = get("rope.scaling.attn_factor", stretch)
+        self.yarn = None
+        if kind == "yarn":  # arXiv:2309.00071
+            factor = get("rope.scaling.factor")
+            turns = get("rope.scaling.yarn_beta_fast", 32.0), get("rope.scaling.yarn_beta_slow", 1.0)
+            ends = [self.rope_dims * np.log(self.rope_original / (t * 2 * np.pi)) / (2 * np.log(self.rope_base)) for t in turns]
+            if a != "gpt-oss":
+                ends = [np.floor(ends[0]), np.ceil(ends[1])]
+            ends = np.clip(ends, 0, self.rope_dims - 1)
+            self.yarn = factor, ends[0], max(ends[1], ends[0] + 0.001)
+            self.rope_magnitude = (1 + 0.1 * np.log(factor)) * get("rope.scaling.attn_factor", 1.0)
+        self.experts, self.used = get("expert_count", 0), get("expert_used_count", 0)
+        self.chosen_first = a in ("gpt-oss", "granitemoe")  # the softmax is that of the chosen experts
+        self.branch_scale = get("residual_scale", 1.0)
+        self.logit_scale = get("logit_scale", 1.0)
         self.gemma = a in ("gemma2", "gemma3")
-        self.embedding_scale = float(np.float32(self.width**0.5)) if self.gemma else 1.0
+        self.post_norms = self.gemma or a == "glm4"
+        self.embedding_scale = float(np.float32(self.width**0.5)) if self.gemma else get("embedding_scale", 1.0)
         # Gemma 2 and 3 27B scale by the width per head instead of the head's own dimension
         wide = (a == "gemma2" and self.layers == 46) or (a == "gemma3" and self.layers == 62)
         self.scale = get("attention.scale", (self.width / self.heads if wide else self.head_dim) ** -0.5)
@@ -277,7 +294,7 @@ class Config:
 
     def is_local(self, layer):
         """Does this layer see only the last `window` positions (if the file names a window)?"""
-        if self.arch == "gemma2":
+        if self.arch in ("gemma2", "gpt-oss"):
             return layer % 2 == 0
         if self.arch == "gemma3":
             return layer % 6 < 5
@@ -349,6 +366,10 @@ class Model:
         base, scale = (c.local_base, 1.0) if local else (c.rope_base, c.rope_scale)
         freq = float(base) ** (-np.arange(half) * 2.0 / c.rope_dims) * scale
         kind = "rope_factors_long.weight" if context > c.rope_original else "rope_factors_short.weight"
+        if c.yarn:
+            factor, begin, end = c.yarn
+            ramp = np.clip((np.arange(half) - begin) / (end - begin), 0, 1)
+            freq = freq * (1 - ramp) + freq / factor * ramp
         for name in ("rope_freqs.weight", kind):
             if self.has(name):
                 freq = freq / self.gguf.tensor(name).astype(np.float64)
@@ -386,6 +407,8 @@ class Model:
         c, n = self.config, len(q)
         k, v = self.state(k, "k"), self.state(v, "v")
         group = c.heads // c.kv_heads
+        sinks = f"blk.{layer}.attn_sinks.weight"
+        sinks = self.weight(sinks) if self.has(sinks) else None
         out = np.empty((n, c.heads, c.value_dim), self.dtype)
         step = 512
         for at in range(0, n, step):
@@ -399,33 +422,74 @@ class Model:
                 if c.attention_cap:
                     s = np.tanh(s / self.dtype.type(c.attention_cap)) * self.dtype.type(c.attention_cap)
                 s[hidden] = -np.inf
-                s = np.exp(s - s.max(1, keepdims=True))
-                out[at:end, h] = (s / s.sum(1, keepdims=True)) @ v[:end, h // group]
+                top = s.max(1, keepdims=True)
+                if sinks is not None:
+                    top = np.maximum(top, sinks[h])
+                s = np.exp(s - top)
+                total = s.sum(1, keepdims=True)
+                if sinks is not None:
+                    total = total + np.exp(sinks[h] - top)
+                out[at:end, h] = (s / total) @ v[:end, h // group]
         return out.reshape(n, -1)
 
     def feed_forward(self, x, p):
         if self.has(p + "ffn_gate.weight"):
             gate, up = self.linear(x, p + "ffn_gate"), self.linear(x, p + "ffn_up")
-        else:  # phi3: one matrix, gate rows first
+        else:  # phi3, glm4: one matrix, gate rows first
             gate, up = np.split(self.linear(x, p + "ffn_up"), 2, 1)
         return self.linear((gelu_tanh(gate) if self.config.gemma else silu(gate)) * up, p + "ffn_down")
 
+    def expert_weight(self, name, e):
+        """Rows of one of the experts that lie one behind another in a tensor."""
+        w, n = self.weight(name), self.config.experts
+        return w.reshape(n, -1, w.shape[-1])[e]
+
+    def expert(self, x, p, e):
+        def linear(x, kind):
+            y = self.product(x, self.expert_weight(f"{p}ffn_{kind}_exps.weight", e), f"{p}ffn_{kind}_exps")
+            bias = f"{p}ffn_{kind}_exps.bias"
+            return y + self.weight(bias).reshape(self.config.experts, -1)[e] if self.has(bias) else y
+
+        gate, up = linear(x, "gate"), linear(x, "up")
+        if self.config.arch == "gpt-oss":
+            gate, up = np.minimum(gate, 7), np.clip(up, -7, 7)
+            return linear(gate / (1 + np.exp(-1.702 * gate)) * (up + 1), "down")
+        return linear(silu(gate) * up, "down")
+
+    def mixture(self, x, p):
+        c = self.config
+        scores = self.linear(x, p + "ffn_gate_inp")
+        if not c.chosen_first:
+            scores = np.exp(scores - scores.max(1, keepdims=True))
+        chosen = np.argsort(-scores, 1, kind="stable")[:, : c.used]
+        weights = np.take_along_axis(scores, chosen, 1)
+        if c.chosen_first:
+            weights = np.exp(weights - weights.max(1, keepdims=True))
+        weights = weights / weights.sum(1, keepdims=True)
+        out = np.zeros_like(x)
+        for e in range(c.experts):
+            row, place = np.nonzero(chosen == e)
+            if len(row):
+                out[row] += weights[row, place][:, None] * self.expert(x[row], p, e)
+        return out
+
     def layer(self, x, i, context):
         p, c = f"blk.{i}.", self.config
-        if self.has(p + "ffn_gate_inp.weight"):
-            raise SystemExit("mixtures of experts are not known here")
         q, k, v = self.qkv(self.norm(x, p + "attn_norm"), p)
-        table = self.rope_table(len(x), i, context)
-        q, k = self.rope(q, table), self.rope(k, table)
+        if not (c.arch == "smollm3" and i % 4 == 3):
+            table = self.rope_table(len(x), i, context)
+            q, k = self.rope(q, table), self.rope(k, table)
         for name, value in (("q", q), ("k", k), ("v", v)):
             self.trace(i, name, value)
         a = self.attention(q, k, v, i)
         self.trace(i, "attention", a)
         a = self.linear(a, p + "attn_output")
-        x = x + (self.norm(a, p + "post_attention_norm") if c.gemma else a)
+        scale = self.dtype.type(c.branch_scale)
+        x = x + (self.norm(a, p + "post_attention_norm") if c.post_norms else a) * scale
         self.trace(i, "after_attention", x)
-        f = self.feed_forward(self.norm(x, p + "ffn_norm"), p)
-        x = x + (self.norm(f, p + "post_ffw_norm") if c.gemma else f)
+        norm = "ffn_norm" if self.has(p + "ffn_norm.weight") else "post_attention_norm"
+        f = (self.mixture if c.experts else self.feed_forward)(self.norm(x, p + norm), p)
+        x = x + (self.norm(f, p + "post_ffw_norm") if c.post_norms else f) * scale
         self.trace(i, "after_ffn", x)
         return x
 
@@ -452,6 +516,8 @@ class Model:
             y = self.product(x, w, "head")
             if self.has("output.bias"):
                 y = y + self.weight("output.bias")[at:end]
+            if self.config.logit_scale != 1:
+                y = y / self.dtype.type(self.config.logit_scale)
             if self.config.final_cap:
                 cap = self.dtype.type(self.config.final_cap)
                 y = np.tanh(y / cap) * cap

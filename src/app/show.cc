@@ -52,6 +52,9 @@ using Fields = std::vector<std::pair<std::string, std::string>>;
 
 void describe_config(const ModelConfig& c, Fields& fields) {
   fields.emplace_back("layers", fmt::format("{}", c.layers.size()));
+  if (c.routing.n_experts > 0)
+    fields.emplace_back("experts", fmt::format("{} a layer, {} of them for each token", c.routing.n_experts,
+                                               c.routing.n_used));
   fields.emplace_back("embedding", fmt::format("{}", c.n_embd));
   fields.emplace_back("context (trained)", fmt::format("{}", c.context_train));
   fields.emplace_back("vocabulary", fmt::format("{}", c.vocab_size));
@@ -84,6 +87,7 @@ Json config_json(const ModelConfig& c) {
   value["heads"] = first.n_heads;
   value["kv_heads"] = first.n_kv_heads;
   value["head_size"] = c.head_dim_k;
+  if (c.routing.n_experts > 0) value["experts"] = c.routing.n_experts, value["experts_used"] = c.routing.n_used;
   value["windows"] = Json::array();  // tokens a layer sees; 0: all
   for (const LayerConfig& layer : c.layers) value["windows"].push_back(layer.window);
   return value;

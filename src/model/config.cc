@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <map>
+#include <numbers>
 #include <optional>
 
 #include "base/error.h"
@@ -123,6 +124,11 @@ void check_rope_scaling(const Keys& keys) {
       lacks("rope_factors_long.weight or rope_factors_short.weight");
   } else if (*type == "llama3") {
     if (!has("rope_freqs.weight")) lacks("rope_freqs.weight");
+  } else if (*type == "yarn") {
+    if (!keys.has("rope.scaling.factor")) lacks(keys.key("rope.scaling.factor"));
+    if (keys.has("rope.scaling.yarn_log_multiplier"))
+      throw_error(ErrorKind::unsupported, "{} isn't supported yet",
+                  keys.key("rope.scaling.yarn_log_multiplier"));
   } else {
     throw_error(ErrorKind::unsupported, "{} is \"{}\": this kind of RoPE scaling isn't supported yet",
                 keys.key("rope.scaling.type"), readable(*type));
@@ -135,10 +141,34 @@ float rope_freq_scale(const Keys& keys) {
   const auto type = keys.text("rope.scaling.type");
   const float factor = keys.number_or(
       "rope.scaling.factor", keys.number_or("rope.scale_linear", 1.0f, kLeast, kMost), kLeast, kMost);
-  return (!type || *type == "linear") ? 1.0f / factor : 1.0f;
+  return (!type || *type == "linear" || *type == "yarn") ? 1.0f / factor : 1.0f;
 }
 
 constexpr float kLeastBase = 1.0f, kMostBase = 1e12f;
+
+// YaRN (arXiv:2309.00071): pairs that turn often within the original context keep their frequency, slow ones
+// are stretched, those between blended; cos and sin grow with the factor. Which pairs: by how many turns (32
+// and 1 unless the file says otherwise). `whole`: their numbers are rounded outwards, as most models were
+// trained.
+void read_yarn(const Keys& keys, RopeSpec& rope, std::uint32_t context_train, bool whole) {
+  if (keys.text("rope.scaling.type") != "yarn") return;
+  const double original = keys.count_or("rope.scaling.original_context_length", 1u << 30, context_train);
+  const auto turns = [&](const char* key, float usual) { return keys.number_or(key, usual, 1e-3f, 1e6f); };
+  const auto pair = [&](double n) {
+    return rope.n_rot * std::log(original / (n * 2 * std::numbers::pi)) / (2 * std::log(double{rope.base}));
+  };
+  if (rope.base <= 1)
+    throw_error(ErrorKind::bad_input, "{} is {}, with which nothing turns", keys.key("rope.freq_base"),
+                rope.base);
+  double begin = pair(turns("rope.scaling.yarn_beta_fast", 32)),
+         end = pair(turns("rope.scaling.yarn_beta_slow", 1));
+  if (whole) begin = std::floor(begin), end = std::ceil(end);
+  begin = std::clamp(begin, 0.0, rope.n_rot - 1.0), end = std::clamp(end, 0.0, rope.n_rot - 1.0);
+  rope.ramp_begin = static_cast<float>(begin);
+  rope.ramp_end = static_cast<float>(std::max(end, begin + 0.001));
+  rope.magnitude = keys.number_or("rope.scaling.attn_factor", 1.0f, 0.01f, 100) *
+                   (1.0f - 0.1f * std::log(rope.freq_scale));
+}
 
 RopeSpec read_rope(const Keys& keys, const ModelConfig& c, RopeSpec::Pairs pairs) {
   RopeSpec rope{.pairs = pairs,
@@ -182,19 +212,32 @@ ModelConfig read_common(const Keys& keys, RopeSpec::Pairs pairs) {
   c.attention_scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim_k));
   c.tied_embedding = keys.file().find_tensor("output.weight") == nullptr;
   c.ropes.push_back(read_rope(keys, c, pairs));
+  read_yarn(keys, c.ropes[0], c.context_train, c.architecture != "gpt-oss");
   return c;
 }
 
-void refuse_experts(const Keys& keys) {
-  const auto experts = keys.file().metadata().find_uint(keys.key("expert_count"));
-  if (experts.value_or(0) > 0)
-    throw_error(ErrorKind::unsupported, "{} is {}: mixtures of experts aren't supported yet",
-                keys.key("expert_count"), *experts);
+// Experts in every layer.
+void read_experts(const Keys& keys, ModelConfig& c, Scoring scoring, bool renormalise) {
+  Routing& r = c.routing;
+  r.n_experts = keys.count("expert_count", kMostExperts);
+  r.n_used = keys.count("expert_used_count", std::min(r.n_experts, kMostUsedExperts));
+  r.scoring = scoring, r.renormalise = renormalise;
+  c.n_ff_expert = keys.count_or("expert_feed_forward_length", kMaxWidth, c.layers[0].n_ff);
+  for (const std::uint32_t width : {c.n_ff_expert, c.n_embd})
+    if (width % kExpertRowUnit != 0)
+      throw_error(ErrorKind::unsupported, "experts of {} by {} aren't supported: {} doesn't divide them",
+                  c.n_embd, c.n_ff_expert, kExpertRowUnit);
+  for (const char* key : {"expert_shared_count", "expert_group_count", "leading_dense_block_count"})
+    if (keys.file().metadata().find_uint(keys.key(key)).value_or(0) > 0)
+      throw_error(ErrorKind::unsupported, "{} isn't supported in this architecture yet", keys.key(key));
 }
 
+// Mixtral's files are llama's, with experts.
 ModelConfig read_llama(const Keys& keys) {
-  refuse_experts(keys);
-  return read_common(keys, RopeSpec::Pairs::adjacent);
+  ModelConfig c = read_common(keys, RopeSpec::Pairs::adjacent);
+  if (keys.file().metadata().find_uint(keys.key("expert_count")).value_or(0) > 0)
+    read_experts(keys, c, Scoring::softmax, true);
+  return c;
 }
 
 ModelConfig read_qwen2(const Keys& keys) {
@@ -206,6 +249,56 @@ ModelConfig read_qwen2(const Keys& keys) {
 ModelConfig read_qwen3(const Keys& keys) {
   ModelConfig c = read_common(keys, RopeSpec::Pairs::halves);
   c.qk_norm = true;
+  return c;
+}
+
+ModelConfig read_qwen3moe(const Keys& keys) {
+  ModelConfig c = read_qwen3(keys);
+  read_experts(keys, c, Scoring::softmax, true);
+  return c;
+}
+
+ModelConfig read_gpt_oss(const Keys& keys) {
+  ModelConfig c = read_common(keys, RopeSpec::Pairs::halves);
+  read_experts(keys, c, Scoring::softmax_of_chosen, false);
+  c.activation = Activation::clamped_swiglu;
+  c.qkv_bias = c.sinks = true;
+  const std::uint32_t window = keys.count("attention.sliding_window", 1u << 30);
+  for (std::size_t i = 0; i < c.layers.size(); i += 2) c.layers[i].window = window;
+  return c;
+}
+
+// Granite scales the embedding, every branch before it is added, attention, and the logits (downwards).
+// Branches stay as they are here and the rest of the sum is divided by their scale instead: a norm doesn't
+// see it, but for its epsilon.
+ModelConfig read_granite(const Keys& keys) {
+  ModelConfig c = read_common(keys, RopeSpec::Pairs::adjacent);
+  constexpr float kLeast = 1e-4f, kMost = 1e4f;
+  const float branch = keys.number_or("residual_scale", 1, kLeast, kMost);
+  c.embedding_scale = keys.number_or("embedding_scale", 1, kLeast, kMost) / branch;
+  c.norm_eps /= branch * branch;
+  c.attention_scale = keys.number_or("attention.scale", c.attention_scale, 1e-6f, kMost);
+  c.logit_scale = 1 / keys.number_or("logit_scale", 1, kLeast, kMost);
+  return c;
+}
+
+ModelConfig read_granitemoe(const Keys& keys) {
+  ModelConfig c = read_granite(keys);
+  read_experts(keys, c, Scoring::softmax_of_chosen, false);
+  return c;
+}
+
+// Every fourth layer knows nothing of positions.
+ModelConfig read_smollm3(const Keys& keys) {
+  ModelConfig c = read_common(keys, RopeSpec::Pairs::adjacent);
+  for (std::size_t i = 3; i < c.layers.size(); i += 4) c.layers[i].rope = -1;
+  return c;
+}
+
+ModelConfig read_glm4(const Keys& keys) {
+  ModelConfig c = read_common(keys, RopeSpec::Pairs::adjacent);
+  c.post_norms = true;
+  c.fused_gate_up = true;
   return c;
 }
 
@@ -307,8 +400,10 @@ ModelConfig read_gemma3(const Keys& keys) {
 using Reader = ModelConfig (*)(const Keys&);
 const std::map<std::string, Reader, std::less<>>& readers() {
   static const std::map<std::string, Reader, std::less<>> table = {
-      {"llama", read_llama}, {"qwen2", read_qwen2},   {"qwen3", read_qwen3},
-      {"phi3", read_phi3},   {"gemma2", read_gemma2}, {"gemma3", read_gemma3},
+      {"llama", read_llama},           {"qwen2", read_qwen2},     {"qwen3", read_qwen3},
+      {"qwen3moe", read_qwen3moe},     {"phi3", read_phi3},       {"gemma2", read_gemma2},
+      {"gemma3", read_gemma3},         {"gpt-oss", read_gpt_oss}, {"granite", read_granite},
+      {"granitemoe", read_granitemoe}, {"smollm3", read_smollm3}, {"glm4", read_glm4},
   };
   return table;
 }

@@ -31,6 +31,7 @@ struct ModelConfig {
   float embedding_scale = 1;
   float attention_scale = 0;
   float attention_softcap = 0;
+  float logit_scale = 1;
   float final_softcap = 0;
   Activation activation = Activation::silu;
   bool qkv_bias = false;
@@ -39,6 +40,10 @@ struct ModelConfig {
   bool fused_qkv = false;
   bool fused_gate_up = false;
   bool tied_embedding = false;
+  bool sinks = false;
+  // A mixture of experts instead of the one feed-forward; n_experts 0: none. Biases where the file has them.
+  Routing routing;
+  std::uint32_t n_ff_expert = 0;
   std::uint32_t rope_original_context = 0;  // phi3: up to it the short factors apply
   std::vector<RopeSpec> ropes;              // factors are filled in by write_forward
   std::vector<LayerConfig> layers;

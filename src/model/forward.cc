@@ -50,12 +50,36 @@ class Builder {
                 .cols = cols},
                {&t, slice.begin});
   }
+  // Matrices of all experts, one behind another; or their biases.
+  WeightId experts(const std::string& tensor, int layer, std::uint32_t rows, std::uint32_t cols) {
+    const GgufTensor& t = find_experts(tensor, rows, cols);
+    const std::uint32_t n = config_.routing.n_experts;
+    return add({.name = tensor,
+                .role = WeightRole::experts,
+                .layer = static_cast<std::int16_t>(layer),
+                .type = t.type,
+                .rows = n * rows,
+                .cols = cols,
+                .experts = n},
+               {&t, 0});
+  }
+  WeightId expert_biases_if(const std::string& tensor, int layer, std::uint32_t width) {
+    if (!has(tensor)) return kNoWeight;
+    const std::uint32_t n = config_.routing.n_experts;
+    const GgufTensor& t = find(tensor, n, width, {});
+    check_float(t);
+    return add({.name = tensor,
+                .role = WeightRole::experts,
+                .layer = static_cast<std::int16_t>(layer),
+                .type = t.type,
+                .rows = 1,
+                .cols = n * width,
+                .experts = n},
+               {&t, 0});
+  }
   WeightId vector(const std::string& tensor, WeightRole role, int layer, std::uint32_t width) {
     const GgufTensor& t = find(tensor, 1, width, {});
-    if (t.type != DType::F32)
-      throw_error(ErrorKind::unsupported,
-                  "the tensor {} is {}, but Steelyard reads norms and biases as F32 only", tensor,
-                  dtype_info(t.type).name);
+    check_float(t);
     return add({.name = tensor,
                 .role = role,
                 .layer = static_cast<std::int16_t>(layer),
@@ -107,6 +131,28 @@ class Builder {
             readable(config_.architecture), readable(t.name));
   }
 
+  static void check_float(const GgufTensor& t) {
+    if (t.type != DType::F32)
+      throw_error(ErrorKind::unsupported,
+                  "the tensor {} is {}, but Steelyard reads norms and biases as F32 only", t.name,
+                  dtype_info(t.type).name);
+  }
+  const GgufTensor& find_experts(const std::string& name, std::uint32_t rows, std::uint32_t cols) const {
+    const GgufTensor* t = file_.find_tensor(name);
+    if (!t)
+      throw_error(
+          ErrorKind::bad_input,
+          "the {} model lacks the tensor {} (files from before 2024-04 have a tensor for every expert: "
+          "convert or fetch it again)",
+          config_.architecture, name);
+    const std::uint32_t n = config_.routing.n_experts;
+    const bool fits =
+        t->shape.columns() == cols && t->shape[1] == rows && t->shape[2] == n && t->shape[3] == 1;
+    if (!fits)
+      throw_error(ErrorKind::bad_input, "the tensor {} has shape {}, but the metadata asks for {} x {} x {}",
+                  name, to_string(t->shape), cols, rows, n);
+    return *t;
+  }
   const GgufTensor& find(const std::string& name, std::uint32_t rows, std::uint32_t cols, Slice slice) const {
     const GgufTensor* t = file_.find_tensor(name);
     if (!t) throw_error(ErrorKind::bad_input, "the {} model lacks the tensor {}", config_.architecture, name);
@@ -155,7 +201,7 @@ Buffers make_buffers(Builder& b, const ModelConfig& c) {
           .k = b.buffer("k", kv_heads * c.head_dim_k),
           .v = b.buffer("v", kv_heads * c.head_dim_v),
           .attended = b.buffer("attended", heads * c.head_dim_v),
-          .inner = b.buffer("inner", n_ff),
+          .inner = c.routing.n_experts ? kNoBuffer : b.buffer("inner", n_ff),
           .logits = b.buffer("logits", c.vocab_size, RowSet::outputs)};
 }
 
@@ -223,7 +269,9 @@ void attention_block(Builder& b, const ModelConfig& c, int i, const Buffers& buf
                       .state = state,
                       .scale = c.attention_scale,
                       .window = l.window,
-                      .softcap = c.attention_softcap});
+                      .softcap = c.attention_softcap,
+                      .sinks = c.sinks ? b.vector(p + "attn_sinks.weight", WeightRole::sinks, i, l.n_heads)
+                                       : kNoWeight});
   ResidualLinearOp out{.in = bufs.attended, .residual = bufs.hidden, .out = bufs.hidden};
   out.weight =
       b.matrix(p + "attn_output.weight", WeightRole::attn_out, i, c.n_embd, l.n_heads * c.head_dim_v);
@@ -257,6 +305,27 @@ void feed_forward_block(Builder& b, const ModelConfig& c, int i, const Buffers& 
   b.op(i, down);
 }
 
+void experts_block(Builder& b, const ModelConfig& c, int i, const Buffers& bufs) {
+  const std::string p = fmt::format("blk.{}.", i);
+  const std::uint32_t n = c.routing.n_experts, n_ff = c.n_ff_expert;
+  // gpt-oss names it after its place.
+  const char* norm = b.has(p + "ffn_norm.weight") ? "ffn_norm.weight" : "post_attention_norm.weight";
+  b.op(i, ExpertsOp{.in = bufs.hidden,
+                    .norm = b.norm(p + norm, i, c.n_embd),
+                    .routing = c.routing,
+                    .router = b.matrix(p + "ffn_gate_inp.weight", WeightRole::router, i, n, c.n_embd),
+                    .router_bias = b.vector_if(p + "ffn_gate_inp.bias", WeightRole::bias, i, n),
+                    .gate = b.experts(p + "ffn_gate_exps.weight", i, n_ff, c.n_embd),
+                    .up = b.experts(p + "ffn_up_exps.weight", i, n_ff, c.n_embd),
+                    .down = b.experts(p + "ffn_down_exps.weight", i, c.n_embd, n_ff),
+                    .gate_bias = b.expert_biases_if(p + "ffn_gate_exps.bias", i, n_ff),
+                    .up_bias = b.expert_biases_if(p + "ffn_up_exps.bias", i, n_ff),
+                    .down_bias = b.expert_biases_if(p + "ffn_down_exps.bias", i, c.n_embd),
+                    .activation = c.activation,
+                    .residual = bufs.hidden,
+                    .out = bufs.hidden});
+}
+
 }  // namespace
 
 Forward write_forward(const GgufFile& file, const ModelConfig& config, const ForwardOptions& options) {
@@ -269,10 +338,14 @@ Forward write_forward(const GgufFile& file, const ModelConfig& config, const For
   b.op(-1, EmbedOp{.table = table, .scale = config.embedding_scale, .out = bufs.hidden});
   for (int i = 0; i < static_cast<int>(config.layers.size()); ++i) {
     attention_block(b, config, i, bufs);
-    feed_forward_block(b, config, i, bufs);
+    if (config.routing.n_experts > 0)
+      experts_block(b, config, i, bufs);
+    else
+      feed_forward_block(b, config, i, bufs);
   }
   HeadOp head{.in = bufs.hidden,
               .norm = b.norm("output_norm.weight", -1, config.n_embd),
+              .scale = config.logit_scale,
               .softcap = config.final_softcap,
               .logits = bufs.logits};
   head.weight = config.tied_embedding

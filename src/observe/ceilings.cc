@@ -244,15 +244,9 @@ StepLimit step_limit(const Program& program, const StepShape& shape, const Ceili
     bytes += cost.weight_bytes + cost.state_bytes;
     if (best_rate <= 0) continue;
     limit.multiply_seconds += cost.attention_flops / best_rate;
-    if (cost.flops <= 0) continue;
-    double elements = 0;
-    const Products multiplied = products(op);
-    for (const WeightId w : multiplied.weights)
-      elements += static_cast<double>(program.weights[w].elements());
-    for (const WeightId w : multiplied.weights) {
-      const WeightSpec& weight = program.weights[w];
-      const auto rate = ceilings.multiply_per_second.find(weight.type);
-      limit.multiply_seconds += cost.flops * static_cast<double>(weight.elements()) / elements /
+    for (const UsedWeight& used : weights_of(op)) {
+      const auto rate = ceilings.multiply_per_second.find(program.weights[used.id].type);
+      limit.multiply_seconds += weight_cost(program, op, used, shape).flops /
                                 (rate == ceilings.multiply_per_second.end() ? best_rate : rate->second);
     }
   }

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "program/program.h"
+#include "program/uses.h"
 
 namespace steelyard {
 
@@ -17,12 +18,14 @@ struct StepShape {
 };
 
 struct OpCost {
-  double weight_bytes = 0;  // in the file's types
+  double weight_bytes = 0;  // in the file's types; of experts as many as rows that choose at random reach
   double state_bytes = 0;
   double flops = 0;            // of matrix products with weights
   double attention_flops = 0;  // of q·k and p·v
 };
 
+// Of one of its weights (uses.h).
+OpCost weight_cost(const Program& program, const Op& op, const UsedWeight& used, const StepShape& shape);
 OpCost op_cost(const Program& program, const Op& op, const StepShape& shape);
 OpCost step_cost(const Program& program, const StepShape& shape);  // the sum
 

@@ -72,6 +72,21 @@ class OpChecker {
     norm(op.norm, width);
     projection(op.gate, op.gate_bias, op.out, width);
     projection(op.up, op.up_bias, op.out, width);
+    require(op.activation != Activation::clamped_swiglu, "has an activation that only experts have");
+  }
+  void operator()(const ExpertsOp& op) {
+    const std::uint32_t width = buffer(op.in), n = op.routing.n_experts;
+    norm(op.norm, width);
+    routing(op.routing);
+    matrix(op.router, n, width);
+    for (const WeightId bias : {op.router_bias, op.choice_bias})
+      if (bias != kNoWeight) vector(bias, n);
+    const std::uint32_t inner = weight(op.gate).rows / n;
+    experts(op.gate, op.gate_bias, n, inner, width);
+    experts(op.up, op.up_bias, n, inner, width);
+    experts(op.down, op.down_bias, n, buffer(op.out), inner);
+    buffer(op.residual, buffer(op.out));
+    require(program_.ranks == 1, "has experts, which ranks can't share");
   }
   void operator()(const HeadOp& op) {
     const std::uint32_t width = buffer(op.in);
@@ -128,6 +143,21 @@ class OpChecker {
     matrix(w, buffer(out), in_width);
     if (bias != kNoWeight) vector(bias, buffer(out));
   }
+  void routing(const Routing& r) {
+    require(r.n_experts > 0 && r.n_experts <= kMostExperts && r.n_used > 0 && r.n_used <= r.n_experts &&
+                r.n_used <= kMostUsedExperts,
+            "has too few or too many experts");
+    require(r.n_groups > 0 && r.n_experts % r.n_groups == 0 && r.n_groups_used > 0 &&
+                r.n_groups_used <= r.n_groups && r.n_used <= r.n_experts / r.n_groups * r.n_groups_used,
+            "has groups that its experts don't divide into");
+  }
+  void experts(WeightId w, WeightId bias, std::uint32_t n, std::uint32_t rows, std::uint32_t cols) {
+    matrix(w, n * rows, cols);
+    require(weight(w).experts == n && rows % kExpertRowUnit == 0, "has experts of the wrong shape");
+    if (bias == kNoWeight) return;
+    vector(bias, n * rows);
+    require(weight(bias).experts == n, "has biases of other experts");
+  }
   // A table of all tokens, or a rank's piece of it.
   void vocabulary(WeightId id, std::uint32_t cols) {
     const WeightSpec& w = weight(id);
@@ -158,10 +188,10 @@ const char* op_name(const Op& op) {
                  [](const RopeAppendOp&) { return "rope_append"; },
                  [](const AttentionOp&) { return "attention"; },
                  [](const ResidualLinearOp&) { return "residual_linear"; },
-                 [](const GateUpOp&) { return "gate_up"; }, [](const HeadOp&) { return "head"; },
-                 [](const SampleOp&) { return "sample"; }, [](const ReceiveOp&) { return "receive"; },
-                 [](const SendOp&) { return "send"; }, [](const SumOp&) { return "sum"; },
-                 [](const GatherOp&) { return "gather"; }},
+                 [](const GateUpOp&) { return "gate_up"; }, [](const ExpertsOp&) { return "experts"; },
+                 [](const HeadOp&) { return "head"; }, [](const SampleOp&) { return "sample"; },
+                 [](const ReceiveOp&) { return "receive"; }, [](const SendOp&) { return "send"; },
+                 [](const SumOp&) { return "sum"; }, [](const GatherOp&) { return "gather"; }},
       op.body);
 }
 

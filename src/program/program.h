@@ -48,7 +48,9 @@ enum class WeightRole : std::uint8_t {
   gate_up,
   down,
   rope_factors,
-  sinks
+  sinks,
+  router,
+  experts
 };
 
 struct WeightSpec {
@@ -61,6 +63,9 @@ struct WeightSpec {
   std::uint32_t cols;
   // Of a tensor rank's piece: where it begins in the whole model's weight.
   std::uint32_t first_row = 0, first_col = 0;
+  // Role experts: matrices, or vectors, of so many experts lie one behind another; rows (of vectors, columns)
+  // are those of all together.
+  std::uint32_t experts = 1;
   bool is_vector() const { return rows == 1 && role != WeightRole::embedding && role != WeightRole::head; }
   std::uint64_t elements() const { return std::uint64_t{rows} * cols; }
   std::uint64_t file_bytes() const { return row_bytes(type, cols) * rows; }
@@ -95,8 +100,9 @@ struct LinkSpec {
   std::uint32_t writers = 1, uses = 1;
 };
 
-// Rotary embedding (RoFormer, arXiv:2104.09864). Pair i of n_rot/2 turns by position * freq_scale *
-// base^(-2i/n_rot) / factor[i]; cos and sin are multiplied by `magnitude`.
+// Rotary embedding (RoFormer, arXiv:2104.09864). Pair i of n_rot/2 turns by position * (1 + r (freq_scale -
+// 1)) * base^(-2i/n_rot) / factor[i]; cos and sin are multiplied by `magnitude`. r rises from 0 at pair
+// ramp_begin to 1 at ramp_end (YaRN, arXiv:2309.00071); without a ramp it is 1.
 struct RopeSpec {
   enum class Pairs : std::uint8_t { adjacent, halves };  // (2i, 2i+1) or (i, i + n_rot/2)
   Pairs pairs;
@@ -104,7 +110,8 @@ struct RopeSpec {
   float base;
   float freq_scale = 1.0f;
   float magnitude = 1.0f;
-  WeightId factors = kNoWeight;  // F32 [n_rot/2]
+  float ramp_begin = -2.0f, ramp_end = -1.0f;  // ramp_begin < ramp_end
+  WeightId factors = kNoWeight;                // F32 [n_rot/2]
 };
 
 // RMS norm: x / sqrt(mean(x^2) + eps) * weight. weight == kNoWeight: no norm at all.
@@ -155,7 +162,9 @@ struct ResidualLinearOp {  // out = residual + post_norm(W · in + bias); out ma
   BufferId residual, out;  // kNoBuffer as residual: out = W · in + bias, a rank's partial sum
 };
 
-enum class Activation : std::uint8_t { silu, gelu_tanh };
+// clamped_swiglu (gpt-oss), experts only: g = min(gate, 7), u = min(max(up, -7), 7); g sigmoid(1.702 g) (u +
+// 1)
+enum class Activation : std::uint8_t { silu, gelu_tanh, clamped_swiglu };
 
 struct GateUpOp {  // out = activation(W_gate · norm(in) + gate_bias) * (W_up · norm(in) + up_bias)
   BufferId in;
@@ -166,10 +175,43 @@ struct GateUpOp {  // out = activation(W_gate · norm(in) + gate_bias) * (W_up �
   BufferId out;
 };
 
-struct HeadOp {  // logits[output rows] = softcap(W · norm(in))
+// How a row's experts are chosen, and what their results count. logits = router · x + router_bias; scores are
+// the logits' softmax, their sigmoids, or the logits themselves (softmax_of_chosen). Those of the n_used
+// largest score + choice_bias are chosen, of equals the first; with groups (of neighbours, equally many each)
+// from the n_groups_used groups whose two best sum to most. Their weights are the scores, of
+// softmax_of_chosen the softmax of the chosen; divided by their sum if `renormalise`; times `scale`.
+enum class Scoring : std::uint8_t { softmax, softmax_of_chosen, sigmoid };
+struct Routing {
+  std::uint32_t n_experts = 0, n_used = 0;
+  Scoring scoring = Scoring::softmax;
+  std::uint32_t n_groups = 1, n_groups_used = 1;
+  bool renormalise = false;
+  float scale = 1.0f;
+};
+inline constexpr std::uint32_t kMostExperts = 1024, kMostUsedExperts = 64;
+// Kernels take the experts' matrices by groups of so many rows.
+inline constexpr std::uint32_t kExpertRowUnit = 16;
+
+// out = residual + sum over the chosen experts e of weight[e] * (W_down[e] · activation(W_gate[e] · x +
+// gate_bias[e], W_up[e] · x + up_bias[e]) + down_bias[e]) with x = norm(in). out may be residual. A shared
+// expert is a GateUpOp before it, on the same input, and a ResidualLinearOp after it.
+struct ExpertsOp {
+  BufferId in;
+  NormRef norm;
+  Routing routing;
+  WeightId router;                                                             // [n_experts, width of in]
+  WeightId router_bias = kNoWeight, choice_bias = kNoWeight;                   // F32 [n_experts]
+  WeightId gate, up, down;                                                     // WeightSpec::experts of them
+  WeightId gate_bias = kNoWeight, up_bias = kNoWeight, down_bias = kNoWeight;  // F32, as many
+  Activation activation;
+  BufferId residual, out;
+};
+
+struct HeadOp {  // logits[output rows] = softcap(scale * W · norm(in))
   BufferId in;
   NormRef norm;
   WeightId weight;
+  float scale = 1.0f;
   float softcap = 0.0f;
   BufferId logits;  // RowSet::outputs
 };
@@ -205,8 +247,8 @@ struct GatherOp {  // out = the ranks' logits, each at its columns, on the rank 
   LinkId link = kNoLink;
 };
 
-using OpBody = std::variant<EmbedOp, QkvOp, RopeAppendOp, AttentionOp, ResidualLinearOp, GateUpOp, HeadOp,
-                            SampleOp, ReceiveOp, SendOp, SumOp, GatherOp>;
+using OpBody = std::variant<EmbedOp, QkvOp, RopeAppendOp, AttentionOp, ResidualLinearOp, GateUpOp, ExpertsOp,
+                            HeadOp, SampleOp, ReceiveOp, SendOp, SumOp, GatherOp>;
 
 struct Op {
   std::int16_t layer;  // -1: belongs to no layer

@@ -77,5 +77,83 @@ TEST(Cost, CountsBytesOnceAndProductsPerRow) {
   EXPECT_EQ(step_cost(p, shape).flops, qkv.flops + 2.0 * 16 * 8);
 }
 
+// A layer of four experts, of which two are used, on 32 values.
+Program experts() {
+  Program p;
+  p.n_embd = 32;
+  p.vocab_size = 16;
+  p.buffers = {{"hidden", 32}};
+  p.weights = {{"router", WeightRole::router, 0, DType::F32, 4, 32},
+               {.name = "gate",
+                .role = WeightRole::experts,
+                .layer = 0,
+                .type = DType::F16,
+                .rows = 64,
+                .cols = 32,
+                .experts = 4},
+               {.name = "up",
+                .role = WeightRole::experts,
+                .layer = 0,
+                .type = DType::F16,
+                .rows = 64,
+                .cols = 32,
+                .experts = 4},
+               {.name = "down",
+                .role = WeightRole::experts,
+                .layer = 0,
+                .type = DType::F16,
+                .rows = 128,
+                .cols = 16,
+                .experts = 4},
+               {.name = "bias",
+                .role = WeightRole::experts,
+                .layer = 0,
+                .type = DType::F32,
+                .rows = 1,
+                .cols = 128,
+                .experts = 4}};
+  p.ops = {{0, ExpertsOp{.in = 0,
+                         .routing = {.n_experts = 4, .n_used = 2},
+                         .router = 0,
+                         .gate = 1,
+                         .up = 2,
+                         .down = 3,
+                         .down_bias = 4,
+                         .activation = Activation::silu,
+                         .residual = 0,
+                         .out = 0}}};
+  return p;
+}
+
+TEST(Program, ChecksThatExpertsFitTogether) {
+  EXPECT_NO_THROW(check(experts()));
+  const auto refused = [](auto change) {
+    Program p = experts();
+    change(p, std::get<ExpertsOp>(p.ops[0].body));
+    EXPECT_THROW(check(p), Error);
+  };
+  refused([](Program&, ExpertsOp& o) { o.routing.n_used = 5; });
+  refused([](Program&, ExpertsOp& o) { o.routing.n_groups = 3; });
+  refused([](Program&, ExpertsOp& o) { o.routing.n_groups = 4, o.routing.n_groups_used = 1; });
+  refused([](Program&, ExpertsOp& o) { o.up = 3; });
+  refused([](Program&, ExpertsOp& o) { o.gate_bias = 4; });
+  refused([](Program& p, ExpertsOp&) { p.weights[1].rows = p.weights[2].rows = 32, p.weights[3].cols = 8; });
+  refused([](Program& p, ExpertsOp&) { p.weights[3].experts = 2; });
+  refused([](Program& p, ExpertsOp&) { p.ranks = 2; });
+}
+
+// One row reads its two of four experts; two rows three on average; all multiply-adds are those of the
+// chosen.
+TEST(Cost, ExpertsAreReadAsFarAsRowsReachThem) {
+  const Program p = experts();
+  const double router = 4 * 32 * 4, expert = 2 * (16 * 32 * 2) + 32 * 16 * 2 + 32 * 4;
+  const OpCost one = op_cost(p, p.ops[0], {.rows = 1});
+  EXPECT_DOUBLE_EQ(one.weight_bytes, router + 2 * expert);
+  EXPECT_DOUBLE_EQ(one.flops, 2.0 * (4 * 32 + 2 * 3 * 16 * 32));
+  const OpCost two = op_cost(p, p.ops[0], {.rows = 2});
+  EXPECT_DOUBLE_EQ(two.weight_bytes, router + 3 * expert);
+  EXPECT_DOUBLE_EQ(two.flops, 2 * one.flops);
+}
+
 }  // namespace
 }  // namespace steelyard

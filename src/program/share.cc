@@ -77,6 +77,7 @@ class Divider {
     rows(o.up, o.up_bias, o.out, width, begin);
     begins_[o.out] = begin;
   }
+  void operator()(const ExpertsOp&) {}  // why_not_ranks() refuses it
   void operator()(const HeadOp& o) {
     table(o.weight);
     part_.buffers[o.logits].width = vocabulary();
@@ -143,6 +144,12 @@ void each_id(OpBody& body, W w, B b, S s) {
                  [&](GateUpOp& o) {
                    for (WeightId* id : {&o.norm.weight, &o.gate, &o.up, &o.gate_bias, &o.up_bias}) w(*id);
                    b(o.in), b(o.out);
+                 },
+                 [&](ExpertsOp& o) {
+                   for (WeightId* id : {&o.norm.weight, &o.router, &o.router_bias, &o.choice_bias, &o.gate,
+                                        &o.up, &o.down, &o.gate_bias, &o.up_bias, &o.down_bias})
+                     w(*id);
+                   b(o.in), b(o.residual), b(o.out);
                  },
                  [&](HeadOp& o) { w(o.norm.weight), w(o.weight), b(o.in), b(o.logits); },
                  [&](SampleOp& o) { b(o.logits); },
@@ -394,6 +401,8 @@ std::vector<Program> part_programs(const Program& program, std::span<const Share
 std::string why_not_ranks(const Program& program, std::uint32_t ranks) {
   if (ranks < 2) return {};
   for (const Op& op : program.ops) {
+    if (std::holds_alternative<ExpertsOp>(op.body))
+      return "it has experts, which tensor ranks can't share yet (layers over several devices can be)";
     const auto a = attends(op);
     if (!a) continue;
     const std::uint32_t kv = program.states[a->state].n_kv_heads;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <variant>
@@ -216,6 +217,19 @@ TEST(Share, SaysWhyItDoesNotDivide) {
   // 8 ranks of a head of 64 columns: no super-block of 256.
   EXPECT_EQ(why_not_ranks(tiny_program(shape, DType::Q4_K, DType::F16), 2), "");
   EXPECT_NE(why_not_ranks(tiny_program(shape, DType::Q4_K, DType::F16), 8), "");
+}
+
+// Stages have all of their layers' experts; ranks are refused by name.
+TEST(Share, ExpertsBelongToLayers) {
+  const Shape shape = {.layers = 4, .routing = {.n_experts = 4, .n_used = 2}, .expert_bias = true};
+  const Program whole = tiny_program(shape, DType::Q8_0, DType::F16);
+  EXPECT_NE(why_not_ranks(whole, 2).find("experts"), std::string::npos);
+  const std::vector<Share> stages = {{0, 3}, {3, 6}};
+  const std::vector<Program> parts = part_programs(whole, stages);
+  for (const Program& part : parts)
+    EXPECT_EQ(std::count_if(part.weights.begin(), part.weights.end(),
+                            [](const WeightSpec& w) { return w.role == WeightRole::experts; }),
+              2 * 6);
 }
 
 }  // namespace

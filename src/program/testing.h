@@ -20,8 +20,12 @@ struct Shape {
   bool qkv_bias = false, out_bias = false, ffn_bias = false, head_norms = false, post_norms = false,
        sinks = false, tied = false, rope_factors = false;
   std::uint32_t window = 0;
-  float softcap = 0, final_softcap = 0;
+  float softcap = 0, final_softcap = 0, logit_scale = 1;
+  bool ramp = false;  // of the rope's frequencies
   Activation activation = Activation::silu;
+  // A mixture instead of the one feed-forward: n_experts > 0.
+  Routing routing = {};
+  bool router_bias = false, choice_bias = false, expert_bias = false, shared_expert = false;
 };
 
 class TinyProgram {
@@ -33,6 +37,7 @@ class TinyProgram {
     p_.groups.push_back({"group", s_.window});
     p_.ropes.push_back(
         {.pairs = s_.pairs, .n_rot = s_.n_rot, .base = 10000.0f, .freq_scale = 0.5f, .magnitude = 1.1f});
+    if (s_.ramp) p_.ropes[0].ramp_begin = 2.5f, p_.ropes[0].ramp_end = 9;
     if (s_.rope_factors) p_.ropes[0].factors = vector("rope_factors", WeightRole::rope_factors, s_.n_rot / 2);
     const WeightId table =
         add({"table", s_.tied ? WeightRole::head : WeightRole::embedding, -1, type, s_.vocab, s_.width});
@@ -47,6 +52,7 @@ class TinyProgram {
     op(HeadOp{.in = hidden_,
               .norm = norm("output_norm", s_.width),
               .weight = s_.tied ? table : matrix("head", WeightRole::head, s_.vocab, s_.width),
+              .scale = s_.logit_scale,
               .softcap = s_.final_softcap,
               .logits = logits_});
     op(SampleOp{logits_});
@@ -100,7 +106,58 @@ class TinyProgram {
     op(out);
   }
 
+  // With a shared expert, or without a mixture, its gate and up come before what else writes the hidden
+  // state.
   void feed_forward() {
+    const bool mixture = s_.routing.n_experts > 0;
+    if (!mixture || s_.shared_expert) gate_and_up();
+    if (mixture) experts();
+    if (!mixture || s_.shared_expert) down();
+  }
+  void experts() {
+    const std::uint32_t n = s_.routing.n_experts, inner = kExpertWidth;
+    ExpertsOp o{.in = hidden_,
+                .norm = norm("experts_norm", s_.width),
+                .routing = s_.routing,
+                .router = add({"router", WeightRole::router, layer(), DType::F32, n, s_.width}),
+                .gate = experts_of("expert_gate", inner, s_.width),
+                .up = experts_of("expert_up", inner, s_.width),
+                .down = experts_of("expert_down", s_.width, inner),
+                .activation = s_.activation,
+                .residual = hidden_,
+                .out = hidden_};
+    if (s_.router_bias) o.router_bias = vector("router_bias", WeightRole::bias, n);
+    if (s_.choice_bias) o.choice_bias = vector("choice_bias", WeightRole::bias, n);
+    if (s_.expert_bias) {
+      o.gate_bias = expert_biases("expert_gate_bias", inner);
+      o.up_bias = expert_biases("expert_up_bias", inner);
+      o.down_bias = expert_biases("expert_down_bias", s_.width);
+    }
+    op(o);
+  }
+  WeightId experts_of(std::string name, std::uint32_t rows, std::uint32_t cols) {
+    const std::uint32_t n = s_.routing.n_experts;
+    return add({.name = std::move(name),
+                .role = WeightRole::experts,
+                .layer = layer(),
+                .type = type_,
+                .rows = n * rows,
+                .cols = cols,
+                .experts = n});
+  }
+  WeightId expert_biases(std::string name, std::uint32_t width) {
+    const std::uint32_t n = s_.routing.n_experts;
+    return add({.name = std::move(name),
+                .role = WeightRole::experts,
+                .layer = layer(),
+                .type = DType::F32,
+                .rows = 1,
+                .cols = n * width,
+                .experts = n});
+  }
+  std::int16_t layer() const { return static_cast<std::int16_t>(layer_); }
+
+  void gate_and_up() {
     GateUpOp up{.in = hidden_,
                 .norm = norm("ffn_norm", s_.width),
                 .gate = matrix("gate", WeightRole::gate_up, s_.n_ff, s_.width),
@@ -112,6 +169,8 @@ class TinyProgram {
       up.up_bias = vector("up_bias", WeightRole::bias, s_.n_ff);
     }
     op(up);
+  }
+  void down() {
     ResidualLinearOp down{.in = inner_,
                           .weight = matrix("down", WeightRole::down, s_.width, s_.n_ff),
                           .residual = hidden_,
@@ -120,6 +179,8 @@ class TinyProgram {
     if (s_.post_norms) down.post_norm = norm("post_ffw", s_.width);
     op(down);
   }
+
+  static constexpr std::uint32_t kExpertWidth = 256;  // every type's blocks divide it
 
   BufferId buffer(std::string name, std::uint32_t width, RowSet rows = RowSet::all) {
     p_.buffers.push_back({std::move(name), width, rows});

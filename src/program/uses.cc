@@ -23,7 +23,15 @@ Few<BufferId> there(std::initializer_list<BufferId> ids) {
   return buffers;
 }
 
-// What the op doesn't multiply with.
+Weights experts_weights(const ExpertsOp& o) {
+  Weights weights{};
+  for (const WeightId id : {o.gate, o.up, o.down, o.gate_bias, o.up_bias, o.down_bias})
+    if (id != kNoWeight) weights.push({id, WeightUse::experts, o.routing.n_used});
+  for (const UsedWeight& used : vectors({o.norm.weight, o.router_bias, o.choice_bias})) weights.push(used);
+  return weights;
+}
+
+// What the op doesn't multiply with every row.
 Weights other_weights(const Op& op) {
   return std::visit(Overloaded{
                         [](const EmbedOp& o) {
@@ -42,6 +50,7 @@ Weights other_weights(const Op& op) {
                         [](const GateUpOp& o) {
                           return vectors({o.norm.weight, o.gate_bias, o.up_bias});
                         },
+                        [](const ExpertsOp& o) { return experts_weights(o); },
                         [](const HeadOp& o) { return vectors({o.norm.weight}); },
                         [](const SampleOp&) { return Weights{}; },
                         [](const ReceiveOp&) { return Weights{}; },
@@ -78,6 +87,9 @@ Products products(const Op& op) {
                         [](const GateUpOp& o) {
                           return Products{{o.gate, o.up}, o.in, kAll};
                         },
+                        [](const ExpertsOp& o) {
+                          return Products{{o.router}, o.in, kAll};
+                        },
                         [](const HeadOp& o) {
                           return Products{{o.weight}, o.in, kOutputs};
                         },
@@ -101,6 +113,7 @@ Few<BufferId> writes(const Op& op) {
                         [](const AttentionOp& o) { return Ids{o.out}; },
                         [](const ResidualLinearOp& o) { return Ids{o.out}; },
                         [](const GateUpOp& o) { return Ids{o.out}; },
+                        [](const ExpertsOp& o) { return Ids{o.out}; },
                         [](const HeadOp& o) { return Ids{o.logits}; },
                         [](const SampleOp&) { return Ids{}; },
                         [](const ReceiveOp& o) { return Ids{o.out}; },
@@ -124,6 +137,9 @@ Few<BufferId> reads(const Op& op) {
                           return there({o.in, o.residual});
                         },
                         [](const GateUpOp& o) { return Ids{o.in}; },
+                        [](const ExpertsOp& o) {
+                          return there({o.in, o.residual});
+                        },
                         [](const HeadOp& o) { return Ids{o.in}; },
                         [](const SampleOp& o) { return Ids{o.logits}; },
                         [](const ReceiveOp&) { return Ids{}; },
@@ -145,6 +161,7 @@ std::optional<StateId> appends_to(const Op& op) {
                         [](const AttentionOp&) { return Maybe(); },
                         [](const ResidualLinearOp&) { return Maybe(); },
                         [](const GateUpOp&) { return Maybe(); },
+                        [](const ExpertsOp&) { return Maybe(); },
                         [](const HeadOp&) { return Maybe(); },
                         [](const SampleOp&) { return Maybe(); },
                         [](const ReceiveOp&) { return Maybe(); },
@@ -166,6 +183,7 @@ std::optional<Attends> attends(const Op& op) {
                         },
                         [](const ResidualLinearOp&) { return Maybe(); },
                         [](const GateUpOp&) { return Maybe(); },
+                        [](const ExpertsOp&) { return Maybe(); },
                         [](const HeadOp&) { return Maybe(); },
                         [](const SampleOp&) { return Maybe(); },
                         [](const ReceiveOp&) { return Maybe(); },
@@ -185,6 +203,7 @@ std::optional<UsedLink> link_of(const Op& op) {
                         [](const AttentionOp&) { return Maybe(); },
                         [](const ResidualLinearOp&) { return Maybe(); },
                         [](const GateUpOp&) { return Maybe(); },
+                        [](const ExpertsOp&) { return Maybe(); },
                         [](const HeadOp&) { return Maybe(); },
                         [](const SampleOp&) { return Maybe(); },
                         [](const ReceiveOp& o) {
@@ -207,6 +226,7 @@ LinkId exchange_of(const Op& op) {
                         [](const AttentionOp&) { return kNoLink; },
                         [](const ResidualLinearOp&) { return kNoLink; },
                         [](const GateUpOp&) { return kNoLink; },
+                        [](const ExpertsOp&) { return kNoLink; },
                         [](const HeadOp&) { return kNoLink; },
                         [](const SampleOp&) { return kNoLink; },
                         [](const ReceiveOp&) { return kNoLink; },
@@ -225,6 +245,7 @@ OpRole role(const Op& op) {
                         [](const AttentionOp&) { return OpRole::layer; },
                         [](const ResidualLinearOp&) { return OpRole::layer; },
                         [](const GateUpOp&) { return OpRole::layer; },
+                        [](const ExpertsOp&) { return OpRole::layer; },
                         [](const HeadOp&) { return OpRole::logits; },
                         [](const SampleOp&) { return OpRole::sample; },
                         [](const ReceiveOp&) { return OpRole::link; },

@@ -20,7 +20,7 @@ struct Overloaded : F... {
 template <typename... F>
 Overloaded(F...) -> Overloaded<F...>;
 
-// At most eight values, in the order in which the op names them.
+// At most sixteen values, in the order in which the op names them.
 template <typename T>
 class Few {
  public:
@@ -43,22 +43,24 @@ class Few {
   }
 
  private:
-  std::array<T, 8> values_{};
+  std::array<T, 16> values_{};
   std::size_t size_ = 0;
 };
 
 // How an op uses a weight: `lookup` reads the rows of the step's tokens, `product` multiplies by the matrix,
-// `vector` reads it whole (norm, bias, sinks).
-enum class WeightUse : std::uint8_t { lookup, product, vector };
+// `vector` reads it whole (norm, bias, sinks), `experts` uses those of `chosen` experts a row.
+enum class WeightUse : std::uint8_t { lookup, product, vector, experts };
 struct UsedWeight {
   WeightId id;
   WeightUse use;
+  std::uint32_t chosen = 0;
   bool operator==(const UsedWeight&) const = default;
 };
 // Those that the op names itself and has (not kNoWeight); a rope's factors are the program's.
 Few<UsedWeight> weights_of(const Op& op);
 
-// The matrices that an op multiplies with one input; none: weights is empty.
+// The matrices that an op multiplies with one input for every row; none: weights is empty. (Of experts the
+// router alone: which rows they get is known when it has run.)
 struct Products {
   Few<WeightId> weights;
   BufferId in = kNoBuffer;

@@ -46,6 +46,23 @@ const Op kGateUp{0, GateUpOp{.in = 30,
 const Op kHead{-1, HeadOp{.in = 35, .norm = {36, 1e-5f}, .weight = 37, .logits = 38}};
 const Op kSample{-1, SampleOp{.logits = 39}};
 
+const Op kExperts{0, ExpertsOp{.in = 41,
+                               .norm = {42, 1e-5f},
+                               .routing = {.n_experts = 8, .n_used = 3},
+                               .router = 43,
+                               .router_bias = 44,
+                               .choice_bias = 45,
+                               .gate = 46,
+                               .up = 47,
+                               .down = 48,
+                               .gate_bias = 49,
+                               .up_bias = 50,
+                               .down_bias = 51,
+                               .activation = Activation::silu,
+                               .residual = 52,
+                               .out = 53}};
+
+UsedWeight experts(WeightId id) { return {id, WeightUse::experts, 3}; }
 UsedWeight product(WeightId id) { return {id, WeightUse::product}; }
 UsedWeight vector(WeightId id) { return {id, WeightUse::vector}; }
 
@@ -57,6 +74,9 @@ TEST(Uses, WeightsOfEveryOp) {
   EXPECT_THAT(weights_of(kAttention), ElementsAre(vector(23)));
   EXPECT_THAT(weights_of(kResidual), ElementsAre(product(25), vector(26), vector(27)));
   EXPECT_THAT(weights_of(kGateUp), ElementsAre(product(32), product(33), vector(31), vector(40), vector(41)));
+  EXPECT_THAT(weights_of(kExperts),
+              ElementsAre(product(43), experts(46), experts(47), experts(48), experts(49), experts(50),
+                          experts(51), vector(42), vector(44), vector(45)));
   EXPECT_THAT(weights_of(kHead), ElementsAre(product(37), vector(36)));
   EXPECT_THAT(weights_of(kSample), IsEmpty());
 }
@@ -83,6 +103,8 @@ TEST(Uses, ProductsOfEveryOp) {
   EXPECT_EQ(products(kResidual).in, 24);
   EXPECT_THAT(products(kGateUp).weights, ElementsAre(32, 33));
   EXPECT_EQ(products(kGateUp).in, 30);
+  EXPECT_THAT(products(kExperts).weights, ElementsAre(43));
+  EXPECT_EQ(products(kExperts).in, 41);
   EXPECT_THAT(products(kHead).weights, ElementsAre(37));
   EXPECT_EQ(products(kHead).in, 35);
   EXPECT_EQ(products(kHead).rows, RowSet::outputs);
@@ -96,6 +118,7 @@ TEST(Uses, BuffersWrittenByEveryOp) {
   EXPECT_THAT(writes(kAttention), ElementsAre(21));
   EXPECT_THAT(writes(kResidual), ElementsAre(29));
   EXPECT_THAT(writes(kGateUp), ElementsAre(34));
+  EXPECT_THAT(writes(kExperts), ElementsAre(53));
   EXPECT_THAT(writes(kHead), ElementsAre(38));
   EXPECT_THAT(writes(kSample), IsEmpty());
 }
@@ -107,6 +130,7 @@ TEST(Uses, BuffersReadByEveryOp) {
   EXPECT_THAT(reads(kAttention), ElementsAre(20));
   EXPECT_THAT(reads(kResidual), ElementsAre(24, 28));
   EXPECT_THAT(reads(kGateUp), ElementsAre(30));
+  EXPECT_THAT(reads(kExperts), ElementsAre(41, 52));
   EXPECT_THAT(reads(kHead), ElementsAre(35));
   EXPECT_THAT(reads(kSample), ElementsAre(39));
 }
@@ -118,14 +142,15 @@ TEST(Uses, StatesOfEveryOp) {
   EXPECT_EQ(a->state, 22);
   EXPECT_EQ(a->n_heads, 6u);
   EXPECT_EQ(a->window, 48u);
-  for (const Op& op : {kEmbed, kQkv, kAttention, kResidual, kGateUp, kHead, kSample})
+  for (const Op& op : {kEmbed, kQkv, kAttention, kResidual, kGateUp, kExperts, kHead, kSample})
     EXPECT_FALSE(appends_to(op));
   for (const Op& op : {kEmbed, kQkv, kRope, kResidual, kGateUp, kHead, kSample}) EXPECT_FALSE(attends(op));
 }
 
 TEST(Uses, RolesOfEveryOp) {
   EXPECT_EQ(role(kEmbed), OpRole::input);
-  for (const Op& op : {kQkv, kRope, kAttention, kResidual, kGateUp}) EXPECT_EQ(role(op), OpRole::layer);
+  for (const Op& op : {kQkv, kRope, kAttention, kResidual, kGateUp, kExperts})
+    EXPECT_EQ(role(op), OpRole::layer);
   EXPECT_EQ(role(kHead), OpRole::logits);
   EXPECT_EQ(role(kSample), OpRole::sample);
 }

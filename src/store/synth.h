@@ -19,6 +19,8 @@ struct SynthShape {
   double rope_base;
   bool tied;                 // no output.weight: the head is the token embedding
   std::uint32_t window = 0;  // sliding window, 0 = none
+  // A mixture of experts in every layer: how many, how many a row uses, their feed-forward.
+  std::uint32_t experts = 0, experts_used = 0, expert_feed_forward = 0;
 };
 std::span<const SynthShape> synth_shapes();
 

@@ -15,7 +15,7 @@ namespace {
 // divides.
 constexpr std::array kShapes = {
     // name, architecture, embedding, feed_forward, layers, heads, kv, head, vocabulary, context, rope base,
-    // tied, window
+    // tied, window, experts, used, their feed-forward
     SynthShape{"llama3.1-70b", "llama", 8192, 28672, 80, 64, 8, 128, 128256, 131072, 5e5, false},
     SynthShape{"llama3.1-8b", "llama", 4096, 14336, 32, 32, 8, 128, 128256, 131072, 5e5, false},
     SynthShape{"llama3.2-3b", "llama", 3072, 8192, 28, 24, 8, 128, 128256, 131072, 5e5, true},
@@ -31,16 +31,36 @@ constexpr std::array kShapes = {
     SynthShape{"gemma3-1b", "gemma3", 1152, 6912, 26, 4, 1, 256, 262144, 32768, 1e6, true, 512},
     SynthShape{"gemma2-2b", "gemma2", 2304, 9216, 26, 8, 4, 256, 256000, 8192, 1e4, true, 4096},
     SynthShape{"phi3-mini", "phi3", 3072, 8192, 32, 32, 32, 96, 32064, 131072, 1e4, false, 262144},
+    SynthShape{"qwen3-30b-a3b", "qwen3moe", 2048, 6144, 48, 32, 4, 128, 151936, 40960, 1e6, false, 0, 128, 8,
+               768},
+    SynthShape{"gpt-oss-20b", "gpt-oss", 2880, 2880, 24, 64, 8, 64, 201088, 131072, 1.5e5, false, 128, 32, 4,
+               2880},
+    SynthShape{"mixtral-8x7b", "llama", 4096, 14336, 32, 32, 8, 128, 32000, 32768, 1e6, false, 0, 8, 2,
+               14336},
+    SynthShape{"granite3.3-8b", "granite", 4096, 12800, 40, 32, 8, 128, 49159, 131072, 1e7, true},
+    SynthShape{"granite3.1-moe-3b", "granitemoe", 1536, 512, 32, 24, 8, 64, 49155, 131072, 1e7, true, 0, 40,
+               8, 512},
+    SynthShape{"smollm3-3b", "smollm3", 2048, 11008, 36, 16, 4, 128, 128256, 65536, 5e6, true},
+    SynthShape{"glm4-9b", "glm4", 4096, 13696, 40, 32, 2, 128, 151552, 32768, 1e4, false},
     SynthShape{"tiny-llama", "llama", 256, 512, 4, 4, 2, 64, 1024, 4096, 1e4, false},
     SynthShape{"tiny-qwen2", "qwen2", 256, 512, 4, 4, 2, 64, 1024, 4096, 1e6, true},
     SynthShape{"tiny-qwen3", "qwen3", 256, 512, 4, 4, 2, 64, 1024, 4096, 1e6, true},
     SynthShape{"tiny-gemma2", "gemma2", 256, 512, 4, 4, 2, 64, 1024, 4096, 1e4, true, 64},
     SynthShape{"tiny-gemma3", "gemma3", 256, 512, 7, 4, 1, 64, 1024, 4096, 1e6, true, 64},
+    SynthShape{"tiny-qwen3moe", "qwen3moe", 256, 512, 4, 4, 2, 64, 1024, 4096, 1e6, true, 0, 16, 4, 256},
+    SynthShape{"tiny-mixtral", "llama", 256, 512, 4, 4, 2, 64, 1024, 4096, 1e6, false, 0, 8, 2, 512},
+    SynthShape{"tiny-gpt-oss", "gpt-oss", 256, 256, 4, 4, 2, 64, 1024, 131072, 1.5e5, false, 64, 8, 4, 256},
+    SynthShape{"tiny-granite", "granite", 256, 512, 4, 4, 2, 64, 1024, 4096, 1e4, true},
+    SynthShape{"tiny-granitemoe", "granitemoe", 256, 256, 4, 4, 2, 64, 1024, 4096, 1e4, true, 0, 8, 2, 256},
+    SynthShape{"tiny-smollm3", "smollm3", 256, 512, 4, 4, 2, 64, 1024, 4096, 5e6, true},
+    SynthShape{"tiny-glm4", "glm4", 256, 512, 4, 4, 2, 64, 1024, 4096, 1e4, false},
     SynthShape{"tiny-phi3", "phi3", 256, 512, 4, 4, 4, 64, 1024, 16384, 1e4, false, 262144},
 };
 constexpr std::uint32_t kPhi3OriginalContext = 4096;
 
 bool is_gemma(const SynthShape& s) { return s.architecture == "gemma2" || s.architecture == "gemma3"; }
+bool is_granite(const SynthShape& s) { return s.architecture.starts_with("granite"); }
+bool has_post_norms(const SynthShape& s) { return is_gemma(s) || s.architecture == "glm4"; }
 
 // Appends tensors with the deviations that keep activations in the usual range.
 class TensorList {
@@ -48,9 +68,23 @@ class TensorList {
   TensorList(const SynthShape& shape, const Mixture& mixture) : shape_(shape), mixture_(mixture) {}
 
   void matrix(std::string name, std::uint64_t columns, std::uint64_t rows, std::uint32_t layer = 0) {
-    const DType type = tensor_type(mixture_, {name, layer, shape_.layers, columns, true, shape_.tied});
-    out.push_back(
-        {std::move(name), {columns, rows}, type, 0, 1 / std::sqrt(static_cast<double>(columns)), {}});
+    TensorPlace place{name, layer, shape_.layers, columns, true, shape_.tied};
+    place.experts = shape_.experts;
+    add_matrix(std::move(name), {columns, rows}, tensor_type(mixture_, place));
+  }
+  // Of all experts; gpt-oss' are MXFP4 as published, whatever the others are.
+  void experts(std::string name, std::uint64_t columns, std::uint64_t rows, std::uint32_t layer) {
+    TensorPlace place{name, layer, shape_.layers, columns, true, shape_.tied};
+    place.experts = shape_.experts;
+    const bool mxfp4 = shape_.architecture == "gpt-oss";
+    add_matrix(std::move(name), {columns, rows, shape_.experts},
+               mxfp4 ? DType::MXFP4 : tensor_type(mixture_, place));
+  }
+  void router(std::string name, std::uint64_t columns) {
+    add_matrix(std::move(name), {columns, shape_.experts}, DType::F32);
+  }
+  void biases(std::string name, std::uint64_t size) {  // of all experts
+    out.push_back({std::move(name), {size, shape_.experts}, DType::F32, 0, 0.1, {}});
   }
   void norm(std::string name, std::uint64_t size) {
     out.push_back({std::move(name), {size}, DType::F32, 1, 0.05, {}});
@@ -65,6 +99,11 @@ class TensorList {
   std::vector<SynthTensor> out;
 
  private:
+  void add_matrix(std::string name, std::vector<std::uint64_t> dims, DType type) {
+    const double deviation = 1 / std::sqrt(static_cast<double>(dims[0]));
+    out.push_back({std::move(name), std::move(dims), type, 0, deviation, {}});
+  }
+
   const SynthShape& shape_;
   const Mixture& mixture_;
 };
@@ -110,33 +149,69 @@ void add_attention(TensorList& list, const SynthShape& s, std::uint32_t i, const
     list.matrix(p + "attn_k.weight", s.embedding, kv, i);
     list.matrix(p + "attn_v.weight", s.embedding, kv, i);
   }
-  if (s.architecture == "qwen2") {
+  const bool oss = s.architecture == "gpt-oss";
+  if (s.architecture == "qwen2" || s.architecture == "glm4" || oss) {
     list.bias(p + "attn_q.bias", q);
     list.bias(p + "attn_k.bias", kv);
     list.bias(p + "attn_v.bias", kv);
   }
-  if (s.architecture == "qwen3" || s.architecture == "gemma3") {
+  if (s.architecture.starts_with("qwen3") || s.architecture == "gemma3") {
     list.norm(p + "attn_q_norm.weight", s.head_dim);
     list.norm(p + "attn_k_norm.weight", s.head_dim);
   }
   list.matrix(p + "attn_output.weight", q, s.embedding, i);
-  if (is_gemma(s)) list.norm(p + "post_attention_norm.weight", s.embedding);
+  if (oss) {
+    list.bias(p + "attn_output.bias", s.embedding);
+    list.bias(p + "attn_sinks.weight", s.heads);
+  }
+  if (has_post_norms(s)) list.norm(p + "post_attention_norm.weight", s.embedding);
+}
+
+void add_experts(TensorList& list, const SynthShape& s, std::uint32_t i, const std::string& p) {
+  const bool oss = s.architecture == "gpt-oss";
+  list.norm(p + (oss ? "post_attention_norm.weight" : "ffn_norm.weight"), s.embedding);
+  list.router(p + "ffn_gate_inp.weight", s.embedding);
+  list.experts(p + "ffn_gate_exps.weight", s.embedding, s.expert_feed_forward, i);
+  list.experts(p + "ffn_up_exps.weight", s.embedding, s.expert_feed_forward, i);
+  list.experts(p + "ffn_down_exps.weight", s.expert_feed_forward, s.embedding, i);
+  if (!oss) return;
+  list.bias(p + "ffn_gate_inp.bias", s.experts);
+  list.biases(p + "ffn_gate_exps.bias", s.expert_feed_forward);
+  list.biases(p + "ffn_up_exps.bias", s.expert_feed_forward);
+  list.biases(p + "ffn_down_exps.bias", s.embedding);
 }
 
 void add_feed_forward(TensorList& list, const SynthShape& s, std::uint32_t i, const std::string& p) {
+  if (s.experts > 0) return add_experts(list, s, i, p);
   list.norm(p + "ffn_norm.weight", s.embedding);
-  if (s.architecture == "phi3") {
+  if (s.architecture == "phi3" || s.architecture == "glm4") {
     list.matrix(p + "ffn_up.weight", s.embedding, 2ull * s.feed_forward, i);
   } else {
     list.matrix(p + "ffn_gate.weight", s.embedding, s.feed_forward, i);
     list.matrix(p + "ffn_up.weight", s.embedding, s.feed_forward, i);
   }
   list.matrix(p + "ffn_down.weight", s.feed_forward, s.embedding, i);
-  if (is_gemma(s)) list.norm(p + "post_ffw_norm.weight", s.embedding);
+  if (has_post_norms(s)) list.norm(p + "post_ffw_norm.weight", s.embedding);
 }
 
 void add_family_keys(GgufWriter& w, const SynthShape& s, const std::string& arch) {
   if (s.window != 0) w.add_u32(arch + "attention.sliding_window", s.window);
+  if (s.experts != 0) {
+    w.add_u32(arch + "expert_count", s.experts);
+    w.add_u32(arch + "expert_used_count", s.experts_used);
+    w.add_u32(arch + "expert_feed_forward_length", s.expert_feed_forward);
+  }
+  if (s.architecture == "gpt-oss") {
+    w.add_string(arch + "rope.scaling.type", "yarn");
+    w.add_f32(arch + "rope.scaling.factor", 32);
+    w.add_u32(arch + "rope.scaling.original_context_length", 4096);
+  }
+  if (is_granite(s)) {  // as 3.3-8b has them
+    w.add_f32(arch + "embedding_scale", 12);
+    w.add_f32(arch + "residual_scale", 0.22f);
+    w.add_f32(arch + "attention.scale", 1.0f / static_cast<float>(s.head_dim));
+    w.add_f32(arch + "logit_scale", 16);
+  }
   if (s.architecture == "gemma2") {
     w.add_f32(arch + "attn_logit_softcapping", 50);
     w.add_f32(arch + "final_logit_softcapping", 30);
@@ -247,7 +322,7 @@ void add_synth_metadata(GgufWriter& w, const SynthShape& s, const Mixture& mixtu
   w.add_u32(arch + "attention.head_count_kv", s.kv_heads);
   w.add_u32(arch + "attention.key_length", s.head_dim);
   w.add_u32(arch + "attention.value_length", s.head_dim);
-  w.add_u32(arch + "rope.dimension_count", s.head_dim);
+  w.add_u32(arch + "rope.dimension_count", s.architecture == "glm4" ? s.head_dim / 2 : s.head_dim);
   w.add_f32(arch + "rope.freq_base", static_cast<float>(s.rope_base));
   w.add_f32(arch + "attention.layer_norm_rms_epsilon", s.architecture == "llama" ? 1e-5f : 1e-6f);
   w.add_u32(arch + "vocab_size", s.vocabulary);

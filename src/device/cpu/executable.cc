@@ -49,7 +49,7 @@ CpuExecutable::CpuExecutable(const Program& program, const Bindings& bindings, c
   for (const auto& s : program_.states) page_bytes_.push_back(kv_page_bytes(kv_layout(s)));
   for (std::size_t i = 0; i < program_.ropes.size(); ++i) {
     const RopeSpec& r = program_.ropes[i];
-    rope_inv_freq(r.n_rot, r.base, r.freq_scale, vector(r.factors),
+    rope_inv_freq({r.n_rot, r.base, r.freq_scale, r.ramp_begin, r.ramp_end}, vector(r.factors),
                   reinterpret_cast<double*>(base_ + space_.inv_freq_of_rope[i]));
   }
   logits_ = logits_of(program_);

@@ -5,6 +5,7 @@
 #include <cpuid.h>
 #endif
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 
@@ -126,10 +127,10 @@ std::uint64_t kv_head_bytes(const KvLayout& l) {
 
 std::uint64_t kv_page_bytes(const KvLayout& layout) { return kv_head_bytes(layout) * layout.n_kv_heads; }
 
-void rope_inv_freq(std::uint32_t n_rot, double base, double freq_scale, const float* factors,
-                   double* inv_freq) {
-  for (std::uint32_t i = 0; i < n_rot / 2; ++i) {
-    const double f = freq_scale * std::pow(base, -2.0 * i / n_rot);
+void rope_inv_freq(const RopeFrequencies& rope, const float* factors, double* inv_freq) {
+  for (std::uint32_t i = 0; i < rope.n_rot / 2; ++i) {
+    const double r = std::clamp((i - rope.ramp_begin) / (rope.ramp_end - rope.ramp_begin), 0.0, 1.0);
+    const double f = (1 + r * (rope.freq_scale - 1)) * std::pow(rope.base, -2.0 * i / rope.n_rot);
     inv_freq[i] = factors != nullptr ? f / factors[i] : f;
   }
 }

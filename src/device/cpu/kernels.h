@@ -80,7 +80,7 @@ struct MatmulArgs {
 // True: the type has kernels for quantised activations. Else (F16, BF16, F32, raw types) use ActFormat::f32.
 bool fast_type(DType type);
 
-enum class Gate : std::uint8_t { silu, gelu_tanh };
+enum class Gate : std::uint8_t { silu, gelu_tanh, clamped_swiglu };  // Activation in program/program.h
 // out[r][o] = act(gate[o]·x[r] + gate_bias[o]) * (up[o]·x[r] + up_bias[o]) for out_begin <= o < out_end,
 // written as the next product's activations. out_begin is a multiple of 32, out_end too or == rows.
 struct GateUpArgs {
@@ -196,10 +196,11 @@ struct Kernels {
   void (*attention_merge)(const float* partials, std::uint64_t stride, std::uint32_t n_chunks,
                           std::uint32_t head_dim_v, const float* sink, float* out);
 
-  void (*add)(const float* x, std::uint32_t n, float* y);  // y += x
-  void (*scale)(float factor, std::uint32_t n, float* x);  // x *= factor
-  void (*softcap)(float cap, std::uint32_t n, float* x);   // x = cap tanh(x / cap)
-  float (*max)(const float* x, std::uint32_t n);           // n > 0
+  void (*add)(const float* x, std::uint32_t n, float* y);                       // y += x
+  void (*add_scaled)(float factor, const float* x, std::uint32_t n, float* y);  // y += factor x
+  void (*scale)(float factor, std::uint32_t n, float* x);                       // x *= factor
+  void (*softcap)(float cap, std::uint32_t n, float* x);                        // x = cap tanh(x / cap)
+  float (*max)(const float* x, std::uint32_t n);                                // n > 0
   // The first of the largest; n where one of them is NaN or +infinity.
   std::uint32_t (*argmax)(const float* x, std::uint32_t n);
   void (*exp_sub)(const float* x, float minus, std::uint32_t n, float* y);  // y = exp(x - minus)
@@ -224,8 +225,13 @@ const Kernels& kernels(Isa isa);
 // sin.
 void rope_angles(std::int32_t position, const double* inv_freq, std::uint32_t half, float magnitude,
                  float* out);
-// inv_freq[i] = freq_scale * base^(-2i/n_rot) / factors[i] (factors may be null), i < n_rot/2.
-void rope_inv_freq(std::uint32_t n_rot, double base, double freq_scale, const float* factors,
-                   double* inv_freq);
+// Frequencies of pairs; ramp_begin < ramp_end as in RopeSpec (program/program.h).
+struct RopeFrequencies {
+  std::uint32_t n_rot;
+  double base, freq_scale, ramp_begin = -2, ramp_end = -1;
+};
+// inv_freq[i] = (1 + r(i) (freq_scale - 1)) * base^(-2i/n_rot) / factors[i] (factors may be null), i <
+// n_rot/2.
+void rope_inv_freq(const RopeFrequencies& rope, const float* factors, double* inv_freq);
 
 }  // namespace steelyard::cpu

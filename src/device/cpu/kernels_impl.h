@@ -34,6 +34,7 @@ constexpr Kernels kernel_table(Isa isa) {
   k.attention_chunk = attention_chunk_kernel;
   k.attention_merge = attention_merge_kernel;
   k.add = add_kernel;
+  k.add_scaled = add_scaled_kernel;
   k.scale = scale_kernel;
   k.softcap = softcap_kernel;
   k.max = max_kernel;

@@ -33,6 +33,12 @@ STEELYARD_INLINE VF vf_gelu_tanh(VF x) {
   return vf_mul(x, vf_sigmoid(u));
 }
 
+// gpt-oss: the gate from above, the other from both sides.
+STEELYARD_INLINE VF vf_clamped_swiglu(VF gate, VF up) {
+  const VF most = vf_set(7.0f), g = vf_min(gate, most), u = vf_min(vf_max(up, vf_set(-7.0f)), most);
+  return vf_mul(vf_mul(g, vf_sigmoid(vf_mul(vf_set(1.702f), g))), vf_add(u, vf_set(1.0f)));
+}
+
 // 1 - 2 / (e^2x + 1); a Taylor polynomial near zero, where that would cancel.
 STEELYARD_INLINE VF vf_tanh(VF x) {
   const VF one = vf_set(1.0f), s = vf_mul(x, x);
@@ -67,6 +73,12 @@ static void add_kernel(const float* x, std::uint32_t n, float* y) {
   std::uint32_t i = 0;
   for (; i + 16 <= n; i += 16) vf_store(y + i, vf_add(vf_load(y + i), vf_load(x + i)));
   for (; i < n; ++i) y[i] += x[i];
+}
+static void add_scaled_kernel(float factor, const float* x, std::uint32_t n, float* y) {
+  const VF f = vf_set(factor);
+  std::uint32_t i = 0;
+  for (; i + 16 <= n; i += 16) vf_store(y + i, vf_fma(f, vf_load(x + i), vf_load(y + i)));
+  if (i < n) store_part(y + i, n - i, vf_fma(f, load_part(x + i, n - i), load_part(y + i, n - i)));
 }
 static void scale_kernel(float factor, std::uint32_t n, float* x) {
   const VF f = vf_set(factor);

@@ -301,6 +301,11 @@ STEELYARD_INLINE VF with_bias(VF x, const float* bias, std::uint32_t o, int left
   return vf_add(x, vf_load(padded));
 }
 
+STEELYARD_INLINE VF gated(Gate act, VF gate, VF up) {
+  if (act == Gate::clamped_swiglu) return vf_clamped_swiglu(gate, up);
+  return vf_mul(act == Gate::silu ? vf_silu(gate) : vf_gelu_tanh(gate), up);
+}
+
 // Gate and up values of 32 outputs -> one record of the next product's activations.
 STEELYARD_INLINE void finish_gate_up(const GateUpArgs& a, std::uint32_t row, std::uint32_t o, const float* g0,
                                      const float* g1, const float* u0, const float* u1) {
@@ -308,8 +313,8 @@ STEELYARD_INLINE void finish_gate_up(const GateUpArgs& a, std::uint32_t row, std
   VF x0 = with_bias(vf_load(g0), a.gate_bias, o, left), y0 = with_bias(vf_load(u0), a.up_bias, o, left);
   VF x1 = with_bias(vf_load(g1), a.gate_bias, o + 16, left - 16);
   VF y1 = with_bias(vf_load(u1), a.up_bias, o + 16, left - 16);
-  x0 = vf_mul(a.act == Gate::silu ? vf_silu(x0) : vf_gelu_tanh(x0), y0);
-  x1 = vf_mul(a.act == Gate::silu ? vf_silu(x1) : vf_gelu_tanh(x1), y1);
+  x0 = gated(a.act, x0, y0);
+  x1 = gated(a.act, x1, y1);
   if (left < 32) {
     x0 = vf_keep_range(x0, 0, left, vf_zero());
     x1 = vf_keep_range(x1, 0, left - 16, vf_zero());

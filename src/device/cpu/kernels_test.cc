@@ -314,7 +314,7 @@ TEST(Elementwise, NormExpTanhRope) {
 TEST(Rope, BothLayouts) {
   const std::uint32_t heads = 3, dim = 80, rot = 72;
   double inv_freq[36];
-  rope_inv_freq(rot, 10000.0, 0.5, nullptr, inv_freq);
+  rope_inv_freq({rot, 10000.0, 0.5}, nullptr, inv_freq);
   float angles[72];
   rope_angles(1234, inv_freq, 36, 1.5f, angles);
   const auto x = random_floats(heads * dim, 1);

@@ -283,6 +283,17 @@ struct CpuExecutable::Worker {
                  .up_bias = x.vector(op.up_bias)});
   }
 
+  void operator()(const ExpertsOp& op);  // experts.cc
+  // Its parts, between barriers.
+  void score_experts(const ExpertsOp& op);
+  void choose_experts(const ExpertsOp& op, Range rows);
+  void list_experts(const ExpertsOp& op);
+  void fill_places(const ExpertsOp& op);
+  void multiply_gate_up(const ExpertsOp& op);
+  void multiply_down(const ExpertsOp& op);
+  void add_experts(const ExpertsOp& op);
+  PackedMatrix expert_matrix(WeightId id, std::uint32_t expert) const;
+
   void operator()(const HeadOp& op) {
     if (n_outputs() == 0) return;
     const std::uint32_t cols = x.program_.buffers[op.in].width;
@@ -306,9 +317,11 @@ struct CpuExecutable::Worker {
               .y_stride = w.rows,
               .out_begin = out.begin,
               .out_end = out.end});
-    if (op.softcap > 0)
-      for (std::uint32_t i = 0; i < n_outputs(); ++i)
-        k.softcap(op.softcap, out.end - out.begin, logits + std::uint64_t{i} * w.rows + out.begin);
+    for (std::uint32_t i = 0; i < n_outputs(); ++i) {
+      float* row = logits + std::uint64_t{i} * w.rows + out.begin;
+      if (op.scale != 1.0f) k.scale(op.scale, out.end - out.begin, row);
+      if (op.softcap > 0) k.softcap(op.softcap, out.end - out.begin, row);
+    }
   }
 
   // Of its sequence's: other threads may be drawing for rows before it.

@@ -13,7 +13,23 @@ struct Extremes {
   std::uint32_t branch_width = 0;
   std::uint64_t scratch_bytes = 0, partial_floats_a_row = 0;
   std::uint32_t split_rows = 0;
+  ExpertsSpace experts;  // sizes
 };
+
+void note_experts(Extremes& e, const Program& p, const ExpertsOp& op, std::uint32_t rows, Mode mode) {
+  const Routing& r = op.routing;
+  const std::uint32_t width = p.buffers[op.in].width, entries = rows * r.n_used,
+                      places = entries + (kActTile - 1) * std::min(r.n_experts, entries);
+  const auto most = [](std::uint64_t& size, std::uint64_t bytes) { size = std::max(size, bytes); };
+  ExpertsSpace& s = e.experts;
+  most(s.scores, std::uint64_t{rows} * r.n_experts * sizeof(float));
+  most(s.choices, std::uint64_t{entries} * sizeof(Choice));
+  most(s.active, (r.n_experts + 1) * sizeof(ActiveExpert));
+  most(s.rows, entries * sizeof(std::uint32_t));
+  most(s.input, act_bytes(input_format(p, mode, {op.gate, op.up}), places, width));
+  most(s.inner, act_bytes(input_format(p, mode, {op.down}), places, p.weights[op.down].cols));
+  most(s.branch, std::uint64_t{entries} * p.buffers[op.out].width * sizeof(float));
+}
 
 void note_input(Extremes& e, ActFormat format, std::uint32_t rows, std::uint32_t cols) {
   e.input_bytes = std::max(e.input_bytes, act_bytes(format, rows, cols));
@@ -44,6 +60,7 @@ Needs needs_of(const Op& op) {
           [](const AttentionOp&) { return Needs{}; },
           [](const ResidualLinearOp& o) { return Needs{.branch = o.post_norm ? o.out : kNoBuffer}; },
           [](const GateUpOp& o) { return Needs{.activations = o.out}; },
+          [](const ExpertsOp&) { return Needs{}; },  // note_experts()
           [](const HeadOp&) { return Needs{}; },
           [](const SampleOp&) { return Needs{}; },
           [](const ReceiveOp&) { return Needs{}; },
@@ -62,6 +79,8 @@ Extremes find_extremes(const Program& p, const StepLimits& limits, Mode mode, st
                  m.rows == RowSet::all ? limits.rows : std::max(limits.outputs, 1u), p.buffers[m.in].width);
     if (const BufferId branch = needs_of(op).branch; branch != kNoBuffer)
       e.branch_width = std::max(e.branch_width, p.buffers[branch].width);
+    if (const auto* experts = std::get_if<ExpertsOp>(&op.body))
+      note_experts(e, p, *experts, limits.rows, mode);
     if (const auto a = attends(op)) note_attention(e, p.states[a->state], *a, limits.context, threads);
   }
   return e;
@@ -116,6 +135,10 @@ Workspace lay_out(const Program& p, const StepLimits& limits, Mode mode, std::ui
   w.attention_scratch = carve.take(w.attention_scratch_stride * threads);
   w.split_rows = std::min(e.split_rows, limits.rows);
   w.partials = carve.take(e.partial_floats_a_row * w.split_rows * sizeof(float));
+  for (const auto part :
+       {&ExpertsSpace::scores, &ExpertsSpace::choices, &ExpertsSpace::active, &ExpertsSpace::rows,
+        &ExpertsSpace::input, &ExpertsSpace::inner, &ExpertsSpace::branch})
+    w.experts.*part = carve.take(e.experts.*part);
   w.history = carve.take(std::uint64_t{limits.slots} * limits.context * sizeof(std::int32_t));
   w.last_sample = carve.take(limits.slots * sizeof(std::int32_t));
   w.sampled = carve.take(std::uint64_t{limits.in_flight} * limits.outputs * sizeof(std::int32_t));

@@ -19,6 +19,25 @@ inline constexpr std::uint32_t kPrivateRows = 4;
 // fast kernel.
 ActFormat input_format(const Program& program, Mode mode, const Few<WeightId>& weights);
 
+// What ops with experts need, the most over them. An entry is a row's use of an expert; they lie in the
+// experts' order. Activations of each expert's entries begin at a tile: their places.
+struct ExpertsSpace {
+  std::uint64_t scores = 0;   // floats [rows][experts]
+  std::uint64_t choices = 0;  // Choice [rows][used] (worker.h)
+  std::uint64_t active = 0;   // ActiveExpert [experts]
+  std::uint64_t rows = 0;     // uint32 [entries]: the row of each
+  std::uint64_t input = 0;    // activations [places][width]
+  std::uint64_t inner = 0;    // activations [places][feed-forward]
+  std::uint64_t branch = 0;   // floats [entries][width]
+};
+struct Choice {
+  std::uint32_t expert, entry;
+  float weight;
+};
+struct ActiveExpert {
+  std::uint32_t expert, entry, place, n_rows;
+};
+
 // Byte offsets, each 64-aligned.
 struct Workspace {
   std::vector<std::uint64_t>
@@ -35,8 +54,9 @@ struct Workspace {
   std::uint64_t hidden_out = 0;                 // floats [outputs][n_embd]: the head's normed input
   std::uint64_t attention_scratch = 0;          // per thread
   std::uint64_t attention_scratch_stride = 0;
-  std::uint64_t partials = 0;     // floats [split_rows][heads][chunks][partial_floats]
-  std::uint32_t split_rows = 0;   // steps of at most so many rows may share a row's context between threads
+  std::uint64_t partials = 0;    // floats [split_rows][heads][chunks][partial_floats]
+  std::uint32_t split_rows = 0;  // steps of at most so many rows may share a row's context between threads
+  ExpertsSpace experts;
   std::uint64_t history = 0;      // int32 [slots][context]: tokens by position
   std::uint64_t last_sample = 0;  // int32 [slots]
   std::uint64_t sampled = 0;      // int32 [steps in flight][outputs]

@@ -9,6 +9,9 @@
 
 namespace steelyard::testing {
 
+// Routers tell experts apart, as trained ones do: else rounding would choose.
+static float spread(WeightRole role) { return role == WeightRole::router ? 4.0f : 1.0f; }
+
 RandomWeights random_weights(const Program& program, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   std::normal_distribution<float> normal;
@@ -24,7 +27,7 @@ RandomWeights random_weights(const Program& program, std::uint64_t seed) {
       else if (w.is_vector())
         v = 0.3f * normal(random);
       else
-        v = normal(random) * (w.role == WeightRole::embedding ? 1.0f : scale);
+        v = normal(random) * (w.role == WeightRole::embedding ? 1.0f : spread(w.role) * scale);
     }
     out.raw.emplace_back(w.file_bytes());
     quantize(w.type, values.data(), values.size(), out.raw.back().data());

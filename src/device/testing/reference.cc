@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 namespace steelyard::testing {
 namespace {
@@ -11,6 +12,20 @@ using Row = std::vector<double>;
 double silu(double x) { return x / (1 + std::exp(-x)); }
 double gelu_tanh(double x) {
   return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+}
+double clamped_swiglu(double gate, double up) {
+  const double g = std::min(gate, 7.0), u = std::clamp(up, -7.0, 7.0);
+  return g / (1 + std::exp(-1.702 * g)) * (u + 1);
+}
+double activated(Activation a, double gate, double up) {
+  if (a == Activation::clamped_swiglu) return clamped_swiglu(gate, up);
+  return (a == Activation::silu ? silu(gate) : gelu_tanh(gate)) * up;
+}
+void softmax(Row& x) {
+  const double most = *std::max_element(x.begin(), x.end());
+  double sum = 0;
+  for (double& v : x) sum += v = std::exp(v - most);
+  for (double& v : x) v /= sum;
 }
 double capped(double x, double cap) { return cap > 0 ? cap * std::tanh(x / cap) : x; }
 
@@ -70,8 +85,9 @@ struct Reference::Step {
     const std::uint32_t half = rope.n_rot / 2;
     for (std::uint32_t i = 0; i < half; ++i) {
       const double factor = rope.factors == kNoWeight ? 1.0 : w(rope.factors)[i];
-      const double angle =
-          position * double{rope.freq_scale} * std::pow(double{rope.base}, -2.0 * i / rope.n_rot) / factor;
+      const double ramp = (i - double{rope.ramp_begin}) / (double{rope.ramp_end} - rope.ramp_begin);
+      const double scale = 1 + std::clamp(ramp, 0.0, 1.0) * (double{rope.freq_scale} - 1);
+      const double angle = position * scale * std::pow(double{rope.base}, -2.0 * i / rope.n_rot) / factor;
       const bool halves = rope.pairs == RopeSpec::Pairs::halves;
       double& a = head[halves ? i : 2 * i];
       double& b = head[halves ? i + half : 2 * i + 1];
@@ -148,14 +164,93 @@ struct Reference::Step {
     const Matrix up = times(op.up, op.up_bias, x);
     for (std::size_t i = 0; i < gate.size(); ++i)
       for (std::size_t c = 0; c < gate[i].size(); ++c)
-        gate[i][c] =
-            (op.activation == Activation::silu ? silu(gate[i][c]) : gelu_tanh(gate[i][c])) * up[i][c];
+        gate[i][c] = activated(op.activation, gate[i][c], up[i][c]);
     write(op.out, std::move(gate));
+  }
+  // Experts in the order of their marks, the best first; of equals the first.
+  static std::vector<std::uint32_t> best(const Row& marks, std::uint32_t n) {
+    std::vector<std::uint32_t> order(marks.size());
+    for (std::uint32_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return marks[a] > marks[b]; });
+    order.resize(std::min<std::size_t>(n, order.size()));
+    return order;
+  }
+  static void leave_groups(Row& marks, const Routing& r) {
+    const std::uint32_t size = r.n_experts / r.n_groups;
+    Row sums;
+    for (std::uint32_t g = 0; g < r.n_groups; ++g) {
+      const Row group(marks.begin() + g * size, marks.begin() + (g + 1) * size);
+      double& sum = sums.emplace_back(0);
+      for (const std::uint32_t e : best(group, 2)) sum += group[e];
+    }
+    const auto kept = best(sums, r.n_groups_used);
+    for (std::uint32_t e = 0; e < r.n_experts; ++e)
+      if (std::find(kept.begin(), kept.end(), e / size) == kept.end()) marks[e] = -INFINITY;
+  }
+  std::vector<std::pair<std::uint32_t, double>> route(const ExpertsOp& op, Row scores) const {
+    const Routing& r = op.routing;
+    if (r.scoring == Scoring::softmax) softmax(scores);
+    if (r.scoring == Scoring::sigmoid)
+      for (double& s : scores) s = 1 / (1 + std::exp(-s));
+    Row marks = scores;
+    for (std::uint32_t e = 0; op.choice_bias != kNoWeight && e < marks.size(); ++e)
+      marks[e] += w(op.choice_bias)[e];
+    leave_groups(marks, r);
+    const auto chosen = best(marks, r.n_used);
+    Row weights;
+    for (const std::uint32_t e : chosen) weights.push_back(scores[e]);
+    if (r.scoring == Scoring::softmax_of_chosen) softmax(weights);
+    double sum = 0;
+    for (const double x : weights) sum += x;
+    std::vector<std::pair<std::uint32_t, double>> out;
+    for (std::size_t i = 0; i < chosen.size(); ++i)
+      out.emplace_back(chosen[i], weights[i] / (r.renormalise ? sum : 1) * r.scale);
+    return out;
+  }
+  // Every expert's logit moved by itself, up and down.
+  bool undecided(const ExpertsOp& op, const Row& logits) const {
+    const auto chosen = [&](const Row& l) {
+      std::set<std::uint32_t> experts;
+      for (const auto& [e, weight] : route(op, l)) experts.insert(e);
+      return experts;
+    };
+    const auto want = chosen(logits);
+    for (std::size_t e = 0; e < logits.size(); ++e)
+      for (const double change : {-kChange, kChange}) {
+        Row moved = logits;
+        moved[e] += change;
+        if (chosen(moved) != want) return true;
+      }
+    return false;
+  }
+  // One output of an expert.
+  double expert_dot(WeightId id, WeightId bias, std::uint32_t expert, std::uint32_t o, const Row& x) const {
+    const WeightSpec& spec = r.program_.weights[id];
+    const std::size_t row = std::size_t{expert} * (spec.rows / spec.experts) + o;
+    double sum = bias == kNoWeight ? 0 : w(bias)[row];
+    for (std::uint32_t c = 0; c < spec.cols; ++c) sum += x[c] * w(id)[row * spec.cols + c];
+    return sum;
+  }
+  void operator()(const ExpertsOp& op) {
+    const Matrix x = normed(op.in, op.norm), scores = times(op.router, op.router_bias, x);
+    Matrix out = buffers[op.residual];
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      if (undecided(op, scores[i])) r.undecided_[i] = true;
+      for (const auto& [e, weight] : route(op, scores[i])) {
+        Row inner(r.program_.weights[op.down].cols);
+        for (std::uint32_t o = 0; o < inner.size(); ++o)
+          inner[o] = activated(op.activation, expert_dot(op.gate, op.gate_bias, e, o, x[i]),
+                               expert_dot(op.up, op.up_bias, e, o, x[i]));
+        for (std::uint32_t o = 0; o < out[i].size(); ++o)
+          out[i][o] += weight * expert_dot(op.down, op.down_bias, e, o, inner);
+      }
+    }
+    write(op.out, std::move(out));
   }
   void operator()(const HeadOp& op) {
     Matrix y = times(op.weight, kNoWeight, normed(op.in, op.norm));
     for (auto& row : y)
-      for (auto& x : row) x = capped(x, op.softcap);
+      for (auto& x : row) x = capped(x * op.scale, op.softcap);
     write(op.logits, std::move(y));
   }
   void operator()(const SampleOp&) {}
@@ -175,6 +270,7 @@ std::vector<std::map<BufferId, Matrix>> Reference::feed(std::uint32_t sequence,
     first = static_cast<std::int32_t>(states_[{sequence, s}].k.size());
   Step step{*this, sequence, tokens, first, std::vector<Matrix>(program_.buffers.size()), {}};
   std::vector<std::map<BufferId, Matrix>> result;
+  undecided_.assign(tokens.size(), false);
   for (const auto& op : program_.ops) {
     step.written.clear();
     std::visit(step, op.body);

@@ -21,6 +21,10 @@ class Reference {
   // Feeds the next tokens of a sequence; returns after each op the buffers it wrote: result[op index][buffer
   // id]. Logits are given for every row.
   std::vector<std::map<BufferId, Matrix>> feed(std::uint32_t sequence, std::span<const std::int32_t> tokens);
+  // Of each row fed last, whether changes of its routers' logits by up to kChange would choose other experts:
+  // then whoever rounds may be right with another result.
+  const std::vector<bool>& undecided() const { return undecided_; }
+  static constexpr double kChange = 0.4;
 
  private:
   struct State {
@@ -31,6 +35,7 @@ class Reference {
   Program program_;
   std::vector<std::vector<float>> weights_;
   std::map<std::pair<std::uint32_t, StateId>, State> states_;
+  std::vector<bool> undecided_;
 };
 
 }  // namespace steelyard::testing

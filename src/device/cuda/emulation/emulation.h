@@ -184,6 +184,8 @@ T __shfl_down_sync(unsigned, T value, int by) {
   return emulation::exchange(value, emulation::lane() + by < 32 ? emulation::lane() + by : emulation::lane());
 }
 
+inline unsigned atomicAdd(unsigned* p, unsigned n) { return __atomic_fetch_add(p, n, __ATOMIC_RELAXED); }
+
 template <typename T>
 T __ldg(const T* p) {
   return *p;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "device/cuda/common/dequant_args.h"
 #include "device/cuda/common/device_step.h"
 
 namespace steelyard::cuda {
@@ -54,6 +55,34 @@ struct ExchangeArg {
   std::uint32_t turns, most_rows, chunks, uses;
   std::uint32_t turn;    // of the uses
   std::uint64_t* words;  // LinkBox::words, for the step kernel
+};
+
+// Experts (general/experts.cu). Entry e is row e / n_used's use of its (e mod n_used)-th best expert.
+inline constexpr std::uint32_t kMostRouted = 1024, kMostChosen = 64;  // experts of an op; of a row
+inline constexpr std::int32_t kScoringSoftmax = 0, kScoringChosen = 1, kScoringSigmoid = 2;  // Scoring
+inline constexpr std::uint32_t kExpertsTileBytes = 27 << 10;
+struct RouteArg {
+  const float* scores;       // [rows][n_experts], the router's product
+  const float* choice_bias;  // [n_experts] or none
+  std::uint32_t* chosen;     // [entries]
+  float* weights;            // [entries]
+  std::int32_t scoring, renormalise;
+  std::uint32_t n_experts, n_used, n_groups, n_groups_used;
+  float scale;
+};
+struct ExpertsArg {
+  MatrixArg gate, up, down;  // all experts'
+  const float *gate_bias, *up_bias, *down_bias;
+  const float* x;  // [rows][width], normed
+  const std::uint32_t* chosen;
+  const float* weights;
+  float* inner;                                     // [entries][n_ff]
+  float* branch;                                    // [entries][width]; this and the next three for many rows
+  std::uint32_t *order, *first_entry, *first_tile;  // [entries], [n_experts + 1] twice
+  const float* residual;
+  float* out;
+  std::uint32_t n_experts, n_used, n_ff, width;
+  std::int32_t activation;  // Activation
 };
 
 struct TokensArg {

@@ -67,6 +67,17 @@ void enqueue_head_norm(const DeviceProgram& in, const HeadOp& op, std::uint32_t 
            RowsArg{in.step.header, 1}, in.step.outputs);
 }
 
+void enqueue_logits(const DeviceProgram& in, const HeadOp& op, std::uint32_t outputs, Launcher& launcher) {
+  if (op.scale == 1.0f && op.softcap == 0.0f) return;
+  launcher(grid("general_softcap", 256, ceil_div(in.width(op.logits), 256), outputs), in.buffer(op.logits),
+           in.width(op.logits), op.scale, op.softcap, RowsArg{in.step.header, 1});
+}
+
+static_assert(kMostRouted == kMostExperts && kMostChosen == kMostUsedExperts);
+static_assert(kScoringSoftmax == static_cast<int>(Scoring::softmax) &&
+              kScoringChosen == static_cast<int>(Scoring::softmax_of_chosen) &&
+              kScoringSigmoid == static_cast<int>(Scoring::sigmoid));
+
 struct GeneralPath::Call {
   const GeneralPath& path;
   const DeviceProgram& in;
@@ -152,14 +163,56 @@ struct GeneralPath::Call {
              static_cast<std::int32_t>(op.activation == Activation::gelu_tanh), up, all());
   }
 
+  void operator()(const ExpertsOp& op) const {
+    const Routing& r = op.routing;
+    const float* x = norm(buffer(op.in), op.norm, width(op.in));
+    product(path.matrices_[op.router], x, vector(op.router_bias), at(space.experts.scores), rows, all());
+    RouteArg route{at(space.experts.scores), vector(op.choice_bias), words(space.experts.chosen),
+                   at(space.experts.weights)};
+    route.scoring = static_cast<std::int32_t>(r.scoring), route.renormalise = r.renormalise;
+    route.n_experts = r.n_experts, route.n_used = r.n_used, route.scale = r.scale;
+    route.n_groups = r.n_groups, route.n_groups_used = r.n_groups_used;
+    launcher(grid("general_route", 32, rows), route, all());
+    experts(experts_arg(op, x));
+  }
+  std::uint32_t* words(std::uint64_t offset) const { return pointer<std::uint32_t>(path.base_ + offset); }
+  ExpertsArg experts_arg(const ExpertsOp& op, const float* x) const {
+    const ExpertsSpace& s = space.experts;
+    ExpertsArg a{path.matrices_[op.gate], path.matrices_[op.up], path.matrices_[op.down]};
+    a.gate_bias = vector(op.gate_bias), a.up_bias = vector(op.up_bias), a.down_bias = vector(op.down_bias);
+    a.x = x, a.chosen = words(s.chosen), a.weights = at(s.weights);
+    a.inner = at(s.inner), a.branch = at(s.branch);
+    a.order = words(s.order), a.first_entry = words(s.first_entry), a.first_tile = words(s.first_tile);
+    a.residual = buffer(op.residual), a.out = buffer(op.out);
+    a.n_experts = op.routing.n_experts, a.n_used = op.routing.n_used;
+    a.n_ff = a.down.cols, a.width = width(op.out);
+    a.activation = static_cast<std::int32_t>(op.activation);
+    return a;
+  }
+  // Tiles, which read an expert's weights once for its rows, where enough of those share it.
+  void experts(const ExpertsArg& a) const {
+    const std::uint32_t entries = rows * a.n_used;
+    if (in.mode != Mode::fast || rows <= 16 || entries < 2 * a.n_experts) {
+      launcher(grid("general_experts_gate_up", 256, ceil_div(a.n_ff, 8), entries), a, all());
+      launcher(grid("general_experts_down", 256, ceil_div(a.width, 8), rows), a, all());
+      return;
+    }
+    const std::uint32_t tiles = ceil_div(entries, 64) + std::min(a.n_experts, entries);
+    launcher(grid("general_experts_list", 256, 1), a, all());
+    KernelLaunch up = grid("general_experts_gate_up_tile", 256, ceil_div(a.n_ff, 64), tiles),
+                 down = grid("general_experts_down_tile", 256, ceil_div(a.width, 64), tiles);
+    up.shared_bytes = down.shared_bytes = kExpertsTileBytes;
+    launcher(up, a);
+    launcher(down, a);
+    launcher(grid("general_experts_add", 256, ceil_div(a.width, 256), rows), a, all());
+  }
+
   void operator()(const HeadOp& op) const {
     if (outputs == 0) return;
     float* x = pointer<float>(in.head_input);
     enqueue_head_norm(in, op, outputs, launcher);
     product(path.matrices_[op.weight], x, nullptr, buffer(op.logits), outputs, wanted());
-    if (op.softcap > 0)
-      launcher(grid("general_softcap", 256, ceil_div(width(op.logits), 256), outputs), buffer(op.logits),
-               width(op.logits), op.softcap, wanted());
+    enqueue_logits(in, op, outputs, launcher);
   }
 
   void operator()(const SampleOp& op) const {
@@ -221,8 +274,8 @@ void GeneralPath::enqueue_begin(std::uint32_t rows, Launcher& launcher) const {
     const RopeSpec& r = in_.program->ropes[i];
     const RopeArg arg{pointer<float>(in_.ropes[i]), r.pairs == RopeSpec::Pairs::halves, r.n_rot};
     const auto* factors = r.factors == kNoWeight ? nullptr : pointer<const float>(in_.weights[r.factors]);
-    launcher(grid("general_rope_table", 256, rows), in_.step, arg, r.base, r.freq_scale, r.magnitude,
-             factors);
+    launcher(grid("general_rope_table", 256, rows), in_.step, arg, r.base, r.freq_scale, r.ramp_begin,
+             r.ramp_end, r.magnitude, factors);
   }
 }
 

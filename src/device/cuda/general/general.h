@@ -38,6 +38,8 @@ void enqueue_rope_append(const DeviceProgram& in, const RopeAppendOp& op, std::u
 // out = residual + norm(branch); branch: float [rows][width of out].
 void enqueue_residual(const DeviceProgram& in, const ResidualLinearOp& op, const float* branch,
                       std::uint32_t rows, Launcher& launcher);
+// Scale and soft-cap of logits; nothing where there are none.
+void enqueue_logits(const DeviceProgram& in, const HeadOp& op, std::uint32_t outputs, Launcher& launcher);
 // The head's input after its norm, at in.head_input.
 void enqueue_head_norm(const DeviceProgram& in, const HeadOp& op, std::uint32_t outputs, Launcher& launcher);
 

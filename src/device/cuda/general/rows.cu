@@ -89,25 +89,28 @@ extern "C" __global__ void __launch_bounds__(256)
   out[at] = a * up[at];
 }
 
-// grid: (blocks, rows). x = cap * tanh(x / cap)
+// grid: (blocks, rows). x = cap * tanh(scale * x / cap); cap 0: no cap
 extern "C" __global__ void __launch_bounds__(256)
-    general_softcap(float* x, std::uint32_t width, float cap, RowsArg rows) {
+    general_softcap(float* x, std::uint32_t width, float scale, float cap, RowsArg rows) {
   if (blockIdx.y >= row_count(rows)) return;
   const std::uint32_t i = blockIdx.x * 256 + threadIdx.x;
   if (i >= width) return;
   float& value = x[static_cast<std::uint64_t>(blockIdx.y) * width + i];
-  value = cap * tanhf(value / cap);
+  value *= scale;
+  if (cap > 0) value = cap * tanhf(value / cap);
 }
 
 // grid: rows. Angles in double: a float's 24 bits aren't enough at position 100 000.
 extern "C" __global__ void __launch_bounds__(256)
-    general_rope_table(StepView step, RopeArg rope, float base, float freq_scale, float magnitude,
-                       const float* factors) {
+    general_rope_table(StepView step, RopeArg rope, float base, float freq_scale, float ramp_begin,
+                       float ramp_end, float magnitude, const float* factors) {
   const std::uint32_t row = blockIdx.x;
   if (row >= step.header->n_rows) return;
   const double position = step.positions[row];
   for (std::uint32_t i = threadIdx.x; i < rope.n_rot / 2; i += 256) {
-    double angle = position * freq_scale * pow(static_cast<double>(base), -2.0 * i / rope.n_rot);
+    const double ramp = (i - static_cast<double>(ramp_begin)) / (static_cast<double>(ramp_end) - ramp_begin);
+    const double scale = 1 + min(max(ramp, 0.0), 1.0) * (static_cast<double>(freq_scale) - 1);
+    double angle = position * scale * pow(static_cast<double>(base), -2.0 * i / rope.n_rot);
     if (factors) angle /= factors[i];
     double s, c;
     sincos(angle, &s, &c);

@@ -413,17 +413,20 @@ bool Plan::run(const HeadOp& op, const Call& call) {
   LinearArg a =
       linear({segment(op.weight, kNoWeight, buffer(op.logits))}, x, width(op.in), NormRef{}, Epilogue::store);
   a.outputs = 1;
-  a.softcap = op.softcap;
+  if (op.scale == 1.0f) a.softcap = op.softcap;
   launch(a, call.outputs, call.launcher);
+  if (op.scale != 1.0f) enqueue_logits(in_, op, call.outputs, call.launcher);
   return true;
 }
 
 std::string Plan::report() const {
   std::string slow;
   for (const WeightSpec& w : in_.program->weights) {
-    const std::string name(dtype_info(w.type).name);
-    if (w.is_vector() || w.role == WeightRole::embedding || has_repacked_layout(w.type, w.rows, w.cols))
+    const bool experts = w.role == WeightRole::experts;
+    if (w.is_vector() || w.role == WeightRole::embedding ||
+        (!experts && has_repacked_layout(w.type, w.rows, w.cols)))
       continue;
+    const std::string name(experts ? "experts" : dtype_info(w.type).name);
     if (slow.find(name) == std::string::npos) slow += (slow.empty() ? "" : ", ") + name;
   }
   const char* few = step_ ? "one kernel a step of one row" : "a kernel an op";

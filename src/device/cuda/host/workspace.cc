@@ -30,6 +30,7 @@ Needs needs_of(const Op& op) {
                         [](const AttentionOp&) { return Needs{}; },
                         [](const ResidualLinearOp& o) { return Needs{.branch = o.out}; },
                         [](const GateUpOp& o) { return Needs{.normed = o.in, .branch = o.out}; },
+                        [](const ExpertsOp& o) { return Needs{.normed = o.in}; },  // and experts_space()
                         [](const HeadOp&) { return Needs{}; },  // has a place of its own, for outputs only
                         [](const SampleOp&) { return Needs{}; },
                         [](const ReceiveOp&) { return Needs{}; },
@@ -53,6 +54,25 @@ Widths find_widths(const Program& p) {
   return w;
 }
 
+// Sizes in bytes.
+ExpertsSpace experts_space(const Program& p, std::uint64_t rows, Mode mode) {
+  ExpertsSpace s;
+  const auto most = [](std::uint64_t& size, std::uint64_t words) { size = std::max(size, words * 4); };
+  for (const Op& op : p.ops) {
+    const auto* o = std::get_if<ExpertsOp>(&op.body);
+    if (!o) continue;
+    const std::uint64_t entries = rows * o->routing.n_used, experts = o->routing.n_experts;
+    most(s.scores, rows * experts);
+    most(s.chosen, entries), most(s.weights, entries);
+    most(s.inner, entries * p.weights[o->down].cols);
+    if (mode != Mode::fast) continue;
+    most(s.branch, entries * p.buffers[o->out].width);
+    most(s.order, entries);
+    most(s.first_entry, experts + 1), most(s.first_tile, experts + 1);
+  }
+  return s;
+}
+
 void lay_out_step(Workspace& w, const Program& p, const StepLimits& limits) {
   Carver carve(kAlign);
   carve.take(sizeof(StepHeader));
@@ -70,6 +90,8 @@ void lay_out_step(Workspace& w, const Program& p, const StepLimits& limits) {
 }  // namespace
 
 bool is_repacked(const WeightSpec& w, Mode mode) {
+  // Experts are multiplied by general kernels alone, which are faster on the file's own order.
+  if (w.role == WeightRole::experts) return false;
   return mode != Mode::exact && !w.is_vector() && has_repacked_layout(w.type, w.rows, w.cols);
 }
 
@@ -108,6 +130,11 @@ Workspace lay_out(const Program& p, const StepLimits& limits, Mode mode) {
   w.normed = carve.take(rows * widths.normed * sizeof(float));
   w.branch = carve.take(rows * widths.branch * sizeof(float));
   w.head_input = carve.take(outputs * p.n_embd * sizeof(float));
+  const ExpertsSpace experts = experts_space(p, rows, mode);
+  for (const auto part :
+       {&ExpertsSpace::scores, &ExpertsSpace::chosen, &ExpertsSpace::weights, &ExpertsSpace::inner,
+        &ExpertsSpace::branch, &ExpertsSpace::order, &ExpertsSpace::first_entry, &ExpertsSpace::first_tile})
+    w.experts.*part = carve.take(experts.*part);
   w.split_rows = std::min(limits.rows, 32u);
   w.partials = carve.take(w.split_rows * widths.partials * sizeof(float));
   w.masks = carve.take(outputs * ((p.vocab_size + 31) / 32) * sizeof(std::uint32_t));

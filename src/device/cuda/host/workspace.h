@@ -20,6 +20,13 @@ bool is_repacked(const WeightSpec& weight, Mode mode);
 // Layout of a page of `state`; base and group unset.
 KvView kv_layout(const StateSpec& state);
 
+// Of ops with experts, the most over them (ExpertsArg, RouteArg in general/args.h).
+struct ExpertsSpace {
+  std::uint64_t scores = 0, chosen = 0, weights = 0, inner = 0;
+  std::uint64_t branch = 0, order = 0, first_entry = 0,
+                first_tile = 0;  // fast mode alone: many rows in tiles
+};
+
 // Byte offsets into the workspace, each a multiple of 256. Floats unless told otherwise.
 struct Workspace {
   std::vector<std::uint64_t> buffers;  // by BufferId [rows or outputs][width]
@@ -27,9 +34,10 @@ struct Workspace {
   std::uint64_t normed = 0;            // [rows][widest normed input]
   std::uint64_t branch = 0;            // [rows][widest residual branch or gate]
   std::uint64_t head_input = 0;        // [outputs][n_embd]
-  std::uint64_t partials = 0;          // [split_rows][heads][workers][head_dim_v + 2]
-  std::uint32_t split_rows = 0;        // steps of at most so many rows split attention over blocks
-  std::uint64_t step = 0;              // the step block; arrays at the offsets below, from `step`
+  ExpertsSpace experts;
+  std::uint64_t partials = 0;    // [split_rows][heads][workers][head_dim_v + 2]
+  std::uint32_t split_rows = 0;  // steps of at most so many rows split attention over blocks
+  std::uint64_t step = 0;        // the step block; arrays at the offsets below, from `step`
   std::uint64_t tokens = 0, positions = 0, row_sequence = 0, sequences = 0, outputs = 0, tables = 0;
   std::uint64_t step_bytes = 0;
   std::uint64_t masks = 0;        // u32 [outputs][⌈vocab / 32⌉]

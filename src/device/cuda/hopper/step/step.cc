@@ -205,7 +205,9 @@ class StepWriter {
     s.linear.gelu = o.activation == Activation::gelu_tanh;
     wrote(o.out, StepOut::half_words);
   }
+  void add(const ExpertsOp&) { ok_ = false; }
   void add(const HeadOp& o) {
+    ok_ = ok_ && o.scale == 1.0f;
     StepLinear& s = product({segment(o.weight, kNoWeight, pointer<void>(in_.buffers[o.logits]))}, o.in,
                             o.norm, Epilogue::store, StepOut::floats);
     s.linear.softcap = o.softcap;

@@ -64,6 +64,7 @@ static std::uint64_t step_ops_of(const Op& op) {
                         [](const AttentionOp&) { return 1; },
                         [](const ResidualLinearOp&) { return 2; },
                         [](const GateUpOp&) { return 1; },
+                        [](const ExpertsOp&) { return 0; },  // the step kernel can't
                         [](const HeadOp&) { return 1; },
                         [](const SampleOp&) { return 1; },
                         [](const ReceiveOp&) { return 1; },

@@ -117,7 +117,7 @@ class Flags(SteelyardTest):
         self.fails("serv", code=2, says="did you mean serve")
 
     def test_commands_of_other_programs_are_answered(self):
-        for command in ("pull", "push", "create"):
+        for command in ("push", "create"):
             with self.subTest(command=command):
                 self.fails(command, "smollm2", code=2, says="isn't built yet")
 

@@ -27,7 +27,6 @@ struct Unbuilt {
 constexpr std::string_view kStoreByHand =
     "put GGUF files into the store by hand; `steelyard list` says what is there";
 constexpr Unbuilt kUnbuilt[] = {
-    {"/api/pull", kStoreByHand},
     {"/api/push", kStoreByHand},
     {"/api/create", kStoreByHand},
     {"/api/blobs", kStoreByHand},
@@ -135,7 +134,7 @@ Handled Handlers::handle(const HttpRequest& request) const {
   const std::string_view path = path_of(request.target);
   const Route* route = find_route(request.method, path);
   if (!route) return reply_only(no_route(path));
-  const Services services{models_, store_, version_, left_out_, metrics_};
+  const Services services{models_, store_, version_, left_out_, metrics_, jobs_};
   try {
     return route->handler(services, {request.body, path.substr(std::min(path.size(), route->path.size())),
                                      query_of(request.target), request.stop});

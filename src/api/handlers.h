@@ -17,6 +17,7 @@
 #include "engine/engine.h"
 #include "engine/loaded_model.h"
 #include "engine/model_manager.h"
+#include "store/jobs.h"
 #include "store/store.h"
 
 namespace steelyard::api {
@@ -28,13 +29,14 @@ struct HttpRequest {
   std::stop_token stop;  // asked to stop: nobody waits for the answer, so no prompt is made
 };
 
-// Three stages, each optional: `wish` set means: get this model, then go on with `with_model`. Else `format`
-// set means: submit `requests` to the model's engine and tell their answers in `format`. Else `reply` is the
-// answer.
+// Long work (`job` set) is followed until it ends. Else three stages, each optional: `wish` set means: get
+// this model, then go on with `with_model`. Else `format` set means: submit `requests` to the model's engine
+// and tell their answers in `format`. Else `reply` is the answer.
 struct Handled {
   Reply reply;
   std::optional<ModelWish> wish;
   std::function<Handled(const ModelManager::Lease& lease)> with_model;  // may take a while; never throws
+  std::shared_ptr<StoreJob::Follower> job;
   std::unique_ptr<AnswerFormat> format;
   std::shared_ptr<const LoadedModel> model;  // held while the generation runs
   std::vector<EngineRequest> requests;
@@ -68,6 +70,7 @@ class Handlers {
   std::string version_;
   mutable LeftOut left_out_;
   Metrics metrics_;
+  mutable StoreJobs jobs_;
 };
 
 // The dialect in which errors of a path are told.

@@ -1,11 +1,16 @@
 // Ollama's paths that change what models there are.
-#include <algorithm>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "api/handler_parts.h"
 #include "api/routes.h"
 #include "base/error.h"
+#include "base/readable.h"
 #include "engine/model_manager.h"
+#include "store/jobs.h"
+#include "store/model_name.h"
+#include "store/pull.h"
 #include "store/store.h"
 
 namespace steelyard::api {
@@ -41,10 +46,33 @@ Handled copy(const Services& s, const Call& call) {
   return done();
 }
 
+Handled followed(std::shared_ptr<StoreJob::Follower> job, const std::string& model, const Fields& f) {
+  Handled h;
+  h.job = std::move(job);
+  h.model_name = model;
+  h.stream = f.flag("stream").value_or(true);
+  return h;
+}
+
+Handled pull(const Services& s, const Call& call) {
+  const Json json = parse_object(call.body);
+  const Fields f(json);
+  const std::string name = named_model(f);
+  const auto parsed = parse_model_name(name);
+  if (!parsed) throw_error(ErrorKind::bad_input, "'{}' is not a model's name", readable(name));
+  const PullOptions options{.insecure = f.flag("insecure").value_or(false)};
+  auto job = s.jobs.begin("pull " + parsed->text(), [folder = s.store.own(), name, options](
+                                                        const OnStep& on_step, const std::stop_token& stop) {
+    pull_model(folder, name, options, on_step, stop);
+  });
+  return followed(std::move(job), name, f);
+}
+
 }  // namespace
 
 std::span<const Route> models_routes() {
   static constexpr Route kRoutes[] = {
+      {"POST", "/api/pull", Lane::work, pull, Need::manage},
       {"DELETE", "/api/delete", Lane::work, remove, Need::manage},
       {"POST", "/api/copy", Lane::work, copy, Need::manage},
   };

@@ -10,6 +10,7 @@
 #include "api/handlers.h"
 #include "api/left_out.h"
 #include "engine/model_manager.h"
+#include "store/jobs.h"
 #include "store/store.h"
 
 namespace steelyard::api {
@@ -21,6 +22,7 @@ struct Services {
   std::string_view version;
   LeftOut& left_out;
   const Metrics& metrics;
+  StoreJobs& jobs;
 };
 
 struct Call {

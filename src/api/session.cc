@@ -9,6 +9,7 @@
 #include <new>
 #include <utility>
 
+#include "api/job_lines.h"
 #include "base/error.h"
 #include "base/units.h"
 #include "engine/engine.h"
@@ -23,6 +24,7 @@ using std::chrono::seconds;
 
 constexpr unsigned kClientClosed = 499;             // in the log: nobody was there to be answered
 constexpr std::uint64_t kLargeBody = 1 << 20;       // whose memory is given back to the system
+constexpr milliseconds kLookAtJobs{100};            // for what has come of them
 constexpr auto kNeverMind = std::chrono::hours(1);  // a wait that something else ends
 
 WireLimits limits_of(const ServerOptions& o) {
@@ -290,7 +292,9 @@ asio::awaitable<void> Session::work(Exchange& x, HttpRequest request, BodyBudget
   x.note = handled.note;
   if (handled.wish && !gone_) co_await get_model(x, handled);
   if (gone_) co_return;
-  if (handled.format)
+  if (handled.job)
+    co_await follow(x, std::move(handled.job), handled.stream);
+  else if (handled.format)
     co_await generate(x, handled);
   else
     co_await write(x, handled.reply);
@@ -351,6 +355,40 @@ asio::awaitable<void> Session::generate(Exchange& x, Handled& handled) {
     co_await whole_answer(x, *handled.format, *choices_);
 }
 
+// Looks at the work now and then: its threads know nothing of connections.
+asio::awaitable<void> Session::follow(Exchange& x, std::shared_ptr<StoreJob::Follower> follower,
+                                      bool stream) {
+  asio::steady_timer timer(strand_);
+  std::uint64_t cursor = 0;
+  StoreJob::News news;
+  if (stream) co_await begin_stream(x, "application/x-ndjson");
+  for (milliseconds pause(5); !gone_; pause = std::min(2 * pause, kLookAtJobs)) {
+    news = follower->job().news(cursor);
+    const bool stopping = !news.ended && stop_.stop_requested();
+    if (stopping) {
+      news.ended = true;
+      news.error = std::make_exception_ptr(Error(ErrorKind::cancelled, "the server is stopping"));
+    }
+    std::string frames;
+    for (const StoreJob::Step& step : news.steps) frames += job_line(step);
+    if (news.ended && news.error) frames += job_failure_line(reason_of(news.error));
+    if (stream) co_await wire_->send_frames(frames);
+    if (news.ended) break;
+    timer.expires_after(pause);
+    boost::system::error_code ignored;
+    co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+  }
+  if (gone_) co_return;
+  if (stream) {
+    co_await wire_->end_stream();
+    x.complete = true;
+    co_return;
+  }
+  const Reply reply =
+      news.error ? reply_for(x.dialect, news.error) : Reply{.body = R"({"status":"success"})"};
+  co_await write(x, reply);
+}
+
 asio::awaitable<void> Session::whole_answer(Exchange& x, AnswerFormat& format, Choices& choices) {
   std::vector<Choices::News> news;
   Reply reply;
@@ -405,13 +443,7 @@ std::string Session::frames_of(AnswerFormat& format, Choices& choices, Exchange&
 
 // The header goes out at once: a client that waits for it need not know how long a prompt takes to read.
 asio::awaitable<void> Session::stream_answer(Exchange& x, AnswerFormat& format, Choices& choices) {
-  const bool chunked = x.version >= 11;
-  if (!chunked) x.keep = false;  // HTTP/1.0 has no chunks: the end of the connection is the end
-  const std::string head_text = head(
-      x, 200, format.stream_type(),
-      chunked ? "Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n" : "Cache-Control: no-cache\r\n");
-  x.status = 200;
-  co_await wire_->begin_stream(head_text, chunked);
+  co_await begin_stream(x, format.stream_type());
   std::string frames = format.opening();
   for (bool done = false; !done && !gone_;) {
     frames += frames_of(format, choices, x, done);
@@ -425,6 +457,16 @@ asio::awaitable<void> Session::stream_answer(Exchange& x, AnswerFormat& format, 
   if (gone_) co_return;
   co_await wire_->end_stream();
   x.complete = true;
+}
+
+asio::awaitable<void> Session::begin_stream(Exchange& x, std::string_view content_type) {
+  const bool chunked = x.version >= 11;
+  if (!chunked) x.keep = false;  // HTTP/1.0 has no chunks: the end of the connection is the end
+  const std::string head_text = head(
+      x, 200, content_type,
+      chunked ? "Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n" : "Cache-Control: no-cache\r\n");
+  x.status = 200;
+  co_await wire_->begin_stream(head_text, chunked);
 }
 
 // The status line and header of a response.

@@ -10,6 +10,7 @@
 #include "api/core.h"
 #include "api/wire.h"
 #include "engine/model_manager.h"
+#include "store/jobs.h"
 
 namespace steelyard::api {
 
@@ -32,9 +33,11 @@ class Session : public std::enable_shared_from_this<Session> {
   asio::awaitable<void> work(Exchange& x, HttpRequest request, BodyBudget::Share& share);
   asio::awaitable<void> get_model(Exchange& x, Handled& handled);
   asio::awaitable<void> generate(Exchange& x, Handled& handled);
+  asio::awaitable<void> follow(Exchange& x, std::shared_ptr<StoreJob::Follower> follower, bool stream);
   asio::awaitable<void> whole_answer(Exchange& x, AnswerFormat& format, Choices& choices);
   asio::awaitable<void> stream_answer(Exchange& x, AnswerFormat& format, Choices& choices);
   std::string frames_of(AnswerFormat& format, Choices& choices, Exchange& x, bool& done);
+  asio::awaitable<void> begin_stream(Exchange& x, std::string_view content_type);
   asio::awaitable<void> write(Exchange& x, const Reply& reply);
   std::string preflight(const WireRequest& request) const;
   std::string head(const Exchange& x, unsigned status, std::string_view content_type,

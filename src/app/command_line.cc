@@ -23,7 +23,6 @@ struct Foreign {
   std::string_view name, answer;
 };
 constexpr Foreign kForeignCommands[] = {
-    {"pull", "pulling models isn't built yet: put a GGUF file into {store}, or name it by its path"},
     {"push", "pushing models isn't built yet"},
     {"create",
      "making models of a Modelfile isn't built yet: put a GGUF file into {store}, and give --system and the "
@@ -43,7 +42,6 @@ constexpr Foreign kForeignFlags[] = {
     {"--hidethinking", "isn't built yet: thinking stays in the answer's text"},
     {"--keepalive",
      "does nothing for a model that `run` loads and leaves: see `steelyard serve --keep-alive`"},
-    {"--insecure", "isn't needed: nothing is fetched"},
     {"--ngl", kPlacement},
     {"--n-gpu-layers", kPlacement},
     {"--devices", kPlacement},

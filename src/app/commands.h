@@ -24,6 +24,7 @@ void add_quantize(CLI::App& app, Action& action);
 void add_synth(CLI::App& app, Action& action);
 void add_key(CLI::App& app, Action& action);
 void add_rm(CLI::App& app, Action& action);
+void add_pull(CLI::App& app, Action& action);
 void add_cp(CLI::App& app, Action& action);
 void add_ps(CLI::App& app, Action& action);
 void add_stop(CLI::App& app, Action& action);

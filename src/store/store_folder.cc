@@ -7,9 +7,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <set>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "base/error.h"
@@ -21,6 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr auto kLockPause = std::chrono::milliseconds(20);
 constexpr std::uint64_t kSpare = 64 << 20;  // of a disk, that is left alone
 
 void make_folder(const fs::path& folder) {
@@ -51,12 +54,20 @@ void prune(fs::path folder, const fs::path& top) {
 
 }  // namespace
 
-FileLock::FileLock(const fs::path& file) {
+FileLock::FileLock(const fs::path& file, const std::stop_token& stop) {
   fd_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
   int result = fd_ < 0 ? -1 : 0;
-  while (result == 0 && ::flock(fd_, LOCK_EX) != 0)
-    if (errno != EINTR) result = -1;
+  while (result == 0 && ::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK && !stop.stop_requested())
+      std::this_thread::sleep_for(kLockPause);
+    else if (errno != EINTR)
+      result = -1;
+  }
   if (result == 0) return;
+  if (stop.stop_requested()) {
+    ::close(fd_);
+    throw Error(ErrorKind::cancelled, "it was cancelled while another program was at it");
+  }
   const int error = errno;
   if (fd_ >= 0) ::close(fd_);
   throw_error(ErrorKind::io, "{} can't be locked: {}", file.string(), std::strerror(error));

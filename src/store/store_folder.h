@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,8 +22,9 @@ namespace steelyard {
 // of a killed program.
 class FileLock {
  public:
-  // Waits. Throws Error(io) where the file can't be made.
-  explicit FileLock(const std::filesystem::path& file);
+  // Waits, or throws Error(cancelled) when asked to stop meanwhile. Throws Error(io) where the file can't be
+  // made.
+  explicit FileLock(const std::filesystem::path& file, const std::stop_token& stop = {});
   ~FileLock();
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;

@@ -11,11 +11,9 @@ import urllib.error
 import urllib.request
 
 from server_test import Server
-from support import PATIENCE, SMOLLM2, SteelyardTest, need, run
+from support import NO_GPU, PATIENCE, SMOLLM2, SteelyardTest, need, run
 
 QUESTION = "What is the capital of France?"
-# Whatever this machine has, these commands see a machine without a driver.
-NO_GPU = {"STEELYARD_CUDA_DRIVER": "/nonexistent/libcuda.so.1"}
 # What `run` says of an answer that --num-predict ends.
 CUT = "note: the answer was cut after 2 tokens (num_predict)\n"
 
@@ -172,6 +170,9 @@ class Stages(SteelyardTest):
 
     def test_ranks_need_a_model_that_divides(self):
         done = self.ask("ranks", devices=3)
+        self.assertEqual(done.returncode, 0, done.stderr)  # over as many as divide it
+        self.assertRegex(done.stderr, r"\nrepeating layers \+ output layer: CUDA\d\+CUDA\d 5\n")
+        done = self.ask("cuda0+cuda1+cuda2", devices=3)
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, "error: the model can't be divided over 3 devices: \\d+ heads don't divide by 3")
 
@@ -180,6 +181,39 @@ class Stages(SteelyardTest):
         done = self.ask("auto", "--context", "65536", memory=(whole + 70) << 20)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertRegex(done.stderr, r"\nrepeating layers \+ output layer: .*CUDA1")
+
+    def test_what_was_chosen_is_said_with_its_reason(self):
+        for streams, devices in ((1, 2), (1, 1)):
+            done = self.ask("auto", devices=devices)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertRegex(done.stderr, r"(?m)^placement: CUDA0 alone \(.*CUDA0 5\), \d+(\.\d)? tokens/s predicted; .+: \d+")
+
+    def test_only_the_named_devices_are_used(self):
+        done = self.ask("auto", "--devices", "cuda1")
+        self.assertRegex(done.stderr, r"(?m)^CUDA1: Fake GPU")
+        self.assertNotIn("CUDA0", done.stderr)
+        self.assertIn("the GPU holds the whole model", self.ask("stages", "--devices", "cuda1,cpu").stderr)
+        for devices, says in (("cuda0,cuda2", "CUDA2, which isn't here: the driver lists 2 GPUs"), ("auto", "names no device")):
+            self.assertIn(says, self.ask("auto", "--devices", devices).stderr)
+        self.assertIn("leave one of them out", self.ask("auto", "--devices", "cuda0", "--device", "cuda0").stderr)
+        full = self.ask("auto", "--devices", "cuda0", memory=64 << 20)
+        self.assertEqual(full.returncode, 1)
+        self.assertRegex(full.stderr, r"no device that --devices names can hold the model \(CUDA0 isn't used: .*needs")
+
+    def test_memory_of_a_device_is_limited(self):
+        need = self.ask("single", memory=1 << 30)
+        self.assertEqual(need.returncode, 0, need.stderr)
+        done = self.ask("auto", "--memory", "cuda0=64MiB", memory=1 << 30)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stderr, r"(?m)^placement: CUDA1 alone .*; CUDA0 alone: needs .* is there")
+
+    def test_bench_holds_several_devices_against_their_limit(self):
+        env = {**self.fake_gpu(devices=2), "XDG_CACHE_HOME": str(self.dir / "cache")}
+        for placement, device in (("cuda0:0-1,cuda1:2-", "CUDA0,CUDA1"), ("cuda0+cuda1", "CUDA0+CUDA1")):
+            told = self.ok_json("bench", self.synth(), "--tests", "pp16,tg4,tg4x2", "--repeat", "1", "--placement", placement, "--json", env=env)
+            self.assertEqual([row["device"] for row in told["results"]], [device] * 3)
+            self.assertEqual([row["limit"] is not None for row in told["results"]], [True] * 3)
+            self.assertLessEqual({"CUDA0", "CUDA1"}, {d["device"] for d in told["devices"]})
 
     def test_a_lost_gpu_ends_the_answer_with_the_reason(self):
         for after in (3, 8, 15, 30):

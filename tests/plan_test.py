@@ -15,7 +15,7 @@ import unittest
 import urllib.request
 import xml.etree.ElementTree
 
-from support import BINARY, PATIENCE, SteelyardTest, own_memory, run
+from support import BINARY, NO_GPU, PATIENCE, SteelyardTest, own_memory, run
 
 
 class Shapes(SteelyardTest):
@@ -47,7 +47,7 @@ class Devices(SteelyardTest):
 
     def test_the_case_that_people_ask_about(self):
         done = self.ok("plan", "qwen2.5-32b", "--type", "q4_k_m", "--devices", "2x16GiB@448GB/s,pcie4x16", "--parallel", "4")
-        self.assertTrue(done.stdout.startswith("on paper: `steelyard run` and `serve` lay layers over devices in stages"), done.stdout)
+        self.assertTrue(done.stdout.startswith("on paper: `steelyard run` and `serve` choose so among the devices that are there"), done.stdout)
         self.assertRegex(done.stdout, r"\n  64 repeating layers \+ output layer: CUDA0")
         self.assertRegex(done.stdout, r"2 stages: CUDA0 3[1-4], CUDA1 3[1-4]")
         self.assertRegex(done.stdout, r"\d+\.\d tokens/s for one stream, \d+ % of the \d+\.\d")
@@ -99,9 +99,19 @@ class Devices(SteelyardTest):
         self.fails("plan", self.synth(), "--devices", "2x3090", "--memory-limit", "4G", code=2, says="--memory-limit is for one device")
         self.fails("plan", self.synth(), "--devices", "2x3090", "--device", "cpu", code=2, says="can't go with it")
 
+    def test_devices_that_are_here_can_be_named(self):
+        for command in (("run", self.synth(), "hi"), ("serve",), ("plan", self.synth()), ("bench", self.synth())):
+            with self.subTest(command=command[0]):
+                self.fails(*command, "--devices", "cuda0,cpu", env=NO_GPU, code=1, says="CUDA0.*no CUDA")
+        self.fails("run", self.synth(), "hi", "--devices", "cuda0,cuda0", code=2, says="cuda0 is named twice")
+        self.fails("run", self.synth(), "hi", "--memory", "10GiB", code=2, says="write cuda0=10GiB")
+        self.assertIn("on CPU", self.ok("plan", self.synth(), "--devices", "cpu").stdout)
+        needs = "needs .*where 9.0 MiB"
+        self.fails("run", self.synth(), "hi", "--memory", "cpu=9M", env=NO_GPU, code=1, says=needs)
+
     def test_other_programs_flags_for_several_devices_lead_to_placement(self):
         for command in (("run", self.synth(), "hi"), ("serve",)):
-            for flags in (("--devices", "cuda0,cuda1"), ("--tensor-split", "1,1"), ("--ngl", "9"), ("--device", "cuda0,cuda1")):
+            for flags in (("--tensor-split", "1,1"), ("--ngl", "9"), ("--device", "cuda0,cuda1")):
                 with self.subTest(command=command[0], flags=flags):
                     self.fails(*command, *flags, code=2, says="--placement")
 

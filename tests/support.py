@@ -12,6 +12,8 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARY = os.environ.get("STEELYARD_BINARY", str(ROOT / "build" / "release" / "steelyard"))
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "steelyard"
+# Whatever this machine has, commands see a machine without a driver.
+NO_GPU = {"STEELYARD_CUDA_DRIVER": "/nonexistent/libcuda.so.1"}
 PATIENCE = 400  # seconds until something counts as hanging; a loaded machine is slow, and no test judges speed
 SMOLLM2 = CACHE / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -13,6 +13,7 @@
 #include "app/output.h"
 #include "app/progress.h"
 #include "base/error.h"
+#include "decoder/decoder.h"
 #include "device/ceilings.h"
 #include "device/device.h"
 #include "device/devices.h"
@@ -45,22 +46,37 @@ struct Row {
   double achieved() const { return limit > 0 ? std::min(1.0, tokens_per_second / limit) : 0; }
 };
 
+// "CUDA0", "CPU,CUDA0+CUDA1".
+std::string device_ids(const PreparedModel& model) {
+  if (model.parts.empty()) return model.device->info().id;
+  std::string text;
+  for (const PlacedPart& part : model.parts)
+    text += (text.empty() ? "" : part.forward.program.rank > 0 ? "+" : ",") + part.device->info().id;
+  return text;
+}
+
 // Measures cases on one loaded model against their limits.
 class Bench {
  public:
-  Bench(DirectModel& model, Ceilings& ceilings) : model_(model), ceilings_(ceilings), runs_(model) {}
+  Bench(DirectModel& model, std::vector<Ceilings>& ceilings)
+      : model_(model), ceilings_(ceilings), runs_(model) {
+    for (std::size_t i = 0; i < ceilings.size(); ++i)
+      parts_.push_back({&model.decoder().program(i), &ceilings[i]});
+  }
 
   Row run(const BenchCase& c, std::uint32_t repeat) {
     const std::vector<double> rates = runs_.rates(c, repeat);
     const std::size_t half = rates.size() / 2;
     const double median = rates.size() % 2 ? rates[half] : (rates[half - 1] + rates[half]) / 2;
     const StepLimit limit = case_limit(c);
-    Row row{c, model_.prepared().device->info().id, median, rates.front(), rates.back()};
+    Row row{c, device_ids(model_.prepared()), median, rates.front(), rates.back()};
     if (limit.seconds() > 0) row.limit = c.tokens * c.streams / limit.seconds();
     if (row.limit > 0 && median > row.limit) {
       row.beat = median / row.limit;
-      raise_ceilings(ceilings_, limit, row.beat);
-      keep_ceilings(ceilings_, model_.prepared().device->info());
+      if (parts_.size() == 1) {
+        raise_ceilings(ceilings_[0], limit, row.beat);
+        keep_ceilings(ceilings_[0], model_.prepared().device->info());
+      }
     }
     return row;
   }
@@ -69,40 +85,59 @@ class Bench {
   // The least time that the case's steps could take on this machine.
   StepLimit case_limit(const BenchCase& c) const {
     StepLimit sum;
-    if (model_.stages() > 1) return sum;  // that of several devices isn't known yet
-    const auto add = [&](const StepShape& shape) {
-      const StepLimit limit = step_limit(model_.program(), shape, ceilings_);
+    if (parts_.size() > 1) return {.read_seconds = seconds_in_parts(c)};
+    for_each_step(c, c.streams, [&](const StepShape& shape) {
+      const StepLimit limit = step_limit(model_.program(), shape, ceilings_[0]);
       sum.read_seconds += limit.read_seconds;
       sum.multiply_seconds += limit.multiply_seconds;
-    };
+    });
+    return sum;
+  }
+
+  // Over several devices. Streams go through stages in turn, and so do a prompt's chunks: each takes the
+  // longest stage's time then.
+  double seconds_in_parts(const BenchCase& c) const {
+    const bool generates = c.kind == BenchCase::Kind::generate;
+    const std::uint32_t turns = generates ? std::min(model_.stages(), c.streams) : 1;
+    double all = 0, longest = 0;
+    for_each_step(c, (c.streams + turns - 1) / turns, [&](const StepShape& shape) {
+      const StageLimits limits = stage_limits(parts_, shape);
+      all += generates ? std::max(limits.all, turns * limits.longest) : limits.longest;
+      longest += limits.longest;
+    });
+    return longest > 0 ? all : 0;
+  }
+
+  // The steps of one run; `streams` of them together where they generate.
+  template <typename Fn>
+  void for_each_step(const BenchCase& c, std::uint32_t streams, Fn fn) const {
     if (c.kind == BenchCase::Kind::generate) {
       for (std::uint32_t t = 0; t < c.tokens; ++t) {
         const double context = c.depth + t + 1;
-        add({.rows = c.streams,
-             .outputs = c.streams,
-             .context = context,
-             .state_reads = context * c.streams});
+        fn(StepShape{
+            .rows = streams, .outputs = streams, .context = context, .state_reads = context * streams});
       }
-      return sum;
+      return;
     }
-    for (std::uint32_t at = 0; at < c.tokens; at += model_.limits().rows) {
-      const std::uint32_t n = std::min(model_.limits().rows, c.tokens - at);
-      const double end = c.depth + at + n;
-      add({.rows = n,
-           .outputs = at + n == c.tokens ? 1u : 0u,
-           .context = end - (n - 1) / 2.0,
-           .state_reads = end});
-    }
-    return {sum.read_seconds * c.streams, sum.multiply_seconds * c.streams};
+    for (std::uint32_t s = 0; s < c.streams; ++s)
+      for (std::uint32_t at = 0; at < c.tokens; at += model_.limits().rows) {
+        const std::uint32_t n = std::min(model_.limits().rows, c.tokens - at);
+        const double end = c.depth + at + n;
+        fn(StepShape{.rows = n,
+                     .outputs = at + n == c.tokens ? 1u : 0u,
+                     .context = end - (n - 1) / 2.0,
+                     .state_reads = end});
+      }
   }
 
   DirectModel& model_;
-  Ceilings& ceilings_;
+  std::vector<Ceilings>& ceilings_;  // by part
+  std::vector<LimitPart> parts_;
   BenchRuns runs_;
 };
 
 void print_header() {
-  print("{:<14} {:<7} {:>11} {:>8} {:>14} {:>9}\n", "TEST", "DEVICE", "TOKENS/S", "SPREAD", "LIMIT TOKENS/S",
+  print("{:<14} {:<11} {:>11} {:>8} {:>14} {:>9}\n", "TEST", "DEVICE", "TOKENS/S", "SPREAD", "LIMIT TOKENS/S",
         "ACHIEVED");
 }
 
@@ -118,7 +153,7 @@ std::string remark(const Row& r) {
 void print_row(const Row& r) {
   const std::string limit = r.limit > 0 ? fmt::format("{:.1f}", r.limit) : "–";
   const std::string achieved = r.limit > 0 ? fmt::format("{:.1f} %", 100 * r.achieved()) : "–";
-  print("{:<14} {:<7} {:>11.1f} {:>6.1f} % {:>14} {:>9}{}\n", r.what.name(), r.device, r.tokens_per_second,
+  print("{:<14} {:<11} {:>11.1f} {:>6.1f} % {:>14} {:>9}{}\n", r.what.name(), r.device, r.tokens_per_second,
         100 * r.spread(), limit, achieved, remark(r));
 }
 
@@ -185,6 +220,14 @@ std::vector<BenchCase> choose_cases(const Flags& flags, const std::filesystem::p
   return cases;
 }
 
+// Each device's limits, measured where they aren't known.
+std::vector<Ceilings> part_ceilings(const PreparedModel& model) {
+  if (model.parts.empty()) return {device_ceilings(*model.device)};
+  std::vector<Ceilings> all;
+  for (const PlacedPart& part : model.parts) all.push_back(device_ceilings(*part.device));
+  return all;
+}
+
 void print_table_head(const PreparedModel& model, const Ceilings& ceilings) {
   print("{}; {}, {} mode; limits {}\n\n", devices_text(model), model.path.filename().string(),
         mode_name(model.plan.mode), measured_text(ceilings, machine_cores()));
@@ -204,16 +247,17 @@ int bench(const Flags& flags) {
   for (const auto& group : group_by_load(cases)) {
     PreparedModel prepared = prepare_model(path, options_for(group, flags), devices);
     note_device(prepared, true);
-    const DeviceInfo device = prepared.device->info();
-    Ceilings ceilings = device_ceilings(*prepared.device);
+    const std::string where = device_ids(prepared);
+    std::vector<Ceilings> ceilings = part_ceilings(prepared);
     DirectModel model(std::move(prepared), flags.json);
-    if (device.id != last_device) {
-      machines.push_back(to_json(device));
+    if (where != last_device) {
+      for (const PlacedPart& part : placed_parts(model.prepared()))
+        machines.push_back(to_json(part.device->info()));
       if (!flags.json) {
         if (!last_device.empty()) print("\n");
-        print_table_head(model.prepared(), ceilings);
+        print_table_head(model.prepared(), ceilings[0]);
       }
-      last_device = device.id;
+      last_device = where;
     }
     Bench bench(model, ceilings);
     for (const BenchCase& c : group) {
@@ -258,7 +302,7 @@ void add_bench(CLI::App& app, Action& action) {
                                    "tokens a step at most (default: 512, on a GPU 2048)"),
                1, 8192);
   command->add_flag("--json", flags->json, "print JSON");
-  flags->load.add(*command);
+  flags->load.add_with_devices(*command);
   command->callback([&action, flags] { action = [flags] { return bench(*flags); }; });
 }
 

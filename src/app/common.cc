@@ -22,14 +22,12 @@ namespace fs = std::filesystem;
 
 void LoadFlags::add(CLI::App& command) {
   takes(command.add_option("--device", device,
-                           "auto (default: the first GPU on which the model fits, else the CPU), cpu, or "
-                           "cuda0, cuda1 …"),
+                           "auto (default: as --placement chooses, else the CPU), cpu, or cuda0, cuda1 …"),
         "NAME", [](const std::string& text) { parse_device(text); });
-  takes(
-      command.add_option("--placement", placement,
-                         "auto (default: one device, or layers over several where one is too small), single, "
-                         "stages, ranks, or devices with their layers: cpu:0-9,cuda0:10-, or cuda0+cuda1"),
-      "WHERE", [](const std::string& text) { parse_placement(text); });
+  takes(command.add_option("--placement", placement,
+                           "auto (default: what fits and is predicted to be fastest), single, stages, ranks, "
+                           "or devices with their layers: cpu:0-9,cuda0:10-, or cuda0+cuda1"),
+        "WHERE", [](const std::string& text) { parse_placement(text); });
   takes_number(
       command.add_option("-t,--threads", threads,
                          "CPU threads to compute with (default: one a core, less under a CPU quota)"),
@@ -48,6 +46,15 @@ void LoadFlags::add(CLI::App& command) {
             "--memory-limit", memory_limit,
             "memory that the whole program may take, such as 900M or 2G (default: what is free)"),
         "SIZE", [](const std::string& text) { parse_size(text); });
+  takes(command.add_option("--memory", memory, "the same for devices by name, such as cuda0=10GiB,cpu=8GiB"),
+        "LIST", [](const std::string& text) { parse_device_bytes(text); });
+}
+
+void LoadFlags::add_with_devices(CLI::App& command) {
+  add(command);
+  takes(command.add_option("--devices", devices,
+                           "devices that may be used, such as cuda0,cuda1 (default: all, and the CPU)"),
+        "LIST", [](const std::string& text) { parse_devices(text); });
 }
 
 ModelOptions LoadFlags::options() const {
@@ -66,6 +73,8 @@ ModelOptions LoadFlags::options() const {
     o.kv_type = find_dtype(CLI::detail::to_lower(kv_type))->type;
   }
   if (!memory_limit.empty()) o.memory_limit = parse_size(memory_limit);
+  if (!memory.empty()) o.memory = parse_device_bytes(memory);
+  if (!devices.empty()) o.devices = parse_devices(devices);
   return o;
 }
 
@@ -108,6 +117,7 @@ std::string read_input(const std::string& file) {
 void note_device(const PreparedModel& m, bool always) {
   for (const std::string& text : m.notes) note("note: {}", text);
   if (!m.device_note.empty() && (always || m.gpu_passed_over)) note("{}; using the CPU", m.device_note);
+  if (always && !m.placement_note.empty()) note("{}", m.placement_note);
 }
 
 std::string device_text(const DeviceInfo& d) {

@@ -20,9 +20,11 @@ struct LoadFlags {
   std::uint32_t context = 0;
   std::string kv_type;
   std::string mode = "fast";
-  std::string memory_limit;
+  std::string memory_limit, devices, memory;
 
   void add(CLI::App& command);
+  // --devices too, which `plan` has for itself.
+  void add_with_devices(CLI::App& command);
   // Throws Error(bad_input).
   ModelOptions options() const;
 };

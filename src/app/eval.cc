@@ -107,7 +107,7 @@ void add_eval(CLI::App& app, Action& action) {
                    "compare with logits saved before: KL(saved || these), top token")
       ->type_name("FILE");
   command->add_flag("--json", flags->json, "print JSON");
-  flags->load.add(*command);
+  flags->load.add_with_devices(*command);
   command->callback([&action, flags] { action = [flags] { return eval(*flags); }; });
 }
 

@@ -55,12 +55,27 @@ nlohmann::ordered_json to_json(const MemoryPlan& plan) {
   return value;
 }
 
+// "cuda0,cpu": devices that are here; anything else describes some on paper.
+bool names_devices(const std::string& text) {
+  try {
+    parse_devices(text);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+bool on_paper(const Flags& flags) { return !flags.devices.empty() && !names_devices(flags.devices); }
+
 // A GPU that isn't here is planned for on paper, if somebody says how large it is.
 ModelOptions options_for(const Flags& flags) {
   ModelOptions options = flags.load.options();
   options.slots = flags.parallel;
+  if (!flags.devices.empty() && !on_paper(flags)) options.devices = parse_devices(flags.devices);
   const DeviceName device = parse_device(options.device);
-  if (!flags.devices.empty()) {
+  if (on_paper(flags)) {
+    if (!options.memory.empty())
+      throw_usage("--memory is for devices that are here: say in --devices how much memory each has");
     if (device.kind == DeviceName::Kind::cpu)
       throw_usage("--devices describes a GPU, so --device cpu can't go with it");
     if (is_fleet(flags.devices)) {
@@ -108,7 +123,7 @@ std::filesystem::path find_model(const Flags& flags, const ScratchDirectory& scr
 
 int plan(const Flags& flags) {
   const ModelOptions options = options_for(flags);
-  const bool fleet = is_fleet(flags.devices);
+  const bool fleet = on_paper(flags) && is_fleet(flags.devices);
   if (!flags.svg.empty() && !fleet)
     throw_usage("--svg goes with devices that are named or counted, such as --devices 2x3090 or 1x24GiB");
   const ScratchDirectory scratch;
@@ -122,6 +137,9 @@ int plan(const Flags& flags) {
   if (flags.json) {
     auto value = to_json(prepared.plan);
     add_verdict(prepared.verdict, value);
+    if (!prepared.placement_note.empty()) value["placement"] = prepared.placement_note;
+    if (prepared.predicted_tokens_per_second > 0)
+      value["predicted_tokens_per_second"] = prepared.predicted_tokens_per_second;
     print_json(value);
   } else {
     write_stdout(to_text(prepared.plan) + to_text(prepared.verdict) + "\n");
@@ -133,8 +151,10 @@ int plan(const Flags& flags) {
 void add_paper_flags(CLI::App& command, Flags& flags) {
   takes(command.add_option("--devices", flags.devices,
                            "plan on paper for a GPU with so much memory, such as 24GiB, or for several "
-                           "devices with predicted speed, such as 2x3090: see below"),
+                           "devices with predicted speed, such as 2x3090: see below; or for some of those "
+                           "that are here: cuda0,cuda1"),
         "LIST", [](const std::string& text) {
+          if (names_devices(text)) return;
           if (is_fleet(text))
             parse_fleet(text);
           else

@@ -27,8 +27,8 @@ using Json = nlohmann::ordered_json;
 constexpr std::uint32_t kPaperThreads = 16;
 
 constexpr const char* kPaper =
-    "on paper: `steelyard run` and `serve` lay layers over devices in stages or ranks (--placement), but "
-    "choose among stages by memory alone";
+    "on paper: `steelyard run` and `serve` choose so among the devices that are there, but hand everything "
+    "through the host's memory, peer access or not";
 
 // As loading takes them: by the first device.
 StepLimits limits_for(const ModelOptions& o, const ModelConfig& config, const PaperFleet& fleet) {

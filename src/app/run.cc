@@ -111,7 +111,8 @@ std::unique_ptr<LoadedModel> load(const Flags& flags, const std::string& name, s
   if (context > 0) options.context = context;
   PreparedModel prepared = prepare_model(path, options);
   note_device(prepared, flags.verbose);
-  if (flags.verbose) device_ceilings(*prepared.device);
+  if (flags.verbose)
+    for (const PlacedPart& part : placed_parts(prepared)) device_ceilings(*part.device);
   if (!prepared.tokenizer)
     throw_error(ErrorKind::unsupported,
                 "{} has no vocabulary, so it can't be run on text; `steelyard bench` can measure it", name);
@@ -243,7 +244,7 @@ void add_run(CLI::App& app, Action& action) {
   command->add_flag("--nowordwrap,--no-word-wrap", flags->no_word_wrap,
                     "don't break an answer's lines between words on a terminal");
   add_settings(*command, *flags);
-  flags->load.add(*command);
+  flags->load.add_with_devices(*command);
   command->callback([&action, flags] { action = [flags] { return run(*flags); }; });
 }
 

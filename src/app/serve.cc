@@ -84,6 +84,7 @@ ModelEvents model_events(LogQueue& log) {
   events.planned = [&log](const PreparedModel& m) {
     for (const std::string& text : m.notes) log.write("note: " + text);
     if (!m.device_note.empty()) log.write(m.device_note + "; using the CPU");
+    if (!m.placement_note.empty()) log.write(m.placement_note);
     log.write(devices_text(m));
   };
   events.loaded = [&log](const LoadedModel& m) {
@@ -243,7 +244,7 @@ void add_serve(CLI::App& app, Action& action) {
                    "of the role manage to change models")
       ->type_name("FILE");
   command->add_flag("--quiet", flags->quiet, "no line for each request");
-  flags->load.add(*command);
+  flags->load.add_with_devices(*command);
   command->callback([&action, flags] { action = [flags] { return serve(*flags); }; });
 }
 

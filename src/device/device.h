@@ -20,6 +20,14 @@
 
 namespace steelyard {
 
+// What a GPU's maker says of it, worked out from what its driver tells; 0: unknown.
+struct NominalRates {
+  double read_bytes_per_second = 0;  // memory clock x two transfers x bus width
+  double multiplies_per_second = 0;  // dense f16 products summed in f32; operations (a multiply-add is two)
+  double sm_cycles_per_second = 0;   // SMs x clock
+  bool fast_kernels = false;         // those of its architecture are here, not the general ones alone
+};
+
 struct DeviceInfo {
   std::string id;             // "CPU", "CUDA0"
   std::string name;           // "AMD EPYC 9B45", "NVIDIA H200"
@@ -30,6 +38,7 @@ struct DeviceInfo {
   // Of its memory, what opening it took: the driver's context and libraries. 0: none, or it can't be
   // measured.
   std::uint64_t context_bytes = 0;
+  NominalRates nominal = {};  // of a GPU
 };
 
 // What a device was measured to do at best; 0: not measured.

@@ -1,10 +1,12 @@
 #include "device/devices.h"
 
+#include <algorithm>
 #include <charconv>
 #include <utility>
 
 #include "base/error.h"
 #include "base/thread_pool.h"
+#include "base/units.h"
 
 namespace steelyard {
 
@@ -58,6 +60,52 @@ DeviceName parse_device(std::string_view name) {
     throw_error(ErrorKind::bad_input,
                 "'{}' names several devices: lay a model's layers over them with --placement", name);
   throw_error(ErrorKind::bad_input, "'{}' is no device: give auto, cpu or cuda0, cuda1 …", name);
+}
+
+namespace {
+
+// Calls item() with each part between commas.
+template <typename Fn>
+void for_each_item(std::string_view text, Fn item) {
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    item(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+}
+
+DeviceName parse_one(std::string_view name) {
+  const DeviceName device = parse_device(name);
+  if (device.kind == DeviceName::Kind::automatic)
+    throw_error(ErrorKind::bad_input, "'{}' names no device: give cpu or cuda0, cuda1 …", name);
+  return device;
+}
+
+}  // namespace
+
+std::vector<DeviceName> parse_devices(std::string_view names) {
+  std::vector<DeviceName> devices;
+  for_each_item(names, [&](std::string_view name) {
+    const DeviceName device = parse_one(name);
+    if (std::ranges::find(devices, device) != devices.end())
+      throw_error(ErrorKind::bad_input, "{} is named twice", name);
+    devices.push_back(device);
+  });
+  return devices;
+}
+
+DeviceBytes parse_device_bytes(std::string_view text) {
+  DeviceBytes devices;
+  for_each_item(text, [&](std::string_view item) {
+    const std::size_t equals = item.find('=');
+    if (equals == std::string_view::npos)
+      throw_error(ErrorKind::bad_input, "'{}' is no device with its memory: write cuda0=10GiB", item);
+    const DeviceName device = parse_one(item.substr(0, equals));
+    if (std::ranges::find(devices, device, &DeviceBytes::value_type::first) != devices.end())
+      throw_error(ErrorKind::bad_input, "{} is named twice", item.substr(0, equals));
+    devices.emplace_back(device, parse_size(item.substr(equals + 1)));
+  });
+  return devices;
 }
 
 std::shared_ptr<Device> Devices::cuda(std::uint32_t index) {

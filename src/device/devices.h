@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "device/device.h"
 
@@ -23,6 +24,11 @@ struct DeviceName {
 };
 // "auto", "cpu", "cuda0", "cuda1" …, in any case; "cuda" is the first. Throws Error(bad_input).
 DeviceName parse_device(std::string_view name);
+// "cuda0,cuda1,cpu": each once. Throws Error(bad_input).
+std::vector<DeviceName> parse_devices(std::string_view names);
+// Bytes of devices that may be used: "cuda0=10GiB,cpu=8G". Throws Error(bad_input).
+using DeviceBytes = std::vector<std::pair<DeviceName, std::uint64_t>>;
+DeviceBytes parse_device_bytes(std::string_view text);
 
 // What this program's models hold of each device, or will when they are loaded: planning the next one counts
 // it. Thread-safe.

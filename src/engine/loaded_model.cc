@@ -37,31 +37,46 @@ LoadedModel::LoadedModel(PreparedModel prepared, const LoadProgress& progress)
   decoder_ = Decoder::load(prepared_.file, placed_parts(prepared_), prepared_.plan, progress);
   load_seconds_ = decoder_->load_seconds();
   for (MemoryHold& hold : prepared_.holds) hold.settle();
-  try {
-    // Of a model in parts the limit isn't known yet.
-    if (prepared_.parts.empty()) ceilings_ = load_ceilings(ceilings_path(prepared_.device->info()));
-  } catch (const Error&) {
-    ceilings_.reset();  // unknown, as on a machine that was never probed
-  }
+  read_ceilings();
   text_ = std::make_unique<TokenizerText>(prepared_.tokenizer);
   if (prepared_.file) answer_defaults_ = file_answer_options(prepared_.file->metadata());
   EngineOptions options{.max_queue = prepared_.options.max_queue,
                         .reuse_prefixes = prepared_.options.reuse_prefixes};
-  if (ceilings_)
-    options.step_limit = [this](const StepShape& shape) {
-      return step_limit(program(), shape, *ceilings_).seconds();
-    };
-  if (ceilings_)
+  if (!ceilings_.empty())
+    options.step_limit = [this](const StepShape& shape) { return limit_seconds(shape); };
+  if (ceilings_.size() == 1)
     options.limit_beaten = [this](const StepShape& shape, double factor) {
-      raise_ceilings(*ceilings_, step_limit(program(), shape, *ceilings_), factor);
+      raise_ceilings(ceilings_[0], step_limit(program(), shape, ceilings_[0]), factor);
       try {
         const auto path = ceilings_path(prepared_.device->info());
         const auto kept = load_ceilings(path);
-        save_ceilings(kept ? best_of(*kept, *ceilings_) : *ceilings_, path);
+        save_ceilings(kept ? best_of(*kept, ceilings_[0]) : ceilings_[0], path);
       } catch (const Error&) {  // this process knows, at least
       }
     };
   engine_ = std::make_unique<Engine>(*decoder_, *text_, std::move(options));
+}
+
+// Unknown where a device was never probed; and of stages that several streams take in turn, since which steps
+// overlap isn't known of one.
+void LoadedModel::read_ceilings() {
+  const bool turns = decoder_->info().stages > 1 && prepared_.plan.limits.slots > 1;
+  try {
+    for (std::size_t i = 0; i < decoder_->n_parts() && !turns; ++i) {
+      const auto kept = load_ceilings(ceilings_path(decoder_->device(i).info()));
+      if (!kept) break;
+      ceilings_.push_back(*kept);
+    }
+  } catch (const Error&) {
+  }
+  if (ceilings_.size() != decoder_->n_parts()) ceilings_.clear();
+  for (std::size_t i = 0; i < ceilings_.size(); ++i)
+    limit_parts_.push_back({&decoder_->program(i), &ceilings_[i]});
+}
+
+double LoadedModel::limit_seconds(const StepShape& shape) const {
+  if (ceilings_.size() == 1) return step_limit(program(), shape, ceilings_[0]).seconds();
+  return stage_limits(limit_parts_, shape).all;
 }
 
 LoadedModel::LoadedModel(PreparedModel prepared, std::unique_ptr<StepRunner> runner)

@@ -26,6 +26,7 @@
 #include "model/forward.h"
 #include "observe/ceilings.h"
 #include "plan/plan.h"
+#include "program/cost.h"
 #include "program/program.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -37,18 +38,20 @@ inline constexpr std::uint32_t kDefaultContext = 4096;
 
 struct ModelOptions {
   std::string device = "auto";  // parse_device(); auto: the first GPU on which the model fits, else the CPU
-  std::string placement = "auto";  // parse_placement()
-  std::uint64_t paper_bytes = 0;   // not 0: plan for a GPU of so much memory, without touching any device
-  std::uint32_t threads = 0;       // of the CPU; 0: one per physical core
-  std::uint32_t context = 0;       // tokens a sequence may reach; 0: 4096, at most as trained
-  std::uint32_t slots = 1;         // sequences running at once
-  std::uint32_t batch = 0;         // tokens a step; 0: 512 on the CPU, 2048 on a GPU
-  std::uint32_t outputs = 0;       // rows with results a step; 0: as many as slots
-  DType kv_type = DType::F16;      // exact mode: F32
+  std::string placement = "auto";        // parse_placement()
+  std::vector<DeviceName> devices = {};  // that a placement may use; empty: all
+  std::uint64_t paper_bytes = 0;  // not 0: plan for a GPU of so much memory, without touching any device
+  std::uint32_t threads = 0;      // of the CPU; 0: one per physical core
+  std::uint32_t context = 0;      // tokens a sequence may reach; 0: 4096, at most as trained
+  std::uint32_t slots = 1;        // sequences running at once
+  std::uint32_t batch = 0;        // tokens a step; 0: 512 on the CPU, 2048 on a GPU
+  std::uint32_t outputs = 0;      // rows with results a step; 0: as many as slots
+  DType kv_type = DType::F16;     // exact mode: F32
   Mode mode = Mode::fast;
   // Bytes of the model's device that the whole program may take, all its models and, on the CPU, the process
   // included; 0: what is free.
   std::uint64_t memory_limit = 0;
+  DeviceBytes memory = {};  // the same of devices by name; goes before memory_limit
   std::uint32_t max_queue = 512;
   bool reuse_prefixes = true;
 };
@@ -75,6 +78,10 @@ struct PreparedModel {
   // Why device "auto" means the CPU here, one line; and whether a GPU is there and isn't used.
   std::string device_note;
   bool gpu_passed_over = false;
+  // Where there was a choice: what was taken, what it is predicted to do, and why not the next best. One
+  // line.
+  std::string placement_note;
+  double predicted_tokens_per_second = 0;  // of one stream; 0: nothing was predicted
   MemoryPlan plan;
   Verdict verdict;                // whether the plan fits
   std::vector<MemoryHold> holds;  // of a plan that fits: it counts from here on
@@ -144,12 +151,15 @@ class LoadedModel {
   std::vector<TokenId> encode_text(std::string_view text, bool special = false) const;
 
  private:
+  void read_ceilings();
+  double limit_seconds(const StepShape& shape) const;
   const ChatTemplate& usable_template() const;
   void check_length(std::size_t bytes) const;
 
   PreparedModel prepared_;  // with its holds, which outlive what they count
   std::unique_ptr<Decoder> decoder_;
-  std::optional<Ceilings> ceilings_;  // the engine's thread's; none when its device was never probed
+  std::vector<Ceilings> ceilings_;  // the engine's thread's, by part; none: the limit isn't known
+  std::vector<LimitPart> limit_parts_;
   double load_seconds_ = 0;
   std::unique_ptr<StepRunner> runner_;  // a test's, instead of the decoder
   std::unique_ptr<TokenText> text_;

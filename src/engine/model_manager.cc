@@ -117,6 +117,8 @@ void ModelManager::end_threads() {
 void ModelManager::check_device() {
   const DeviceName wanted = parse_device(options_.device);
   if (wanted.kind == DeviceName::Kind::cuda) devices_.cuda(wanted.index);
+  for (const DeviceName& name : options_.devices)
+    if (name.kind == DeviceName::Kind::cuda) devices_.cuda(name.index);
 }
 
 // A device that is lost meanwhile isn't tried again; where the choice is ours, another one is.

@@ -259,4 +259,19 @@ double achieved_over_limit(const Program& program, const StepShape& shape, doubl
   return seconds > 0 ? step_limit(program, shape, ceilings).seconds() / seconds : 0;
 }
 
+StageLimits stage_limits(std::span<const LimitPart> parts, const StepShape& shape) {
+  StageLimits limits;
+  double stage = 0;  // its slowest rank so far
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const double seconds = step_limit(*parts[i].program, shape, *parts[i].ceilings).seconds();
+    if (seconds <= 0) return {};
+    stage = std::max(stage, seconds);
+    if (i + 1 < parts.size() && parts[i + 1].program->rank > 0) continue;
+    limits.all += stage;
+    limits.longest = std::max(limits.longest, stage);
+    stage = 0;
+  }
+  return limits;
+}
+
 }  // namespace steelyard

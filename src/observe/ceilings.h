@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "device/ceilings.h"
@@ -53,6 +54,19 @@ struct StepLimit {
 
 // Walks the program's ops (microseconds); allocates nothing.
 StepLimit step_limit(const Program& program, const StepShape& shape, const Ceilings& ceilings);
+
+// Of a model in parts, in the order of its units; those of a stage (rank 0 first) work at the same time.
+struct LimitPart {
+  const Program* program;
+  const Ceilings* ceilings;
+};
+// Seconds at the limit: of one step through all stages, and of the slowest stage, which is what steps in turn
+// take each. Both 0 where a device's rates aren't known. Nothing for sums and hops: a limit is what no run
+// can beat. Allocates nothing.
+struct StageLimits {
+  double all = 0, longest = 0;
+};
+StageLimits stage_limits(std::span<const LimitPart> parts, const StepShape& shape);
 
 // Raises what a run has beaten: it took 1 ÷ `factor` (more than 1) of the time that `limit` says. Each
 // rate that is too low for that grows to what the run reached.

@@ -118,6 +118,21 @@ TEST(Ceilings, WhatACacheHoldsIsReadAtItsRate) {
   EXPECT_NEAR(rate_of(600'000), 1e10, 1e8);  // 622 MiB: no cache
 }
 
+TEST(Ceilings, StagesAddUpAndRanksWaitForTheSlowest) {
+  const Ceilings fast = measured(4e10, 1e30), slow = measured(1e10, 1e30), unknown;
+  const Program large = product(1'200'000, 1024), small = product(600'000, 1024);
+  Program first = large, second = large;
+  first.ranks = second.ranks = 2, second.rank = 1;
+  const StepShape shape{.rows = 1, .outputs = 1, .context = 1, .state_reads = 0};
+  const double one = step_limit(small, shape, slow).seconds();
+  const LimitPart parts[] = {{&small, &slow}, {&first, &fast}, {&second, &slow}};
+  const StageLimits limits = stage_limits(parts, shape);
+  EXPECT_NEAR(limits.all, 3 * one, 1e-9);
+  EXPECT_NEAR(limits.longest, 2 * one, 1e-9);
+  const LimitPart with_unknown[] = {{&small, &slow}, {&large, &unknown}};
+  EXPECT_EQ(stage_limits(with_unknown, shape).all, 0);
+}
+
 TEST(Ceilings, ARunThatBeatsALimitRaisesIt) {
   Ceilings c = measured(1e10, 1e30);
   const Program p = product(600'000, 1024);

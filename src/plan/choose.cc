@@ -36,12 +36,13 @@ using Order = std::vector<Group>;          // the stages' devices
 // together, not every set.
 constexpr std::size_t kMostPermuted = 5, kMostSubsets = 8;
 
-// Equal GPUs, in the order of the fleet.
+// Devices that are as fast as each other, in the order of the fleet: they may be ranks, whatever memory each
+// has.
 std::vector<Group> kinds_of(const PaperFleet& fleet) {
   std::vector<Group> kinds;
   for (std::uint32_t d = 0; d < fleet.devices.size(); ++d) {
     const auto same = std::ranges::find_if(
-        kinds, [&](const Group& k) { return fleet.devices[k[0]].alike(fleet.devices[d]); });
+        kinds, [&](const Group& k) { return fleet.devices[k[0]].as_fast(fleet.devices[d]); });
     if (same == kinds.end())
       kinds.push_back({d});
     else
@@ -112,16 +113,18 @@ class Orders {
   void add(const Order& order) {
     std::string key;
     for (std::size_t g = 0; g < order.size(); ++g) {
-      const auto& first = in_.fleet->devices[order[g][0]];
-      const auto same =
-          std::ranges::find_if(kinds_, [&](const Group& k) { return in_.fleet->devices[k[0]].alike(first); });
       const DeviceLink within = times_.link_within(order[g]);
       const DeviceLink before = times_.link_between(order[g ? g - 1 : g], order[g]);
       if (within.bytes_per_second <= 0 || before.bytes_per_second <= 0) return;  // no way between them
-      key += fmt::format("{}x{}{}{}", order[g].size(), same - kinds_.begin(), link_key(within),
-                         link_key(before));
+      for (const std::uint32_t d : order[g]) key += fmt::format("{}+", first_like(d));
+      key += link_key(within) + link_key(before);
     }
     if (seen_.insert(key).second) orders_.push_back(order);
+  }
+  std::size_t first_like(std::uint32_t d) const {
+    const auto& devices = in_.fleet->devices;
+    const auto same = [&](const PaperDevice& other) { return other.alike(devices[d]); };
+    return static_cast<std::size_t>(std::ranges::find_if(devices, same) - devices.begin());
   }
   static std::string link_key(const DeviceLink& link) {
     return fmt::format(" {}{} ", link.bytes_per_second, link.peer ? "p" : "");

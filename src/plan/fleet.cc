@@ -269,10 +269,12 @@ class FleetParser {
 
 std::span<const Card> cards() { return kCards; }
 
-bool PaperDevice::alike(const PaperDevice& o) const {
-  return host == o.host && memory == o.memory && read_bytes_per_second == o.read_bytes_per_second &&
+bool PaperDevice::as_fast(const PaperDevice& o) const {
+  return host == o.host && read_bytes_per_second == o.read_bytes_per_second &&
          multiplies_per_second == o.multiplies_per_second && sm_cycles_per_second == o.sm_cycles_per_second;
 }
+
+bool PaperDevice::alike(const PaperDevice& o) const { return memory == o.memory && as_fast(o); }
 
 void PaperFleet::set_link(std::size_t a, std::size_t b, const DeviceLink& link) {
   links[a * devices.size() + b] = links[b * devices.size() + a] = link;

@@ -26,12 +26,13 @@ struct PaperDevice {
   std::string id;     // "CUDA0", "CPU"
   std::string title;  // "RTX 3090", "24.00 GiB at 936.0 GB/s"
   bool host = false;
-  std::uint64_t memory = 0;                    // bytes
-  double read_bytes_per_second = 0;            // nominal; 0: unknown
-  double multiplies_per_second = 0;            // operations (a multiply-add is two); 0: unknown
-  double sm_cycles_per_second = 0;             // SMs x clock; 0: unknown
-  bool hopper = false;                         // has the fast kernels; others run the general ones
-  bool alike(const PaperDevice& other) const;  // in all that a plan weighs
+  std::uint64_t memory = 0;                      // bytes
+  double read_bytes_per_second = 0;              // nominal; 0: unknown
+  double multiplies_per_second = 0;              // operations (a multiply-add is two); 0: unknown
+  double sm_cycles_per_second = 0;               // SMs x clock; 0: unknown
+  bool hopper = false;                           // has the fast kernels; others run the general ones
+  bool as_fast(const PaperDevice& other) const;  // may be ranks together
+  bool alike(const PaperDevice& other) const;    // in all that a plan weighs
 };
 
 // The way between two devices. Bandwidth is what a large copy reaches, one way.

@@ -6,31 +6,10 @@
 #include <utility>
 
 #include "base/units.h"
+#include "device/target.h"
 #include "plan/speed.h"
 
 namespace steelyard {
-namespace {
-
-constexpr std::uint64_t kBoxes = 2;  // steps in flight; between ranks two inboxes in turn
-constexpr std::uint64_t kFloat = sizeof(float), kWord = 2 * sizeof(float);  // a word: a value and its tag
-
-// What others hand to this part, in its own memory: rows of the residual from the stage before (the first
-// gets the sampled tokens back), every rank's part of a sum, and on the rank that samples the others' logits.
-std::uint64_t link_bytes(const PlacementInput& in, const Share& share, std::uint32_t units) {
-  const std::uint64_t rows = std::uint64_t{in.limits.rows} * in.program->n_embd * kFloat;
-  std::uint64_t bytes = 0;
-  if (share.begin > 0)
-    bytes += kBoxes * rows;
-  else if (share.end < units)
-    bytes += kBoxes * in.limits.slots * kWord;
-  if (share.ranks > 1) bytes += kBoxes * share.ranks * rows;
-  if (share.ranks > 1 && share.rank == 0 && share.end == units)
-    bytes += std::uint64_t{in.limits.outputs} * in.program->vocab_size * kFloat;
-  return bytes;
-}
-
-}  // namespace
-
 std::string share_text(const Share& s, std::uint32_t layers, const std::string& device) {
   if (s.ranks > 1 && s.begin == 0 && s.end == layers + 2)
     return fmt::format("rank {} of {}: its heads, feed-forward and vocabulary of all {} layers", s.rank,
@@ -69,13 +48,6 @@ DevicePlan PartMemory::plan(std::uint32_t device, const Share& share, std::uint3
                       .paper = true,
                       .share = share_text(share, layers_, d.id)};
   DevicePlan plan = std::move(plan_memory(one).devices[0]);
-  if (const std::uint64_t links = link_bytes(in_, share, units_)) {
-    const std::string note = share.ranks > 1   ? "partial sums of the other ranks"
-                             : share.begin > 0 ? "rows of the stage before"
-                                               : "sampled tokens";
-    const auto after = std::ranges::find(plan.lines, Purpose::workspace, &PlanLine::purpose);
-    plan.lines.insert(after + 1, {Purpose::links, links, note});
-  }
   if (d.host && gpu_parts)
     plan.lines.push_back(
         {Purpose::staging, staging() * gpu_parts, "page-locked: step blocks, sampled tokens"});
@@ -86,7 +58,13 @@ std::uint64_t PartMemory::bytes(std::uint32_t device, const Share& share, std::u
   const bool host = in_.fleet->devices[device].host;
   const auto [it, added] = bytes_.try_emplace(Key{host, share.begin, share.end, share.rank, share.ranks}, 0);
   if (added) it->second = plan(device, share, 0).total();
-  return it->second + (host ? staging() * gpu_parts : 0);
+  return it->second + (host ? (staging() + host_links()) * gpu_parts : 0);
+}
+
+// Rows on their way to a GPU's part and back, before it is known which parts there are.
+std::uint64_t PartMemory::host_links() const {
+  constexpr std::uint64_t kTurns = 4;
+  return kTurns * in_.limits.rows * in_.program->n_embd * sizeof(float);
 }
 
 std::uint32_t PartMemory::reach(std::span<const std::uint32_t> devices, std::uint32_t begin,
@@ -248,28 +226,50 @@ Prediction predict(const PlacementInput& in, const Placement& placement) {
   return predict(in, placement, times);
 }
 
+namespace {
+
+// As loading lays them out (device/link.h): in memory of the host that every device reads.
+std::uint64_t links_between(const PlacementInput& in, const Placement& placement,
+                            const std::vector<Share>& shares) {
+  if (shares.size() < 2) return 0;
+  StepLimits limits = in.limits;
+  limits.in_flight = static_cast<std::uint32_t>(placement.stages.size()) + 1;
+  return links_bytes(part_programs(*in.program, shares)[0].links, limits);
+}
+
+}  // namespace
+
 PlacementPlan plan_memory(const PlacementInput& in, const Placement& placement) {
   const PartMemory memory(in);
   PlacementPlan plan;
   std::uint32_t gpus = 0;
   for (const Stage& s : placement.stages)
     for (const std::uint32_t d : s.devices) gpus += !in.fleet->devices[d].host;
-  bool host = false;
+  DevicePlan* host = nullptr;
+  std::vector<Share> shares;
+  plan.parts.reserve(in.fleet->devices.size());
   for (std::uint32_t s = 0; s < placement.stages.size(); ++s) {
     const Stage& stage = placement.stages[s];
     for (std::uint32_t rank = 0; rank < stage.devices.size(); ++rank) {
       const Share share{stage.begin, stage.end, rank, static_cast<std::uint32_t>(stage.devices.size())};
       const std::uint32_t device = stage.devices[rank];
       plan.parts.push_back({device, s, share, memory.plan(device, share, gpus)});
-      host |= in.fleet->devices[device].host;
+      shares.push_back(share);
+      if (in.fleet->devices[device].host) host = &plan.parts.back().plan;
     }
   }
-  if (host || gpus == 0) return plan;
-  plan.host.device = "CPU";
-  plan.host.lines = {{Purpose::staging, memory.staging() * gpus, "page-locked: step blocks, sampled tokens"}};
-  if (in.process_bytes)
-    plan.host.lines.push_back(
-        {Purpose::process, in.process_bytes, "program, libraries, vocabulary (measured)"});
+  if (gpus == 0) return plan;
+  if (!host) {
+    host = &plan.host;
+    plan.host.device = "CPU";
+    plan.host.lines = {
+        {Purpose::staging, memory.staging() * gpus, "page-locked: step blocks, sampled tokens"}};
+    if (in.process_bytes)
+      plan.host.lines.push_back(
+          {Purpose::process, in.process_bytes, "program, libraries, vocabulary (measured)"});
+  }
+  if (const std::uint64_t links = links_between(in, placement, shares))
+    host->lines.push_back({Purpose::links, links, "rows from stage to stage, partial sums between ranks"});
   return plan;
 }
 

@@ -33,6 +33,8 @@ class PartMemory {
   std::uint64_t staging() const;  // page-locked bytes of one GPU
 
  private:
+  std::uint64_t host_links() const;
+
   using Key = std::tuple<bool, std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t>;
   const PlacementInput& in_;
   std::uint32_t units_, layers_;

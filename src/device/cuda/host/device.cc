@@ -86,6 +86,23 @@ class CudaHostArena final : public Arena {
   PinnedMemory memory_;
 };
 
+// Dense f16 products of an SM a clock, sums in f32: 1024 to 4096 multiply-adds on the data centre's chips,
+// 256 on GeForce and workstation ones. The architectures' white papers.
+double sm_operations(const GpuInfo& gpu) {
+  if (gpu.major == 8 && gpu.minor == 0) return 2048;
+  if (gpu.major == 9) return 4096;
+  if (gpu.major == 10) return 8192;
+  return 512;
+}
+
+NominalRates nominal_rates(const GpuInfo& gpu) {
+  const double cycles = gpu.sms * gpu.clock_hz;
+  return {.read_bytes_per_second = 2 * gpu.memory_clock_hz * gpu.memory_bus_bits / 8,
+          .multiplies_per_second = cycles * sm_operations(gpu),
+          .sm_cycles_per_second = cycles,
+          .fast_kernels = gpu.major == 9};
+}
+
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(std::uint32_t index)
@@ -96,7 +113,8 @@ class CudaDevice final : public Device {
              .kernels = fmt::format("sm_{}{}", gpu_.info().major, gpu_.info().minor),
              .pci = gpu_.pci(),
              .memory_bytes = gpu_.total_memory(),
-             .context_bytes = gpu_.context_bytes()};
+             .context_bytes = gpu_.context_bytes(),
+             .nominal = nominal_rates(gpu_.info())};
   }
   const DeviceInfo& info() const override { return info_; }
   const Target& target() const override { return cuda_target(); }

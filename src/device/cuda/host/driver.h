@@ -44,8 +44,8 @@ inline constexpr CuResult kCuDeviceUnavailable = 46, kCuInvalidDevice = 101, kCu
                           kCuInvalidAddressSpace = 717, kCuInvalidPc = 718, kCuLaunchFailed = 719,
                           kCuTensorMemoryLeak = 721, kCuUnknown = 999;
 
-inline constexpr int kAttrSms = 16, kAttrL2 = 38, kAttrMajor = 75, kAttrMinor = 76, kAttrSharedOptin = 97,
-                     kAttrVirtualMemory = 102;
+inline constexpr int kAttrClock = 13, kAttrSms = 16, kAttrMemoryClock = 36, kAttrBusWidth = 37, kAttrL2 = 38,
+                     kAttrMajor = 75, kAttrMinor = 76, kAttrSharedOptin = 97, kAttrVirtualMemory = 102;
 inline constexpr int kFuncMaxDynamicShared = 8;
 inline constexpr int kFuncSharedCarveout = 9;  // per cent of L1 that is shared memory, a hint
 inline constexpr int kFuncNonPortableCluster = 14;

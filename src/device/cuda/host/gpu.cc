@@ -92,6 +92,9 @@ void Gpu::read_info() {
     info_.sms = std::min(info_.sms, static_cast<std::uint32_t>(std::atoi(most)));
   info_.l2_bytes = attribute(kAttrL2);
   info_.shared_per_block = attribute(kAttrSharedOptin);
+  info_.clock_hz = 1e3 * attribute(kAttrClock);
+  info_.memory_clock_hz = 1e3 * attribute(kAttrMemoryClock);
+  info_.memory_bus_bits = attribute(kAttrBusWidth);
   if (attribute(kAttrVirtualMemory) == 0)
     throw_error(ErrorKind::unsupported, "{} ({}) has no virtual memory management", id_, info_.name);
   std::size_t total = 0;

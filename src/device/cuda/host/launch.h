@@ -23,6 +23,8 @@ struct GpuInfo {
   std::uint32_t sms = 0;
   std::uint32_t shared_per_block = 0;  // opt-in limit, bytes
   std::uint64_t l2_bytes = 0;
+  double clock_hz = 0, memory_clock_hz = 0;  // the highest; 0: the driver doesn't say
+  std::uint32_t memory_bus_bits = 0;
 };
 
 struct KernelLaunch {

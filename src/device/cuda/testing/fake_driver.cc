@@ -81,6 +81,9 @@ CuResult cuDeviceGetAttribute(int* value, int id, CuDevice) {
            : id == kAttrMajor       ? 9
            : id == kAttrMinor       ? 0
            : id == kAttrSharedOptin ? 232448
+           : id == kAttrClock       ? 1980000
+           : id == kAttrMemoryClock ? 3201000
+           : id == kAttrBusWidth    ? 6144
                                     : 1;
   return 0;
 }

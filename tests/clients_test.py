@@ -8,6 +8,7 @@ import subprocess
 import sys
 import unittest
 
+from registry import Registry
 from support import CACHE, PATIENCE, ROOT, SteelyardTest
 
 CLIENTS = ROOT / "tests" / "clients"
@@ -48,17 +49,19 @@ class ClientTest(SteelyardTest):
         cls.synth()
         (cls.dir / "tiny-llama.gguf").rename(cls.dir / "tiny.gguf")
 
-    def calls(self, script):
+    def calls(self, script, *more):
         env = {"STEELYARD_MODELS": str(self.dir), "XDG_CACHE_HOME": str(self.dir / "cache")}
         url = self.serve("--quiet", "--context", "512", env=env)
-        done = subprocess.run([self.python, CLIENTS / script, url, "tiny"], stdin=subprocess.DEVNULL,
+        done = subprocess.run([self.python, CLIENTS / script, url, "tiny", *more], stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, timeout=PATIENCE, cwd=self.dir)
         self.assertEqual((done.returncode, done.stdout.strip().splitlines()[-1:]), (0, ["ok"]), done.stderr + done.stdout)
 
 
 class Clients(ClientTest):
     def test_ollama(self):
-        self.calls("ollama_calls.py")
+        registry = Registry(self)
+        weights = (self.dir / "tiny.gguf").read_bytes()
+        self.calls("ollama_calls.py", registry.model("library/pulled:1b", registry.blob("model", weights)), self.dir / "tiny.gguf")
 
     def test_openai(self):
         self.calls("openai_calls.py")

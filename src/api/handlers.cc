@@ -20,23 +20,8 @@ std::string_view path_of(std::string_view target) {
   return path;
 }
 
-// Paths that clients know, and what to do until they are built.
-struct Unbuilt {
-  std::string_view path, instead;
-};
-constexpr std::string_view kStoreByHand =
-    "put GGUF files into the store by hand; `steelyard list` says what is there";
-constexpr Unbuilt kUnbuilt[] = {
-    {"/api/push", kStoreByHand},
-    {"/api/create", kStoreByHand},
-    {"/api/blobs", kStoreByHand},
-};
-
 Reply no_such_path(std::string_view path) {
   const std::string shown = readable(path, 100);
-  for (const Unbuilt& u : kUnbuilt)
-    if (path == u.path || (path.starts_with(u.path) && path[u.path.size()] == '/'))
-      return error_reply(dialect_of(path), 404u, fmt::format("{} isn't built yet: {}", shown, u.instead));
   return error_reply(dialect_of(path), 404u, fmt::format("there is no {} here", shown));
 }
 

@@ -63,6 +63,7 @@ class Handlers {
   // The path of the route that answers, "other" where none does: one of few words, whatever is asked.
   std::string_view route_path(std::string_view method, std::string_view target) const;
   Metrics& metrics() { return metrics_; }
+  const ModelStore& store() const { return store_; }
 
  private:
   ModelManager& models_;

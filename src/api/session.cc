@@ -9,11 +9,13 @@
 #include <new>
 #include <utility>
 
+#include "api/blobs.h"
 #include "api/job_lines.h"
 #include "base/error.h"
 #include "base/units.h"
 #include "engine/engine.h"
 #include "engine/model_manager.h"
+#include "store/store_folder.h"
 
 namespace steelyard::api {
 namespace {
@@ -24,6 +26,7 @@ using std::chrono::seconds;
 
 constexpr unsigned kClientClosed = 499;             // in the log: nobody was there to be answered
 constexpr std::uint64_t kLargeBody = 1 << 20;       // whose memory is given back to the system
+constexpr std::size_t kPiece = 1 << 20;             // of a blob
 constexpr milliseconds kLookAtJobs{100};            // for what has come of them
 constexpr auto kNeverMind = std::chrono::hours(1);  // a wait that something else ends
 
@@ -187,7 +190,8 @@ asio::awaitable<bool> Session::one_request() {
   stop_ = {};
   WireRequest request;
   BodyBudget::Share share(core_.bodies);
-  ReadResult result = co_await wire_->read(request, share);
+  ReadResult result = co_await wire_->read(request, share, is_blob_upload);
+  const bool in_pieces = result.kind == ReadResult::Kind::upload;
   if (result.kind == ReadResult::Kind::closed) co_return false;
   if (result.kind == ReadResult::Kind::refused) {
     share.release();
@@ -200,7 +204,7 @@ asio::awaitable<bool> Session::one_request() {
   x.origin = std::string(request[http::field::origin]);
   x.version = request.version();
   x.head = request.method() == http::verb::head;
-  x.keep = request.keep_alive();
+  x.keep = request.keep_alive() && !in_pieces;  // what isn't read can't be told from a next request
   x.dialect = dialect_of(x.target);
   const std::string host(request[http::field::host]);
   const bool large = request.body().size() >= kLargeBody;
@@ -221,6 +225,8 @@ asio::awaitable<bool> Session::one_request() {
     } else if (keyless.status != 0) {
       const Reply forbidden = error_reply(x.dialect, keyless.status, keyless.why);
       co_await write(x, forbidden);
+    } else if (in_pieces) {
+      co_await upload(x);
     } else {
       HttpRequest plain{x.method, x.target, std::move(request.body()), stop_.get_token()};
       co_await answer(x, std::move(plain), share);
@@ -235,6 +241,7 @@ asio::awaitable<bool> Session::one_request() {
   core_.handlers.metrics().count(core_.handlers.route_path(x.method, x.target), x.status, x.answers);
   log(x);
   if (large) core_.trim_later();
+  if (in_pieces && !broken) co_await wire_->close(true);
   co_return x.keep&& x.status != kClientClosed;
 }
 
@@ -300,6 +307,46 @@ asio::awaitable<void> Session::work(Exchange& x, HttpRequest request, BodyBudget
     co_await write(x, handled.reply);
   // The last to hold a model destroys it, which takes a while: not here.
   if (handled.model) asio::post(core_.workers.executor(), [model = std::move(handled.model)] {});
+}
+
+// A blob, written by workers as it comes. The connection ends with it.
+asio::awaitable<void> Session::upload(Exchange& x) {
+  struct Blob {
+    std::unique_ptr<BlobWriter> writer;
+    std::string digest;
+    std::vector<char> piece = std::vector<char>(kPiece);
+  };
+  const auto blob = std::make_shared<Blob>();
+  const auto guarded = [dialect = x.dialect](auto work) {
+    return job([dialect, work]() mutable {
+      Handled h;
+      try {
+        h.reply = work();
+      } catch (const std::exception&) {
+        h.reply = reply_for(dialect, std::current_exception());
+      }
+      return h;
+    });
+  };
+  const auto begin = guarded([this, blob, target = x.target, bytes = wire_->upload_bytes()] {
+    return begin_blob(core_.handlers.store(), target, bytes, blob->writer, blob->digest);
+  });
+  Handled handled = co_await on(core_.workers, begin);
+  while (blob->writer && handled.reply.status == 200) {
+    const std::size_t n = co_await wire_->read_piece(blob->piece);
+    const auto write_piece = guarded([blob, n] {
+      if (n == 0) {
+        blob->writer->finish(blob->digest);
+        return Reply{.status = 201, .body = ""};
+      }
+      blob->writer->write(std::as_bytes(std::span(blob->piece)).first(n));
+      return Reply{};
+    });
+    Handled written = co_await on(core_.workers, write_piece);
+    handled = std::move(written);
+  }
+  handled.reply.body = handled.reply.status < 300 ? "" : handled.reply.body;
+  co_await write(x, handled.reply);
 }
 
 // Waits without a thread, then lets a worker go on with the model.

@@ -31,6 +31,7 @@ class Session : public std::enable_shared_from_this<Session> {
   asio::awaitable<void> refuse(ReadResult result);
   asio::awaitable<void> answer(Exchange& x, HttpRequest request, BodyBudget::Share& share);
   asio::awaitable<void> work(Exchange& x, HttpRequest request, BodyBudget::Share& share);
+  asio::awaitable<void> upload(Exchange& x);
   asio::awaitable<void> get_model(Exchange& x, Handled& handled);
   asio::awaitable<void> generate(Exchange& x, Handled& handled);
   asio::awaitable<void> follow(Exchange& x, std::shared_ptr<StoreJob::Follower> follower, bool stream);

@@ -50,9 +50,10 @@ HeaderFault header_fault(const http::request_header<>& header) {
   return {};
 }
 
-asio::awaitable<ReadResult> Wire::read(WireRequest& request, BodyBudget::Share& share) {
+asio::awaitable<ReadResult> Wire::read(WireRequest& request, BodyBudget::Share& share, InPieces in_pieces) {
+  upload_.reset();
   Parser parser;
-  parser.body_limit(limits_.body_bytes);
+  parser.body_limit(boost::none);  // until it is known what it is for
   parser.header_limit(64 << 10);
   idle_ = true;
   stream_.expires_after(first_ ? limits_.header : limits_.idle);
@@ -63,14 +64,49 @@ asio::awaitable<ReadResult> Wire::read(WireRequest& request, BodyBudget::Share& 
   if (error) co_return refusal_of(error, limits_.body_bytes);
   HeaderFault fault = header_fault(parser.get());
   if (fault.status) co_return ReadResult{ReadResult::Kind::refused, fault.status, std::move(fault.why)};
-  if (beast::iequals(parser.get()[http::field::expect], "100-continue")) {
-    http::response<http::empty_body> go{http::status::continue_, 11};
-    co_await http::async_write(stream_, go, asio::use_awaitable);
+  waits_ = beast::iequals(parser.get()[http::field::expect], "100-continue");
+  if (in_pieces(parser.get().method_string(), parser.get().target())) {
+    request = WireRequest(parser.get().base());
+    upload_.emplace(std::move(parser));
+    co_return ReadResult{ReadResult::Kind::upload, 0, ""};
   }
+  if (parser.content_length().value_or(0) > limits_.body_bytes)
+    co_return refusal_of(http::error::body_limit, limits_.body_bytes);
+  parser.body_limit(limits_.body_bytes);
+  co_await tell_to_go_on();
   ReadResult result = co_await read_body(parser, share);
   if (result.kind == ReadResult::Kind::request) request = parser.release();
   stream_.expires_never();
   co_return result;
+}
+
+asio::awaitable<void> Wire::tell_to_go_on() {
+  if (!std::exchange(waits_, false)) co_return;
+  http::response<http::empty_body> go{http::status::continue_, 11};
+  co_await http::async_write(stream_, go, asio::use_awaitable);
+}
+
+std::optional<std::uint64_t> Wire::upload_bytes() const {
+  const auto length = upload_->content_length();
+  return length ? std::optional<std::uint64_t>(*length) : std::nullopt;
+}
+
+asio::awaitable<std::size_t> Wire::read_piece(std::span<char> piece) {
+  co_await tell_to_go_on();
+  auto& body = upload_->get().body();
+  body.data = piece.data();
+  body.size = piece.size();
+  body.more = true;
+  while (body.size > 0 && !upload_->is_done()) {
+    stream_.expires_after(limits_.header);
+    boost::system::error_code error;
+    co_await http::async_read_some(stream_, buffer_, *upload_,
+                                   asio::redirect_error(asio::use_awaitable, error));
+    if (error == http::error::need_buffer) break;
+    if (error) throw boost::system::system_error(error);
+  }
+  stream_.expires_never();
+  co_return piece.size() - body.size;
 }
 
 // Piece by piece, so that what all connections hold is counted as it comes.

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -33,7 +35,8 @@ using WireRequest = http::request<http::string_body>;
 
 // What became of reading a request.
 struct ReadResult {
-  enum class Kind : std::uint8_t { request, closed, refused } kind = Kind::closed;
+  // upload: a request whose body is still to come, in pieces
+  enum class Kind : std::uint8_t { request, upload, closed, refused } kind = Kind::closed;
   unsigned status = 0;  // of a refused one, with the sentence; the connection must end then
   std::string why;
 };
@@ -43,8 +46,13 @@ class Wire : public std::enable_shared_from_this<Wire> {
   Wire(tcp::socket socket, Strand strand, WireLimits limits)
       : limits_(limits), stream_(std::move(socket)), watch_timer_(strand) {}
 
-  // The next request; `share` holds its body's part of the budget.
-  asio::awaitable<ReadResult> read(WireRequest& request, BodyBudget::Share& share);
+  // The next request; `share` holds its body's part of the budget. `in_pieces` says of which requests (by
+  // method and target) the body is left for read_piece().
+  using InPieces = bool (*)(std::string_view method, std::string_view target);
+  asio::awaitable<ReadResult> read(WireRequest& request, BodyBudget::Share& share, InPieces in_pieces);
+  // Fills the piece as far as the body goes; 0: it has ended. Throws when the connection breaks.
+  asio::awaitable<std::size_t> read_piece(std::span<char> piece);
+  std::optional<std::uint64_t> upload_bytes() const;  // where the request says it
   // True while no request is being received or answered.
   bool idle() const { return idle_; }
   void cancel_idle() { stream_.cancel(); }
@@ -70,6 +78,7 @@ class Wire : public std::enable_shared_from_this<Wire> {
   using Parser = http::request_parser<http::string_body>;
   enum class Phase : std::uint8_t { before_answer, in_stream, nothing_may_be_sent };
 
+  asio::awaitable<void> tell_to_go_on();
   asio::awaitable<ReadResult> read_body(Parser& parser, BodyBudget::Share& share);
   asio::awaitable<void> write_all(std::string_view bytes);
   void look(std::chrono::milliseconds pause);
@@ -80,6 +89,8 @@ class Wire : public std::enable_shared_from_this<Wire> {
   beast::tcp_stream stream_;
   beast::flat_buffer buffer_;
   bool first_ = true, idle_ = true;
+  std::optional<http::request_parser<http::buffer_body>> upload_;
+  bool waits_ = false;  // the peer, until it is told to go on (Expect: 100-continue)
 
   // The watch.
   asio::steady_timer watch_timer_;

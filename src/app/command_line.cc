@@ -23,11 +23,7 @@ struct Foreign {
   std::string_view name, answer;
 };
 constexpr Foreign kForeignCommands[] = {
-    {"push", "pushing models isn't built yet"},
-    {"create",
-     "making models of a Modelfile isn't built yet: put a GGUF file into {store}, and give --system and the "
-     "sampling "
-     "flags to `steelyard run`"},
+    {"push", "pushing models isn't built: they stay on this machine"},
     {"launch", "launching other programs isn't built: point them at `steelyard serve`"},
     {"signin", "there is nothing to sign in to: Steelyard only uses this machine"},
     {"signout", "there is nothing to sign out of: Steelyard only uses this machine"},

@@ -25,6 +25,7 @@ void add_synth(CLI::App& app, Action& action);
 void add_key(CLI::App& app, Action& action);
 void add_rm(CLI::App& app, Action& action);
 void add_pull(CLI::App& app, Action& action);
+void add_create(CLI::App& app, Action& action);
 void add_cp(CLI::App& app, Action& action);
 void add_ps(CLI::App& app, Action& action);
 void add_stop(CLI::App& app, Action& action);

@@ -275,6 +275,11 @@ fs::path ModelStore::resolve(std::string_view model) const {
 
 StoredModel ModelStore::find(std::string_view name) const { return describe(pick_valid(name, directories_)); }
 
+ModelStore::Place ModelStore::stored(std::string_view name) const {
+  Candidate found = pick_valid(name, directories_);
+  return {std::move(found.path), std::move(found.ollama)};
+}
+
 ModelDefaults ModelStore::defaults(std::string_view name) const {
   const Candidate found = pick_valid(name, directories_);
   return found.ollama ? defaults_of(*found.ollama) : ModelDefaults();

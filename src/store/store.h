@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -58,6 +59,12 @@ class ModelStore {
   StoredModel find(std::string_view name) const;
   std::filesystem::path find_path(std::string_view name) const;  // without opening the file
 
+  // As find_path(), and what the model is of, where it is of Ollama's layout.
+  struct Place {
+    std::filesystem::path path;
+    std::shared_ptr<const OllamaModel> ollama;
+  };
+  Place stored(std::string_view name) const;
   // What a model of this name brings along beside its weights: of plain files nothing. Throws as find().
   ModelDefaults defaults(std::string_view name) const;
 

@@ -1,10 +1,11 @@
-"""The package `ollama`, unchanged, against a Steelyard server: python ollama_calls.py URL MODEL"""
+"""The package `ollama`, unchanged, against a Steelyard server: python ollama_calls.py URL MODEL REMOTE FILE, with the name of a
+model in a registry and a GGUF file"""
 import asyncio
 import sys
 
 import ollama
 
-URL, MODEL = sys.argv[1:]
+URL, MODEL, REMOTE, FILE = sys.argv[1:]
 HELLO = [{"role": "user", "content": "hello"}]
 SHORT = {"num_predict": 6, "seed": 3, "temperature": 1}
 TOOL = {"type": "function", "function": {"name": "weather", "description": "tells it", "parameters": {
@@ -59,6 +60,36 @@ def sync():
     check(client.ps().models == [], "ps after unloading")
 
 
+def changes():
+    client = ollama.Client(host=URL)
+    steps = list(client.pull(REMOTE, stream=True))
+    check(steps[-1].status == "success" and any(s.total and s.completed == s.total for s in steps), steps)
+    check(client.pull(REMOTE).status == "success", "pull")
+    check(REMOTE in [m.model for m in client.list().models], client.list())
+    digest = client.create_blob(FILE)
+    made = client.create("made", files={"tiny.gguf": digest}, system="be brief", parameters={"num_predict": 2, "stop": ["END"]},
+                         license="MIT", messages=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+    check(made.status == "success", made)
+    steps = list(client.create("again", from_="made", stream=True))
+    check(steps[-1].status == "success", steps)
+    check(client.chat("again", HELLO).eval_count <= 2, "parameters")
+    shown = client.show("again")
+    check("num_predict 2" in shown.parameters and shown.license == "MIT", shown)
+    check(client.copy("made", "me/copied:2").status == "success", "copy")
+    check({"made", "again", "me/copied:2"} <= {m.model for m in client.list().models}, client.list())
+    for name in ("made", "again", "me/copied:2", REMOTE):
+        check(client.delete(name).status == "success", name)
+    for call in (lambda: client.delete("made"), lambda: client.copy("made", "x"), lambda: client.create("x", from_="made"),
+                 lambda: client.pull(REMOTE + "x"), lambda: client.push(MODEL), lambda: client.delete(MODEL)):
+        try:
+            call()
+            sys.exit("an error was expected")
+        except ollama.ResponseError as e:
+            check(e.status_code in (400, 404), e)
+    check([m.model for m in client.list().models] == [MODEL], client.list())
+    client.generate(MODEL, keep_alive=0)
+
+
 async def asynchronous():
     client = ollama.AsyncClient(host=URL)
     check(MODEL in [m.model for m in (await client.list()).models], "list")
@@ -72,8 +103,16 @@ async def asynchronous():
     check(all(m.done for m in many), many)
     check(len((await client.embed(MODEL, ["a", "b"])).embeddings) == 2, "embed")
     check(len((await client.ps()).models) == 1, "ps")
+    async for step in await client.pull(REMOTE, stream=True):
+        last = step
+    check(last.status == "success", last)
+    check((await client.create("made", from_=REMOTE, system="s")).status == "success", "create")
+    check((await client.copy("made", "copied")).status == "success", "copy")
+    for name in ("made", "copied", REMOTE):
+        check((await client.delete(name)).status == "success", name)
 
 
 sync()
+changes()
 asyncio.run(asynchronous())
 print("ok")

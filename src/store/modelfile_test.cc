@@ -54,7 +54,8 @@ TEST(Modelfile, SaysWhichLineIsWrong) {
     EXPECT_THAT(failure("FROM a\nSYSTEM \"\"\"b\nc\"\"\"\n" + std::string(name), ErrorKind::unsupported),
                 HasSubstr("line 4 of the Modelfile"))
         << name;
-  EXPECT_THAT(failure("FROM a\nFLY away", ErrorKind::bad_input), HasSubstr("line 2 of the Modelfile: there is no"));
+  EXPECT_THAT(failure("FROM a\nFLY away", ErrorKind::bad_input),
+              HasSubstr("line 2 of the Modelfile: there is no"));
   EXPECT_THAT(failure("SYSTEM a", ErrorKind::bad_input), HasSubstr("no FROM"));
   for (const char* text : {"", "FROM", "FROM a\nFROM b", "FROM a\nPARAMETER", "FROM a\nPARAMETER top_k",
                            "FROM a\nMESSAGE tool x", "FROM a\nSYSTEM \"\"\"b", "FROM a\nSYSTEM \"\"\""})

@@ -87,7 +87,8 @@ Json config_json(const ModelConfig& c) {
   value["heads"] = first.n_heads;
   value["kv_heads"] = first.n_kv_heads;
   value["head_size"] = c.head_dim_k;
-  if (c.routing.n_experts > 0) value["experts"] = c.routing.n_experts, value["experts_used"] = c.routing.n_used;
+  if (c.routing.n_experts > 0)
+    value["experts"] = c.routing.n_experts, value["experts_used"] = c.routing.n_used;
   value["windows"] = Json::array();  // tokens a layer sees; 0: all
   for (const LayerConfig& layer : c.layers) value["windows"].push_back(layer.window);
   return value;

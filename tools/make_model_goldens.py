@@ -109,13 +109,17 @@ def add_experts(t, p, hf, kind):
     """Router and experts; transformers has gate and up in one tensor, gpt-oss' turned and row by row in turn."""
     c, oss = t.config, t.arch == "gpt-oss"
     n, width = c.num_local_experts, c.hidden_size
-    ff = c.moe_intermediate_size if t.arch == "qwen3moe" else c.intermediate_size
+    ff = c.moe_intermediate_size if t.arch in ("qwen3moe", "glm4moe") else c.intermediate_size
     router = hf + ("router" if oss or t.arch == "granitemoe" else "gate")
     t.add(p + "ffn_gate_inp.weight", router + ".weight", t.rng.standard_normal((n, width)) * 3 / width**0.5, F32)
     for name, rows, cols in (("gate", ff, width), ("up", ff, width), ("down", width, ff)):
         t.add(f"{p}ffn_{name}_exps.weight", name, t.rng.standard_normal((n, rows, cols)) / cols**0.5, kind)
         if oss:
             t.add(f"{p}ffn_{name}_exps.bias", name + "_bias", t.rng.standard_normal((n, rows)) * 0.5, F32)
+    if t.arch == "glm4moe":
+        t.add(p + "exp_probs_b.bias", router + ".e_score_correction_bias", t.rng.standard_normal(n) * 0.2, F32)
+        for name, rows, cols in (("gate", ff, width), ("up", ff, width), ("down", width, ff)):
+            t.matrix(f"{p}ffn_{name}_shexp", f"{hf}shared_experts.{name}_proj", rows, cols, kind)
     gate, up, down = (t.state.pop(name) for name in ("gate", "up", "down"))
     if not oss:
         t.state[hf + "experts.gate_up_proj"] = np.concatenate([gate, up], 1)
@@ -141,20 +145,20 @@ def add_attention(t, p, hf, kind):
     if t.arch == "phi3":
         t.matrix(p + "attn_qkv", hf + "qkv_proj", q + 2 * kv, width, kind, 1.5)
     else:
-        llama = t.arch in ("llama", "granite", "granitemoe", "smollm3")
+        llama = t.arch in ("llama", "granite", "granitemoe", "smollm3", "mistral3")
         rows_q = pair_rows(c.num_attention_heads, c.head_dim) if llama else None
         rows_k = pair_rows(c.num_key_value_heads, c.head_dim) if llama else None
         t.matrix(p + "attn_q", hf + "q_proj", q, width, kind, 1.5, rows_q)
         t.matrix(p + "attn_k", hf + "k_proj", kv, width, kind, 1.5, rows_k)
         t.matrix(p + "attn_v", hf + "v_proj", kv, width, kind)
-    if t.arch in ("qwen2", "gpt-oss", "glm4"):
+    if t.arch in ("qwen2", "gpt-oss", "glm4", "glm4moe"):
         for name, n in (("q", q), ("k", kv), ("v", kv)):
             bias = t.rng.standard_normal(n) * 0.5
             t.add(f"{p}attn_{name}.bias", f"{hf}{name}_proj.bias", bias, F32)
     if t.arch == "gpt-oss":
         t.add(p + "attn_output.bias", hf + "o_proj.bias", t.rng.standard_normal(width) * 0.5, F32)
         t.add(p + "attn_sinks.weight", hf + "sinks", t.rng.standard_normal(c.num_attention_heads), F32)
-    if t.arch in ("qwen3", "qwen3moe", "gemma3"):
+    if t.arch in ("qwen3", "qwen3moe", "gemma3", "glm4moe"):
         t.norm(p + "attn_q_norm", hf + "q_norm", c.head_dim)
         t.norm(p + "attn_k_norm", hf + "k_norm", c.head_dim)
     t.matrix(p + "attn_output", hf + "o_proj", width, q, kind)
@@ -175,9 +179,9 @@ def add_layer(t, i, kind):
         t.norm(p + "ffn_norm", hf + "pre_feedforward_layernorm", width)
         t.norm(p + "post_ffw_norm", hf + "post_feedforward_layernorm", width)
     else:
-        name = "post_attention_norm" if t.arch == "gpt-oss" else "ffn_norm"
+        name = "post_attention_norm" if t.arch in ("gpt-oss", "glm4moe") else "ffn_norm"
         t.norm(p + name, hf + "post_attention_layernorm", width)
-    if getattr(c, "num_local_experts", 0):
+    if getattr(c, "num_local_experts", 0) and i >= getattr(c, "first_k_dense_replace", 0):
         return add_experts(t, p, hf + ("block_sparse_moe." if t.arch == "granitemoe" else "mlp."), kind)
     if t.arch in ("phi3", "glm4"):
         t.matrix(p + "ffn_up", hf + "mlp.gate_up_proj", 2 * ff, width, kind)
@@ -208,8 +212,8 @@ def metadata(arch, c):
     if getattr(c, "num_local_experts", 0):
         m[f"{arch}.expert_count"] = c.num_local_experts
         m[f"{arch}.expert_used_count"] = c.num_experts_per_tok
-    if arch in ("qwen3moe", "gpt-oss"):
-        m[f"{arch}.expert_feed_forward_length"] = c.moe_intermediate_size if arch == "qwen3moe" else c.intermediate_size
+    if arch in ("qwen3moe", "gpt-oss", "glm4moe"):
+        m[f"{arch}.expert_feed_forward_length"] = c.intermediate_size if arch == "gpt-oss" else c.moe_intermediate_size
     return m
 
 
@@ -261,6 +265,12 @@ def tiny_cases(transformers):
     granite_keys = {"rope.freq_base": 10000.0, "embedding_scale": 6.0, "residual_scale": 0.22, "attention.scale": 0.1, "logit_scale": 1.5}
     smollm3 = config(T.SmolLM3Config, **size(64, 64, 5, 4, 2, 16), rope_parameters=dict(full, rope_theta=2e6))
     glm4 = config(T.Glm4Config, **size(64, 96, 2, 4, 2, 16), rope_parameters=dict(full_1e4, partial_rotary_factor=0.5))
+    yarn3 = dict(yarn, truncate=True, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.2)
+    mistral3 = config(T.Ministral3Config, **size(64, 96, 2, 4, 2, 32), rope_parameters=yarn3)
+    moe = dict(num_local_experts=8, num_experts_per_tok=3, moe_intermediate_size=32, n_shared_experts=1, n_group=1)
+    moe.update(topk_group=1, routed_scaling_factor=1.5, norm_topk_prob=True, first_k_dense_replace=1, use_qk_norm=True)
+    partial = dict(full, rope_theta=1e6, partial_rotary_factor=0.5)
+    glm4moe = config(T.Glm4MoeConfig, **size(64, 64, 2, 4, 2, 32), **moe, attention_bias=True, rope_parameters=partial)
     magnitude = (1 + np.log(128 / 32) / np.log(32)) ** 0.5
     return {
         "llama": ("llama", T.LlamaForCausalLM, llama, Q8_0, F16, False, {"llama.rope.freq_base": 10000.0}),
@@ -294,6 +304,23 @@ def tiny_cases(transformers):
         "granite": ("granite", T.GraniteForCausalLM, granite, Q8_0, F16, True, {"granite." + k: v for k, v in granite_keys.items()}),
         "granitemoe": ("granitemoe", T.GraniteMoeForCausalLM, granitemoe, Q8_0, F16, True, {"granitemoe." + k: v for k, v in granite_keys.items()}),
         "smollm3": ("smollm3", T.SmolLM3ForCausalLM, smollm3, Q8_0, F16, True, {"smollm3.rope.freq_base": 2e6}),
+        "mistral3": ("mistral3", T.Ministral3ForCausalLM, mistral3, Q8_0, F16, True, {
+            "mistral3.rope.freq_base": 10000.0,
+            "mistral3.rope.scaling.type": "yarn",
+            "mistral3.rope.scaling.factor": 8.0,
+            "mistral3.rope.scaling.original_context_length": 16,
+            "mistral3.rope.scaling.yarn_beta_fast": 4.0,
+            "mistral3.rope.scaling.yarn_log_multiplier": 1.0,
+            "mistral3.attention.temperature_scale": 0.2,
+        }),
+        "glm4moe": ("glm4moe", T.Glm4MoeForCausalLM, glm4moe, Q8_0, F16, False, {
+            "glm4moe.rope.freq_base": 1e6,
+            "glm4moe.rope.dimension_count": 16,
+            "glm4moe.expert_shared_count": 1,
+            "glm4moe.expert_weights_scale": 1.5,
+            "glm4moe.expert_gating_func": 2,
+            "glm4moe.leading_dense_block_count": 1,
+        }),
         "glm4": ("glm4", T.Glm4ForCausalLM, glm4, Q8_0, F16, False, {"glm4.rope.freq_base": 10000.0, "glm4.rope.dimension_count": 8}),
     }
 

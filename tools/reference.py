@@ -11,7 +11,7 @@ purpose. It imports no engine: numpy is all it needs. What it computes is what S
 
 Logits are float32 [N, vocabulary]; row i follows token i. One sequence, BOS as the ids have it.
 Architectures: llama (with experts too), qwen2, qwen3, qwen3moe, phi3, gemma2, gemma3, gpt-oss, granite, granitemoe,
-smollm3, glm4.
+smollm3, glm4, glm4moe, mistral3.
 """
 import argparse
 import os
@@ -238,7 +238,7 @@ class Config:
 
     def __init__(self, gguf):
         kv, self.arch = gguf.kv, gguf.kv["general.architecture"]
-        known = "llama qwen2 qwen3 qwen3moe phi3 gemma2 gemma3 gpt-oss granite granitemoe smollm3 glm4"
+        known = "llama mistral3 qwen2 qwen3 qwen3moe phi3 gemma2 gemma3 gpt-oss granite granitemoe smollm3 glm4 glm4moe"
         if self.arch not in known.split():
             raise SystemExit(f"architecture {self.arch} is not known here")
 
@@ -255,7 +255,7 @@ class Config:
         self.eps = get("attention.layer_norm_rms_epsilon")
         self.rope_dims = get("rope.dimension_count", self.head_dim)
         self.rope_base = get("rope.freq_base", 10000.0)
-        self.rope_pairs = a in ("llama", "granite", "granitemoe", "smollm3", "glm4")  # adjacent elements turn together; elsewhere i and i + dims/2
+        self.rope_pairs = a in ("llama", "granite", "granitemoe", "smollm3", "glm4", "mistral3")  # adjacent elements turn together; elsewhere i and i + dims/2
         kind = get("rope.scaling.type", "none")
         if kind not in ("none", "linear", "longrope", "yarn"):
             raise SystemExit(f"RoPE scaling {kind} is not known here")
@@ -277,8 +277,14 @@ class Config:
             ends = np.clip(ends, 0, self.rope_dims - 1)
             self.yarn = factor, ends[0], max(ends[1], ends[0] + 0.001)
             self.rope_magnitude = (1 + 0.1 * np.log(factor)) * get("rope.scaling.attn_factor", 1.0)
+            self.rope_magnitude /= 1 + 0.1 * np.log(factor) * get("rope.scaling.yarn_log_multiplier", 0.0)
         self.experts, self.used = get("expert_count", 0), get("expert_used_count", 0)
         self.chosen_first = a in ("gpt-oss", "granitemoe")  # the softmax is that of the chosen experts
+        self.temperature = get("attention.temperature_scale", 0.0)  # grows with every original context passed
+        self.sigmoid = a == "glm4moe"
+        self.expert_scale = get("expert_weights_scale", 1.0)
+        self.dense = get("leading_dense_block_count", 0)
+        self.layers -= get("nextn_predict_layers", 0)
         self.branch_scale = get("residual_scale", 1.0)
         self.logit_scale = get("logit_scale", 1.0)
         self.gemma = a in ("gemma2", "gemma3")
@@ -459,14 +465,20 @@ class Model:
     def mixture(self, x, p):
         c = self.config
         scores = self.linear(x, p + "ffn_gate_inp")
-        if not c.chosen_first:
+        if c.sigmoid:
+            scores = 1 / (1 + np.exp(-scores))
+        elif not c.chosen_first:
             scores = np.exp(scores - scores.max(1, keepdims=True))
-        chosen = np.argsort(-scores, 1, kind="stable")[:, : c.used]
+        marks = scores + self.weight(p + "exp_probs_b.bias") if self.has(p + "exp_probs_b.bias") else scores
+        chosen = np.argsort(-marks, 1, kind="stable")[:, : c.used]
         weights = np.take_along_axis(scores, chosen, 1)
         if c.chosen_first:
             weights = np.exp(weights - weights.max(1, keepdims=True))
-        weights = weights / weights.sum(1, keepdims=True)
+        weights = weights / weights.sum(1, keepdims=True) * self.dtype.type(c.expert_scale)
         out = np.zeros_like(x)
+        if self.has(p + "ffn_gate_shexp.weight"):
+            gate, up = self.linear(x, p + "ffn_gate_shexp"), self.linear(x, p + "ffn_up_shexp")
+            out = self.linear(silu(gate) * up, p + "ffn_down_shexp")
         for e in range(c.experts):
             row, place = np.nonzero(chosen == e)
             if len(row):
@@ -479,6 +491,9 @@ class Model:
         if not (c.arch == "smollm3" and i % 4 == 3):
             table = self.rope_table(len(x), i, context)
             q, k = self.rope(q, table), self.rope(k, table)
+        if c.temperature:
+            passed = np.arange(len(x)) // c.rope_original
+            q = q * (1 + c.temperature * np.log(1 + passed))[:, None, None].astype(self.dtype)
         for name, value in (("q", q), ("k", k), ("v", v)):
             self.trace(i, name, value)
         a = self.attention(q, k, v, i)
@@ -488,7 +503,7 @@ class Model:
         x = x + (self.norm(a, p + "post_attention_norm") if c.post_norms else a) * scale
         self.trace(i, "after_attention", x)
         norm = "ffn_norm" if self.has(p + "ffn_norm.weight") else "post_attention_norm"
-        f = (self.mixture if c.experts else self.feed_forward)(self.norm(x, p + norm), p)
+        f = (self.mixture if c.experts and i >= c.dense else self.feed_forward)(self.norm(x, p + norm), p)
         x = x + (self.norm(f, p + "post_ffw_norm") if c.post_norms else f) * scale
         self.trace(i, "after_ffn", x)
         return x

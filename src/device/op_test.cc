@@ -212,7 +212,7 @@ INSTANTIATE_TEST_SUITE_P(
                    {.activation = Activation::gelu_tanh,
                     .routing = {.n_experts = 3, .n_used = 1, .renormalise = true}}},
         NamedShape{"all_experts", {.layers = 2, .routing = {.n_experts = 2, .n_used = 2, .scale = 0.5f}}},
-        NamedShape{"partial_rotation", {.head_dim = 64, .n_rot = 32, .ramp = true}},
+        NamedShape{"partial_rotation", {.head_dim = 64, .n_rot = 32, .q_growth = 0.3f, .ramp = true}},
         NamedShape{"many_heads", {.n_heads = 9, .n_kv_heads = 3}},
         NamedShape{"one_group", {.n_heads = 6, .n_kv_heads = 6}},
         NamedShape{"wide_heads", {.n_heads = 2, .n_kv_heads = 1, .head_dim = 256, .n_rot = 256}}),

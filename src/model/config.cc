@@ -126,9 +126,6 @@ void check_rope_scaling(const Keys& keys) {
     if (!has("rope_freqs.weight")) lacks("rope_freqs.weight");
   } else if (*type == "yarn") {
     if (!keys.has("rope.scaling.factor")) lacks(keys.key("rope.scaling.factor"));
-    if (keys.has("rope.scaling.yarn_log_multiplier"))
-      throw_error(ErrorKind::unsupported, "{} isn't supported yet",
-                  keys.key("rope.scaling.yarn_log_multiplier"));
   } else {
     throw_error(ErrorKind::unsupported, "{} is \"{}\": this kind of RoPE scaling isn't supported yet",
                 keys.key("rope.scaling.type"), readable(*type));
@@ -166,8 +163,10 @@ void read_yarn(const Keys& keys, RopeSpec& rope, std::uint32_t context_train, bo
   begin = std::clamp(begin, 0.0, rope.n_rot - 1.0), end = std::clamp(end, 0.0, rope.n_rot - 1.0);
   rope.ramp_begin = static_cast<float>(begin);
   rope.ramp_end = static_cast<float>(std::max(end, begin + 0.001));
-  rope.magnitude = keys.number_or("rope.scaling.attn_factor", 1.0f, 0.01f, 100) *
-                   (1.0f - 0.1f * std::log(rope.freq_scale));
+  // Two measures of the same growth, of which most files say one.
+  const float growth = std::max(0.0f, -0.1f * std::log(rope.freq_scale));
+  rope.magnitude = keys.number_or("rope.scaling.attn_factor", 1.0f, 0.01f, 100) * (1.0f + growth) /
+                   (1.0f + growth * keys.number_or("rope.scaling.yarn_log_multiplier", 0, 0, 100));
 }
 
 RopeSpec read_rope(const Keys& keys, const ModelConfig& c, RopeSpec::Pairs pairs) {
@@ -227,9 +226,19 @@ void read_experts(const Keys& keys, ModelConfig& c, Scoring scoring, bool renorm
     if (width % kExpertRowUnit != 0)
       throw_error(ErrorKind::unsupported, "experts of {} by {} aren't supported: {} doesn't divide them",
                   c.n_embd, c.n_ff_expert, kExpertRowUnit);
-  for (const char* key : {"expert_shared_count", "expert_group_count", "leading_dense_block_count"})
-    if (keys.file().metadata().find_uint(keys.key(key)).value_or(0) > 0)
-      throw_error(ErrorKind::unsupported, "{} isn't supported in this architecture yet", keys.key(key));
+  r.scale = keys.number_or("expert_weights_scale", 1, -1e4f, 1e4f);
+  if (r.scale == 0) r.scale = 1;  // as some converters write it
+  r.n_groups = std::max(1u, keys.count_or_none("expert_group_count", r.n_experts, 1));
+  r.n_groups_used = keys.count_or_none("expert_group_used_count", r.n_groups, 0);
+  if (r.n_groups_used == 0) r.n_groups_used = r.n_groups;
+  if (r.n_experts % r.n_groups != 0 || r.n_used > r.n_experts / r.n_groups * r.n_groups_used)
+    throw_error(ErrorKind::bad_input, "{} experts in {} groups, {} of which count, leave no choice of {}",
+                r.n_experts, r.n_groups, r.n_groups_used, r.n_used);
+  const std::uint32_t shared = keys.count_or_none("expert_shared_count", kMostExperts, 0);
+  if (keys.has("expert_shared_feed_forward_length") || shared > 0)
+    c.n_ff_shared =
+        keys.count_or_none("expert_shared_feed_forward_length", kMaxWidth, shared * c.n_ff_expert);
+  c.dense_layers = keys.count_or_none("leading_dense_block_count", kMaxLayers, 0);
 }
 
 // Mixtral's files are llama's, with experts.
@@ -292,6 +301,35 @@ ModelConfig read_granitemoe(const Keys& keys) {
 ModelConfig read_smollm3(const Keys& keys) {
   ModelConfig c = read_common(keys, RopeSpec::Pairs::adjacent);
   for (std::size_t i = 3; i < c.layers.size(); i += 4) c.layers[i].rope = -1;
+  return c;
+}
+
+// Ministral 3: llama's, stretched by YaRN, with a temperature of attention that grows with the position.
+ModelConfig read_mistral3(const Keys& keys) {
+  ModelConfig c = read_common(keys, RopeSpec::Pairs::adjacent);
+  if (keys.file().metadata().find_uint(keys.key("expert_count")).value_or(0) > 0)
+    read_experts(keys, c, Scoring::softmax, true);
+  c.q_growth = keys.number_or("attention.temperature_scale", 0, 0, 100);
+  c.q_growth_from =
+      keys.count_or("attention.temperature_length", 1u << 30,
+                    keys.count_or("rope.scaling.original_context_length", 1u << 30, c.context_train));
+  return c;
+}
+
+// GLM-4.5: sigmoids with a bias of the choice, a shared expert, dense layers first and a drafting layer last.
+ModelConfig read_glm4moe(const Keys& keys) {
+  ModelConfig c = read_common(keys, RopeSpec::Pairs::halves);
+  c.draft_layers =
+      keys.count_or_none("nextn_predict_layers", static_cast<std::uint32_t>(c.layers.size()) - 1, 0);
+  c.layers.resize(c.layers.size() - c.draft_layers);
+  c.qk_norm = keys.file().find_tensor("blk.0.attn_q_norm.weight") != nullptr;
+  const GgufMetadata& meta = keys.file().metadata();
+  constexpr std::uint64_t kSigmoid = 2;
+  if (meta.find_uint(keys.key("expert_gating_func")).value_or(kSigmoid) != kSigmoid)
+    throw_error(ErrorKind::unsupported,
+                "{} is another than sigmoid, which isn't supported in this architecture",
+                keys.key("expert_gating_func"));
+  read_experts(keys, c, Scoring::sigmoid, meta.find_bool(keys.key("expert_weights_norm")).value_or(true));
   return c;
 }
 
@@ -400,10 +438,11 @@ ModelConfig read_gemma3(const Keys& keys) {
 using Reader = ModelConfig (*)(const Keys&);
 const std::map<std::string, Reader, std::less<>>& readers() {
   static const std::map<std::string, Reader, std::less<>> table = {
-      {"llama", read_llama},           {"qwen2", read_qwen2},     {"qwen3", read_qwen3},
-      {"qwen3moe", read_qwen3moe},     {"phi3", read_phi3},       {"gemma2", read_gemma2},
-      {"gemma3", read_gemma3},         {"gpt-oss", read_gpt_oss}, {"granite", read_granite},
-      {"granitemoe", read_granitemoe}, {"smollm3", read_smollm3}, {"glm4", read_glm4},
+      {"llama", read_llama},           {"qwen2", read_qwen2},       {"qwen3", read_qwen3},
+      {"qwen3moe", read_qwen3moe},     {"phi3", read_phi3},         {"gemma2", read_gemma2},
+      {"gemma3", read_gemma3},         {"gpt-oss", read_gpt_oss},   {"granite", read_granite},
+      {"granitemoe", read_granitemoe}, {"smollm3", read_smollm3},   {"glm4", read_glm4},
+      {"glm4moe", read_glm4moe},       {"mistral3", read_mistral3},
   };
   return table;
 }

@@ -31,6 +31,8 @@ struct ModelConfig {
   float embedding_scale = 1;
   float attention_scale = 0;
   float attention_softcap = 0;
+  float q_growth = 0;  // RopeAppendOp
+  std::uint32_t q_growth_from = 1;
   float logit_scale = 1;
   float final_softcap = 0;
   Activation activation = Activation::silu;
@@ -44,6 +46,9 @@ struct ModelConfig {
   // A mixture of experts instead of the one feed-forward; n_experts 0: none. Biases where the file has them.
   Routing routing;
   std::uint32_t n_ff_expert = 0;
+  std::uint32_t n_ff_shared = 0;   // of the experts that every token uses, as one; 0: none
+  std::uint32_t dense_layers = 0;  // the first so many have a feed-forward instead
+  std::uint32_t draft_layers = 0;  // layers of the file behind the model's, which draft further tokens
   std::uint32_t rope_original_context = 0;  // phi3: up to it the short factors apply
   std::vector<RopeSpec> ropes;              // factors are filled in by write_forward
   std::vector<LayerConfig> layers;

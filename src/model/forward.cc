@@ -123,7 +123,7 @@ class Builder {
     std::set<const GgufTensor*> used;
     for (const WeightSource& source : out_.sources) used.insert(source.tensor);
     for (const GgufTensor& t : file_.tensors())
-      if (!used.contains(&t) && !is_known_leftover(t.name))
+      if (!used.contains(&t) && !is_known_leftover(t.name) && !drafts(t.name))
         throw_error(
             ErrorKind::unsupported,
             "the {} model has the tensor {}, which isn't part of that architecture as Steelyard runs it: "
@@ -131,6 +131,12 @@ class Builder {
             readable(config_.architecture), readable(t.name));
   }
 
+  // Of a layer behind the model's.
+  bool drafts(std::string_view tensor) const {
+    for (std::size_t i = 0; i < config_.draft_layers; ++i)
+      if (tensor.starts_with(fmt::format("blk.{}.", config_.layers.size() + i))) return true;
+    return false;
+  }
   static void check_float(const GgufTensor& t) {
     if (t.type != DType::F32)
       throw_error(ErrorKind::unsupported,
@@ -186,7 +192,7 @@ class Builder {
 };
 
 struct Buffers {
-  BufferId hidden, q, k, v, attended, inner, logits;
+  BufferId hidden, q, k, v, attended, inner, shared, logits;
 };
 
 Buffers make_buffers(Builder& b, const ModelConfig& c) {
@@ -201,7 +207,8 @@ Buffers make_buffers(Builder& b, const ModelConfig& c) {
           .k = b.buffer("k", kv_heads * c.head_dim_k),
           .v = b.buffer("v", kv_heads * c.head_dim_v),
           .attended = b.buffer("attended", heads * c.head_dim_v),
-          .inner = c.routing.n_experts ? kNoBuffer : b.buffer("inner", n_ff),
+          .inner = c.routing.n_experts && !c.dense_layers ? kNoBuffer : b.buffer("inner", n_ff),
+          .shared = c.n_ff_shared ? b.buffer("shared", c.n_ff_shared) : kNoBuffer,
           .logits = b.buffer("logits", c.vocab_size, RowSet::outputs)};
 }
 
@@ -251,13 +258,16 @@ QkvOp qkv_op(Builder& b, const ModelConfig& c, const LayerConfig& l, int i, cons
   return op;
 }
 
-void attention_block(Builder& b, const ModelConfig& c, int i, const Buffers& bufs) {
+void attention_block(Builder& b, const ModelConfig& c, const ForwardOptions& options, int i,
+                     const Buffers& bufs) {
   const LayerConfig& l = c.layers[i];
   const std::string p = fmt::format("blk.{}.", i);
   const StateId state = b.state(i, l);
   b.op(i, qkv_op(b, c, l, i, bufs));
   RopeAppendOp rope{
       .q = bufs.q, .k = bufs.k, .v = bufs.v, .n_heads = l.n_heads, .rope = l.rope, .state = state};
+  // Within the original context it is 1.
+  if (options.context > c.q_growth_from) rope.q_growth = c.q_growth, rope.q_growth_from = c.q_growth_from;
   if (c.qk_norm) {
     rope.q_norm = b.norm(p + "attn_q_norm.weight", i, c.head_dim_k);
     rope.k_norm = b.norm(p + "attn_k_norm.weight", i, c.head_dim_k);
@@ -280,13 +290,17 @@ void attention_block(Builder& b, const ModelConfig& c, int i, const Buffers& buf
   b.op(i, out);
 }
 
+// gpt-oss and GLM-4.5 name it after its place.
+NormRef ffn_norm(Builder& b, const ModelConfig& c, int i) {
+  const std::string p = fmt::format("blk.{}.", i);
+  const char* name = b.has(p + "ffn_norm.weight") ? "ffn_norm.weight" : "post_attention_norm.weight";
+  return b.norm(p + name, i, c.n_embd);
+}
+
 void feed_forward_block(Builder& b, const ModelConfig& c, int i, const Buffers& bufs) {
   const std::uint32_t n_ff = c.layers[i].n_ff;
   const std::string p = fmt::format("blk.{}.", i);
-  GateUpOp up{.in = bufs.hidden,
-              .norm = b.norm(p + "ffn_norm.weight", i, c.n_embd),
-              .activation = c.activation,
-              .out = bufs.inner};
+  GateUpOp up{.in = bufs.hidden, .norm = ffn_norm(b, c, i), .activation = c.activation, .out = bufs.inner};
   if (c.fused_gate_up && !b.has(p + "ffn_gate.weight")) {
     up.gate = b.matrix(p + "ffn_up.weight", WeightRole::gate_up, i, n_ff, c.n_embd, {"[gate]", 0, 2 * n_ff});
     up.up = b.matrix(p + "ffn_up.weight", WeightRole::gate_up, i, n_ff, c.n_embd, {"[up]", n_ff, 2 * n_ff});
@@ -305,16 +319,36 @@ void feed_forward_block(Builder& b, const ModelConfig& c, int i, const Buffers& 
   b.op(i, down);
 }
 
+// Gate and up of what every token uses, before the chosen experts add to their input.
+void shared_gate_up(Builder& b, const ModelConfig& c, int i, const Buffers& bufs, const NormRef& norm) {
+  const std::string p = fmt::format("blk.{}.", i);
+  b.op(i, GateUpOp{
+              .in = bufs.hidden,
+              .norm = norm,
+              .gate = b.matrix(p + "ffn_gate_shexp.weight", WeightRole::gate_up, i, c.n_ff_shared, c.n_embd),
+              .up = b.matrix(p + "ffn_up_shexp.weight", WeightRole::gate_up, i, c.n_ff_shared, c.n_embd),
+              .activation = c.activation,
+              .out = bufs.shared});
+}
+void shared_down(Builder& b, const ModelConfig& c, int i, const Buffers& bufs) {
+  const std::string name = fmt::format("blk.{}.ffn_down_shexp.weight", i);
+  b.op(i, ResidualLinearOp{.in = bufs.shared,
+                           .weight = b.matrix(name, WeightRole::down, i, c.n_embd, c.n_ff_shared),
+                           .residual = bufs.hidden,
+                           .out = bufs.hidden});
+}
+
 void experts_block(Builder& b, const ModelConfig& c, int i, const Buffers& bufs) {
   const std::string p = fmt::format("blk.{}.", i);
   const std::uint32_t n = c.routing.n_experts, n_ff = c.n_ff_expert;
-  // gpt-oss names it after its place.
-  const char* norm = b.has(p + "ffn_norm.weight") ? "ffn_norm.weight" : "post_attention_norm.weight";
+  const NormRef norm = ffn_norm(b, c, i);
+  if (c.n_ff_shared) shared_gate_up(b, c, i, bufs, norm);
   b.op(i, ExpertsOp{.in = bufs.hidden,
-                    .norm = b.norm(p + norm, i, c.n_embd),
+                    .norm = norm,
                     .routing = c.routing,
                     .router = b.matrix(p + "ffn_gate_inp.weight", WeightRole::router, i, n, c.n_embd),
                     .router_bias = b.vector_if(p + "ffn_gate_inp.bias", WeightRole::bias, i, n),
+                    .choice_bias = b.vector_if(p + "exp_probs_b.bias", WeightRole::bias, i, n),
                     .gate = b.experts(p + "ffn_gate_exps.weight", i, n_ff, c.n_embd),
                     .up = b.experts(p + "ffn_up_exps.weight", i, n_ff, c.n_embd),
                     .down = b.experts(p + "ffn_down_exps.weight", i, c.n_embd, n_ff),
@@ -324,6 +358,7 @@ void experts_block(Builder& b, const ModelConfig& c, int i, const Buffers& bufs)
                     .activation = c.activation,
                     .residual = bufs.hidden,
                     .out = bufs.hidden});
+  if (c.n_ff_shared) shared_down(b, c, i, bufs);
 }
 
 }  // namespace
@@ -337,8 +372,8 @@ Forward write_forward(const GgufFile& file, const ModelConfig& config, const For
   const WeightId table = b.matrix("token_embd.weight", table_role, -1, config.vocab_size, config.n_embd);
   b.op(-1, EmbedOp{.table = table, .scale = config.embedding_scale, .out = bufs.hidden});
   for (int i = 0; i < static_cast<int>(config.layers.size()); ++i) {
-    attention_block(b, config, i, bufs);
-    if (config.routing.n_experts > 0)
+    attention_block(b, config, options, i, bufs);
+    if (config.routing.n_experts > 0 && i >= static_cast<int>(config.dense_layers))
       experts_block(b, config, i, bufs);
     else
       feed_forward_block(b, config, i, bufs);

@@ -49,6 +49,7 @@ class OpChecker {
     buffer(op.v, s.n_kv_heads * s.head_dim_v);
     norm(op.q_norm, s.head_dim_k);
     norm(op.k_norm, s.head_dim_k);
+    require(op.q_growth_from > 0, "has a temperature of no context");
     require(op.rope >= -1 && op.rope < static_cast<int>(program_.ropes.size()),
             "names a rope that isn't there");
     if (op.rope >= 0)

@@ -140,7 +140,10 @@ struct RopeAppendOp {  // per-head norm of q and k, rotation of both, then k and
   BufferId q, k, v;
   std::uint32_t n_heads;
   NormRef q_norm, k_norm;  // width head_dim_k
-  std::int16_t rope;       // index into Program::ropes, -1: none
+  // Temperature of long contexts: q times 1 + q_growth * ln(1 + floor(position / q_growth_from)); 0: not.
+  float q_growth = 0.0f;
+  std::uint32_t q_growth_from = 1;
+  std::int16_t rope;  // index into Program::ropes, -1: none
   StateId state;
 };
 

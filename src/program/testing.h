@@ -21,6 +21,7 @@ struct Shape {
        sinks = false, tied = false, rope_factors = false;
   std::uint32_t window = 0;
   float softcap = 0, final_softcap = 0, logit_scale = 1;
+  float q_growth = 0;
   bool ramp = false;  // of the rope's frequencies
   Activation activation = Activation::silu;
   // A mixture instead of the one feed-forward: n_experts > 0.
@@ -87,6 +88,7 @@ class TinyProgram {
     }
     op(qkv);
     RopeAppendOp rope{.q = q_, .k = k_, .v = v_, .n_heads = s_.n_heads, .rope = 0, .state = state};
+    rope.q_growth = s_.q_growth, rope.q_growth_from = 7;
     if (s_.head_norms) rope.q_norm = norm("q_norm", s_.head_dim), rope.k_norm = norm("k_norm", s_.head_dim);
     op(rope);
     op(AttentionOp{.q = q_,

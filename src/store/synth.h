@@ -21,6 +21,7 @@ struct SynthShape {
   std::uint32_t window = 0;  // sliding window, 0 = none
   // A mixture of experts in every layer: how many, how many a row uses, their feed-forward.
   std::uint32_t experts = 0, experts_used = 0, expert_feed_forward = 0;
+  std::uint32_t dense_layers = 0;  // the first so many have none
 };
 std::span<const SynthShape> synth_shapes();
 

@@ -15,7 +15,7 @@ namespace {
 // divides.
 constexpr std::array kShapes = {
     // name, architecture, embedding, feed_forward, layers, heads, kv, head, vocabulary, context, rope base,
-    // tied, window, experts, used, their feed-forward
+    // tied, window, experts, used, their feed-forward, dense layers
     SynthShape{"llama3.1-70b", "llama", 8192, 28672, 80, 64, 8, 128, 128256, 131072, 5e5, false},
     SynthShape{"llama3.1-8b", "llama", 4096, 14336, 32, 32, 8, 128, 128256, 131072, 5e5, false},
     SynthShape{"llama3.2-3b", "llama", 3072, 8192, 28, 24, 8, 128, 128256, 131072, 5e5, true},
@@ -41,6 +41,9 @@ constexpr std::array kShapes = {
     SynthShape{"granite3.1-moe-3b", "granitemoe", 1536, 512, 32, 24, 8, 64, 49155, 131072, 1e7, true, 0, 40,
                8, 512},
     SynthShape{"smollm3-3b", "smollm3", 2048, 11008, 36, 16, 4, 128, 128256, 65536, 5e6, true},
+    SynthShape{"ministral3-8b", "mistral3", 4096, 14336, 34, 32, 8, 128, 131072, 262144, 1e6, false},
+    SynthShape{"glm4.5-air", "glm4moe", 4096, 10944, 46, 96, 8, 128, 151552, 131072, 1e6, false, 0, 128, 8,
+               1408, 1},
     SynthShape{"glm4-9b", "glm4", 4096, 13696, 40, 32, 2, 128, 151552, 32768, 1e4, false},
     SynthShape{"tiny-llama", "llama", 256, 512, 4, 4, 2, 64, 1024, 4096, 1e4, false},
     SynthShape{"tiny-qwen2", "qwen2", 256, 512, 4, 4, 2, 64, 1024, 4096, 1e6, true},
@@ -53,6 +56,8 @@ constexpr std::array kShapes = {
     SynthShape{"tiny-granite", "granite", 256, 512, 4, 4, 2, 64, 1024, 4096, 1e4, true},
     SynthShape{"tiny-granitemoe", "granitemoe", 256, 256, 4, 4, 2, 64, 1024, 4096, 1e4, true, 0, 8, 2, 256},
     SynthShape{"tiny-smollm3", "smollm3", 256, 512, 4, 4, 2, 64, 1024, 4096, 5e6, true},
+    SynthShape{"tiny-mistral3", "mistral3", 256, 512, 4, 4, 2, 64, 1024, 262144, 1e6, true},
+    SynthShape{"tiny-glm4moe", "glm4moe", 256, 512, 4, 4, 2, 64, 1024, 4096, 1e6, false, 0, 16, 4, 256, 1},
     SynthShape{"tiny-glm4", "glm4", 256, 512, 4, 4, 2, 64, 1024, 4096, 1e4, false},
     SynthShape{"tiny-phi3", "phi3", 256, 512, 4, 4, 4, 64, 1024, 16384, 1e4, false, 262144},
 };
@@ -150,7 +155,7 @@ void add_attention(TensorList& list, const SynthShape& s, std::uint32_t i, const
     list.matrix(p + "attn_v.weight", s.embedding, kv, i);
   }
   const bool oss = s.architecture == "gpt-oss";
-  if (s.architecture == "qwen2" || s.architecture == "glm4" || oss) {
+  if (s.architecture == "qwen2" || s.architecture.starts_with("glm4") || oss) {
     list.bias(p + "attn_q.bias", q);
     list.bias(p + "attn_k.bias", kv);
     list.bias(p + "attn_v.bias", kv);
@@ -167,13 +172,24 @@ void add_attention(TensorList& list, const SynthShape& s, std::uint32_t i, const
   if (has_post_norms(s)) list.norm(p + "post_attention_norm.weight", s.embedding);
 }
 
+std::string ffn_norm_name(const SynthShape& s) {
+  const bool after = s.architecture == "gpt-oss" || s.architecture == "glm4moe";
+  return after ? "post_attention_norm.weight" : "ffn_norm.weight";
+}
+
 void add_experts(TensorList& list, const SynthShape& s, std::uint32_t i, const std::string& p) {
   const bool oss = s.architecture == "gpt-oss";
-  list.norm(p + (oss ? "post_attention_norm.weight" : "ffn_norm.weight"), s.embedding);
+  list.norm(p + ffn_norm_name(s), s.embedding);
   list.router(p + "ffn_gate_inp.weight", s.embedding);
   list.experts(p + "ffn_gate_exps.weight", s.embedding, s.expert_feed_forward, i);
   list.experts(p + "ffn_up_exps.weight", s.embedding, s.expert_feed_forward, i);
   list.experts(p + "ffn_down_exps.weight", s.expert_feed_forward, s.embedding, i);
+  if (s.architecture == "glm4moe") {
+    list.bias(p + "exp_probs_b.bias", s.experts);
+    list.matrix(p + "ffn_gate_shexp.weight", s.embedding, s.expert_feed_forward, i);
+    list.matrix(p + "ffn_up_shexp.weight", s.embedding, s.expert_feed_forward, i);
+    list.matrix(p + "ffn_down_shexp.weight", s.expert_feed_forward, s.embedding, i);
+  }
   if (!oss) return;
   list.bias(p + "ffn_gate_inp.bias", s.experts);
   list.biases(p + "ffn_gate_exps.bias", s.expert_feed_forward);
@@ -182,8 +198,8 @@ void add_experts(TensorList& list, const SynthShape& s, std::uint32_t i, const s
 }
 
 void add_feed_forward(TensorList& list, const SynthShape& s, std::uint32_t i, const std::string& p) {
-  if (s.experts > 0) return add_experts(list, s, i, p);
-  list.norm(p + "ffn_norm.weight", s.embedding);
+  if (s.experts > 0 && i >= s.dense_layers) return add_experts(list, s, i, p);
+  list.norm(p + ffn_norm_name(s), s.embedding);
   if (s.architecture == "phi3" || s.architecture == "glm4") {
     list.matrix(p + "ffn_up.weight", s.embedding, 2ull * s.feed_forward, i);
   } else {
@@ -201,10 +217,23 @@ void add_family_keys(GgufWriter& w, const SynthShape& s, const std::string& arch
     w.add_u32(arch + "expert_used_count", s.experts_used);
     w.add_u32(arch + "expert_feed_forward_length", s.expert_feed_forward);
   }
+  if (s.architecture == "glm4moe") {
+    w.add_u32(arch + "expert_shared_count", 1);
+    w.add_u32(arch + "expert_gating_func", 2);
+    w.add_bool(arch + "expert_weights_norm", true);
+    w.add_u32(arch + "leading_dense_block_count", s.dense_layers);
+  }
   if (s.architecture == "gpt-oss") {
     w.add_string(arch + "rope.scaling.type", "yarn");
     w.add_f32(arch + "rope.scaling.factor", 32);
     w.add_u32(arch + "rope.scaling.original_context_length", 4096);
+  }
+  if (s.architecture == "mistral3") {
+    w.add_string(arch + "rope.scaling.type", "yarn");
+    w.add_f32(arch + "rope.scaling.factor", 16);
+    w.add_u32(arch + "rope.scaling.original_context_length", 16384);
+    w.add_f32(arch + "rope.scaling.yarn_log_multiplier", 1);
+    w.add_f32(arch + "attention.temperature_scale", 0.1f);
   }
   if (is_granite(s)) {  // as 3.3-8b has them
     w.add_f32(arch + "embedding_scale", 12);
@@ -322,7 +351,7 @@ void add_synth_metadata(GgufWriter& w, const SynthShape& s, const Mixture& mixtu
   w.add_u32(arch + "attention.head_count_kv", s.kv_heads);
   w.add_u32(arch + "attention.key_length", s.head_dim);
   w.add_u32(arch + "attention.value_length", s.head_dim);
-  w.add_u32(arch + "rope.dimension_count", s.architecture == "glm4" ? s.head_dim / 2 : s.head_dim);
+  w.add_u32(arch + "rope.dimension_count", s.architecture.starts_with("glm4") ? s.head_dim / 2 : s.head_dim);
   w.add_f32(arch + "rope.freq_base", static_cast<float>(s.rope_base));
   w.add_f32(arch + "attention.layer_norm_rms_epsilon", s.architecture == "llama" ? 1e-5f : 1e-6f);
   w.add_u32(arch + "vocab_size", s.vocabulary);

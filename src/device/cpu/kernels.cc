@@ -112,6 +112,8 @@ bool fast_type(DType type) {
     case DType::Q4_K:
     case DType::Q5_K:
     case DType::Q6_K:
+    case DType::MXFP4:
+    case DType::IQ4_NL:
       return true;
     default:
       return false;

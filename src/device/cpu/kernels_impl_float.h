@@ -63,6 +63,10 @@ static void float_tile(const PackedMatrix& w, std::uint32_t row, std::uint32_t c
       return float_tile_packed<PackedQ5_K>(group, col, n, out);
     case DType::Q6_K:
       return float_tile_packed<PackedQ6_K>(group, col, n, out);
+    case DType::MXFP4:
+      return float_tile_packed<PackedMXFP4>(group, col, n, out);
+    case DType::IQ4_NL:
+      return float_tile_packed<PackedIQ4_NL>(group, col, n, out);
     case DType::F16:
       for (std::uint32_t c = 0; c < n; ++c) vf_store(out + c * 16, vf_load_f16(group + (col + c) * 32));
       return;

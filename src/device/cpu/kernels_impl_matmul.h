@@ -211,6 +211,10 @@ static GroupPlan plan_group(const PackedMatrix& w) {
       return plan_for<PackedQ5_K>(w.cols);
     case DType::Q6_K:
       return plan_for<PackedQ6_K>(w.cols);
+    case DType::MXFP4:
+      return plan_for<PackedMXFP4>(w.cols);
+    case DType::IQ4_NL:
+      return plan_for<PackedIQ4_NL>(w.cols);
     default:
       return {};
   }

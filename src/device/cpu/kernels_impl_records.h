@@ -59,6 +59,38 @@ using PackedQ4_1 = Block32<true, false, -1>;
 using PackedQ5_0 = Block32<false, true, 4>;
 using PackedQ5_1 = Block32<true, true, -1>;
 
+// Four-bit codes that stand for values of a table, here plus the offset.
+alignas(16) constexpr std::uint8_t kMxfp4Codes[16] = {16, 17, 18, 19, 20, 22, 24, 28,
+                                                      16, 15, 14, 13, 12, 10, 8,  4};
+alignas(16) constexpr std::uint8_t kIq4Codes[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                                    129, 141, 153, 166, 181, 197, 217, 241};
+STEELYARD_INLINE void table_tiles(const std::uint8_t* table, const std::uint8_t* p, VI w[8]) {
+  nibble_tiles(p, w);
+  for (int t = 0; t < 8; ++t) w[t] = vi_lookup(table, w[t]);
+}
+
+struct PackedMXFP4 {
+  static constexpr int kBlocks = 1, kHalves = 1, kShift = 4;
+  static constexpr bool kMin = false, kFull = false;
+  static constexpr std::uint32_t kRecord = 16 + 256;
+  // 2^(e - 128): subnormal for e < 2.
+  STEELYARD_INLINE void scales(const std::uint8_t* p, Scales& s) {
+    const VI e = vi_load_u8(p);
+    const VF normal = vi_as_float(vi_shl<23>(vi_sub(e, vi_set(1))));
+    const VF small = vi_as_float(vi_shl<21>(vi_add(e, vi_set(1))));
+    vf_store(s.scale[0], vf_less_select(vi_to_float(e), vf_set(2.0f), small, normal));
+  }
+  STEELYARD_INLINE void tiles(const std::uint8_t* p, int, VI w[8]) { table_tiles(kMxfp4Codes, p + 16, w); }
+};
+
+struct PackedIQ4_NL {
+  static constexpr int kBlocks = 1, kHalves = 1, kShift = 7;
+  static constexpr bool kMin = false, kFull = true;
+  static constexpr std::uint32_t kRecord = 32 + 256;
+  STEELYARD_INLINE void scales(const std::uint8_t* p, Scales& s) { vf_store(s.scale[0], vf_load_f16(p)); }
+  STEELYARD_INLINE void tiles(const std::uint8_t* p, int, VI w[8]) { table_tiles(kIq4Codes, p + 32, w); }
+};
+
 struct PackedQ8_0 {
   static constexpr int kBlocks = 1, kHalves = 1, kShift = 7;
   static constexpr bool kMin = false, kFull = true;

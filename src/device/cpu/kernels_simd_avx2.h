@@ -70,6 +70,14 @@ STEELYARD_INLINE VI vi_bcast(const std::uint8_t* p) {
 }
 STEELYARD_INLINE VI vi_add(VI x, VI y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
 STEELYARD_INLINE VI vi_sub(VI x, VI y) { return {_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)}; }
+STEELYARD_INLINE VI vi_load_u8(const std::uint8_t* p) {
+  const __m128i q = load128(p);
+  return {_mm256_cvtepu8_epi32(q), _mm256_cvtepu8_epi32(_mm_srli_si128(q, 8))};
+}
+STEELYARD_INLINE VI vi_lookup(const std::uint8_t* table, VI x) {  // of every byte, 0..15
+  const __m256i t = _mm256_broadcastsi128_si256(load128(table));
+  return {_mm256_shuffle_epi8(t, x.a), _mm256_shuffle_epi8(t, x.b)};
+}
 STEELYARD_INLINE VI vi_and(VI x, VI y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
 STEELYARD_INLINE VI vi_or(VI x, VI y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
 STEELYARD_INLINE VI vi_or_and(VI x, VI y, VI mask) { return vi_or(x, vi_and(y, mask)); }

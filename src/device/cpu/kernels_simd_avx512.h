@@ -48,6 +48,12 @@ STEELYARD_INLINE VF vf_load_i8(const std::uint8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
 STEELYARD_INLINE VI vi_load(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+STEELYARD_INLINE VI vi_load_u8(const std::uint8_t* p) {
+  return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+STEELYARD_INLINE VI vi_lookup(const std::uint8_t* table, VI a) {  // of every byte, 0..15
+  return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table))), a.v)};
+}
 STEELYARD_INLINE VI vi_set(int x) { return {_mm512_set1_epi32(x)}; }
 STEELYARD_INLINE VI vi_bcast(const std::uint8_t* p) {
   int x;

@@ -64,6 +64,7 @@ STEELYARD_INLINE VF vf_bcast_f16(const std::uint8_t* p) {
 }
 STEELYARD_INLINE VF vf_load_i8(const std::uint8_t* p) { STEELYARD_LANES(VF, static_cast<float>(static_cast<std::int8_t>(p[i]))); }
 STEELYARD_INLINE VI vi_load(const std::uint8_t* p) { VI r; __builtin_memcpy(&r.v, p, 64); return r; }
+STEELYARD_INLINE VI vi_load_u8(const std::uint8_t* p) { STEELYARD_LANES(VI, p[i]); }
 STEELYARD_INLINE VI vi_set(int x) { return {IntLanes{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}}; }
 STEELYARD_INLINE VI vi_bcast(const std::uint8_t* p) { std::int32_t x; __builtin_memcpy(&x, p, 4); return vi_set(x); }
 STEELYARD_INLINE VI vi_add(VI a, VI b) { return {(IntLanes)((UintLanes)a.v + (UintLanes)b.v)}; }
@@ -75,6 +76,12 @@ template <int N> STEELYARD_INLINE VI vi_shl(VI a) { return {(IntLanes)((UintLane
 template <int N> STEELYARD_INLINE VI vi_shr(VI a) { return {(IntLanes)((UintLanes)a.v >> N)}; }
 template <int N> STEELYARD_INLINE VI vi_sar(VI a) { return {a.v >> N}; }
 STEELYARD_INLINE VI vi_shr_n(VI a, int n) { return {(IntLanes)((UintLanes)a.v >> n)}; }
+STEELYARD_INLINE VI vi_lookup(const std::uint8_t* table, VI a) {  // of every byte, 0..15
+  std::uint8_t bytes[64];
+  __builtin_memcpy(bytes, &a.v, 64);
+  for (int i = 0; i < 64; ++i) bytes[i] = table[bytes[i]];
+  return vi_load(bytes);
+}
 STEELYARD_INLINE VF vi_to_float(VI a) { STEELYARD_LANES(VF, static_cast<float>(a.v[i])); }
 STEELYARD_INLINE VF vi_as_float(VI a) { return {(FloatLanes)a.v}; }
 STEELYARD_INLINE VI vf_as_int(VF a) { return {(IntLanes)a.v}; }

@@ -3,6 +3,8 @@
 #include <cstring>
 
 #include "device/cpu/kernels.h"
+#include "quant/blocks.h"
+#include "quant/codebooks.h"
 #include "quant/half.h"
 #include "quant/quant.h"
 
@@ -81,6 +83,10 @@ void add_bits(std::uint32_t bits, Codes& c) {
 }
 
 void pack_block32(DType type, Bytes src, std::uint32_t lane, std::uint8_t* dst) {
+  if (type == DType::MXFP4) {
+    dst[lane] = src[0];
+    return put_nibbles(nibbles(src + 1), lane, dst + kRowGroup);
+  }
   const bool minimum = type == DType::Q4_1 || type == DType::Q5_1;
   const bool high = type == DType::Q5_0 || type == DType::Q5_1;
   std::memcpy(dst + 2 * lane, src, 2);
@@ -216,6 +222,14 @@ void unpack_block32(DType type, const std::uint8_t* p, std::uint32_t lane, float
   }
 }
 
+// Types whose codes stand for values of a table.
+void unpack_table(DType type, const std::uint8_t* p, std::uint32_t lane, float* out) {
+  const bool fp4 = type == DType::MXFP4;
+  const float d = fp4 ? mxfp4_scale(p[lane]) : half_at(p, lane);
+  const auto& values = fp4 ? kMxfp4Values : kIq4Values;
+  for (std::uint32_t c = 0; c < 32; ++c) out[c] = d * values[code(p + (fp4 ? kRowGroup : 32), lane, c)];
+}
+
 void unpack_k45(bool five, const std::uint8_t* p, std::uint32_t lane, float* out) {
   const float d = half_at(p, lane), dmin = half_at(p + 32, lane);
   const std::uint8_t* q = p + 256;
@@ -315,6 +329,10 @@ void dequantize_row(const PackedMatrix& m, std::uint32_t row, float* out) {
         break;
       case DType::Q6_K:
         unpack_q6_k(p, lane, out + c);
+        break;
+      case DType::MXFP4:
+      case DType::IQ4_NL:
+        unpack_table(m.type, p, lane, out + c);
         break;
       default:
         unpack_block32(m.type, p, lane, out + c);

@@ -17,6 +17,8 @@
 //   Q4_K   d | dmin | 3 tiles of scales | 8 x (4 tiles)
 //   Q5_K   d | dmin | 3 tiles of scales | 8 x (high bits | 4 tiles)
 //   Q6_K   d | 4 tiles of i8 scales     | 8 x (2 tiles of bit pairs | 4 tiles)
+//   MXFP4  scales as in the file, a byte a row | 4 tiles
+//   IQ4_NL scales | 4 tiles
 //   F16    one column of 16 rows        (F32 alike)
 //   BF16   two columns of 16 rows, a row's two values side by side
 //   others the file's bytes, row after row ("raw"): dequantised on the fly

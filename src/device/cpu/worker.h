@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -145,6 +146,11 @@ struct CpuExecutable::Worker {
       const auto rotate = rope.pairs == RopeSpec::Pairs::halves ? k.rope_halves : k.rope_adjacent;
       rotate(q, per_kv, dk, rope.n_rot, cos_sin(op.rope, row));
       rotate(keys + head * dk, 1, dk, rope.n_rot, cos_sin(op.rope, row));
+    }
+    if (op.q_growth != 0) {
+      const auto steps =
+          static_cast<float>(x.block_.positions[row] / static_cast<std::int32_t>(op.q_growth_from));
+      k.scale(1.0f + op.q_growth * std::log1p(steps), per_kv * dk, q);
     }
     k.append_kv(x.kv_layout(s), x.kv_pages(op.state, x.block_.row_sequence[row]), x.block_.positions[row],
                 keys, values, head, head + 1);

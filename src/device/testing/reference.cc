@@ -109,6 +109,11 @@ struct Reference::Step {
     Matrix q = buffers[op.q], k = buffers[op.k];
     heads(q, spec.head_dim_k, op.q_norm, op.rope);
     heads(k, spec.head_dim_k, op.k_norm, op.rope);
+    for (std::size_t i = 0; op.q_growth != 0 && i < q.size(); ++i) {
+      const double steps =
+          std::floor(static_cast<double>(first_position + static_cast<std::int32_t>(i)) / op.q_growth_from);
+      for (double& v : q[i]) v *= 1 + op.q_growth * std::log(1 + steps);
+    }
     State& state = r.states_[{sequence, op.state}];
     state.k.resize(first_position);
     state.v.resize(first_position);

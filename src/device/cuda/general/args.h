@@ -60,7 +60,7 @@ struct ExchangeArg {
 // Experts (general/experts.cu). Entry e is row e / n_used's use of its (e mod n_used)-th best expert.
 inline constexpr std::uint32_t kMostRouted = 1024, kMostChosen = 64;  // experts of an op; of a row
 inline constexpr std::int32_t kScoringSoftmax = 0, kScoringChosen = 1, kScoringSigmoid = 2;  // Scoring
-inline constexpr std::uint32_t kExpertsTileBytes = 27 << 10;
+inline constexpr std::uint32_t kExpertsTileBytes = 28 << 10;
 struct RouteArg {
   const float* scores;       // [rows][n_experts], the router's product
   const float* choice_bias;  // [n_experts] or none

@@ -51,7 +51,7 @@ void enqueue_rope_append(const DeviceProgram& in, const RopeAppendOp& op, std::u
   l.dependent = dependent;
   launcher(l, in.step, kv, in.buffer(op.q), static_cast<const float*>(in.buffer(op.k)),
            static_cast<const float*>(in.buffer(op.v)), op.n_heads, in.vector(op.q_norm.weight), op.q_norm.eps,
-           in.vector(op.k_norm.weight), op.k_norm.eps, rope);
+           in.vector(op.k_norm.weight), op.k_norm.eps, rope, op.q_growth, op.q_growth_from);
 }
 
 void enqueue_residual(const DeviceProgram& in, const ResidualLinearOp& op, const float* branch,

@@ -125,7 +125,7 @@ extern "C" __global__ void __launch_bounds__(256)
 extern "C" __global__ void __launch_bounds__(kRopeWarps * 32)
     general_rope_append(StepView step, KvView kv, float* q, const float* k, const float* v,
                         std::uint32_t n_heads, const float* q_norm, float q_eps, const float* k_norm,
-                        float k_eps, RopeArg rope) {
+                        float k_eps, RopeArg rope, float q_growth, std::uint32_t q_growth_from) {
   extern __shared__ float heads[];
 #if __CUDA_ARCH__ >= 900  // a dependent launch starts before its predecessor ended; does nothing in others
   asm volatile("griddepcontrol.launch_dependents;\n griddepcontrol.wait;" ::: "memory");
@@ -139,7 +139,9 @@ extern "C" __global__ void __launch_bounds__(kRopeWarps * 32)
     for (std::uint32_t i = lane; i < dim; i += 32) head[i] = x[i];
     __syncwarp();
     norm_and_rotate(head, dim, q_norm, q_eps, rope, row);
-    for (std::uint32_t i = lane; i < dim; i += 32) x[i] = head[i];
+    const auto steps = static_cast<float>(static_cast<std::uint32_t>(step.positions[row]) / q_growth_from);
+    const float growth = 1.0f + q_growth * logf(1.0f + steps);
+    for (std::uint32_t i = lane; i < dim; i += 32) x[i] = head[i] * growth;
     return;
   }
   const std::uint32_t kv_head = index - n_heads;

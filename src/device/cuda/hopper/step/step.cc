@@ -133,8 +133,9 @@ class StepWriter {
     const auto* a = next_ ? std::get_if<AttentionOp>(&next_->body) : nullptr;
     const KvView& kv = in_.states[o.state];
     const std::uint32_t d = kv.head_dim_k, group = o.n_heads / kv.n_kv_heads;
-    ok_ = ok_ && a && a->state == o.state && a->q == o.q && kv.type == static_cast<int>(DType::F16) &&
-          kv.head_dim_v == d && (d == 64 || d == 128 || d == 256) && group <= 16;
+    ok_ = ok_ && o.q_growth == 0 && a && a->state == o.state && a->q == o.q &&
+          kv.type == static_cast<int>(DType::F16) && kv.head_dim_v == d &&
+          (d == 64 || d == 128 || d == 256) && group <= 16;
     for (const BufferId id : {o.q, o.k, o.v})
       ok_ = ok_ && contents(id).as == StepOut::words && contents(id).op == contents(o.q).op;
     if (!ok_) return;

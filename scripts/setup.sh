@@ -48,6 +48,7 @@ need_header nlohmann/json.hpp nlohmann-json3-dev
 need_header pcre2.h libpcre2-dev
 need_header curl/curl.h libcurl4-openssl-dev
 need_header editline/readline.h libedit-dev
+need_header ncurses.h libncurses-dev
 need_header gtest/gtest.h libgtest-dev
 need_header gmock/gmock.h libgmock-dev
 need_boost

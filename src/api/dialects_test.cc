@@ -149,6 +149,8 @@ TEST_F(ServerTest, CountsForPrometheus) {
   EXPECT_THAT(text, HasSubstr("steelyard_time_to_first_token_seconds_bucket{le=\"+Inf\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("steelyard_requests_running{model=\"tiny\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("steelyard_slots{model=\"tiny\"} 4\n"));
+  EXPECT_THAT(text, HasSubstr("steelyard_steps_total{model=\"tiny\"} "));
+  EXPECT_TRUE(Json::parse(ask("GET", "/metrics/history").body).at("points").empty());  // nobody watches
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);)
     EXPECT_THAT(line, ::testing::ContainsRegex("^(# (HELP|TYPE) [a-z_]+ .+|[a-z_]+(\\{.*\\})? [0-9.e+-]+)$"));

@@ -158,6 +158,10 @@ Handled metrics(const Services& s, const Call&) {
                      .content_type = "text/plain; version=0.0.4; charset=utf-8"});
 }
 
+Handled metrics_history(const Services& s, const Call&) {
+  return reply_only({.body = s.metrics.history(), .content_type = "application/json"});
+}
+
 }  // namespace
 
 std::span<const Route> llama_server_routes() {
@@ -167,6 +171,7 @@ std::span<const Route> llama_server_routes() {
       {"GET", "/props", Lane::quick, props},
       {"GET", "/slots", Lane::quick, slots},
       {"GET", "/metrics", Lane::quick, metrics},
+      {"GET", "/metrics/history", Lane::quick, metrics_history},
       {"POST", "/tokenize", Lane::work, tokenize},
       {"POST", "/detokenize", Lane::work, detokenize},
       {"POST", "/apply-template", Lane::work, apply_template},

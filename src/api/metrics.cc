@@ -5,32 +5,18 @@
 #include <algorithm>
 #include <vector>
 
+#include "api/metrics_machine.h"
 #include "engine/loaded_model.h"
 #include "engine/page_pool.h"
+#include "observe/step_log.h"
+#include "observe/telemetry.h"
 #include "plan/plan.h"
 
 namespace steelyard::api {
 namespace {
 
-std::string head(std::string_view name, std::string_view type, std::string_view help) {
-  return fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
-}
-
 std::string counter(std::string_view name, std::string_view help, std::uint64_t value) {
-  return head(name, "counter", help) + fmt::format("{} {}\n", name, value);
-}
-
-// A label's value: a name may hold anything but a line's end.
-std::string label(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    if (c == '\\' || c == '"') out += '\\';
-    if (c == '\n')
-      out += "\\n";
-    else
-      out += c;
-  }
-  return out + '"';
+  return metric_head(name, "counter", help) + fmt::format("{} {}\n", name, value);
 }
 
 struct Gauge {
@@ -58,14 +44,58 @@ constexpr Gauge kGauges[] = {
      }},
 };
 
+// Seconds of steps beside what the machine's limit allowed them: their quotient is achieved ÷ limit.
+struct StepCounter {
+  std::string_view name, help;
+  double (*value)(const StepTotals& steps);
+};
+constexpr StepCounter kStepCounters[] = {
+    {"steelyard_steps_total", "Steps that were run.",
+     [](const StepTotals& t) { return static_cast<double>(t.steps); }},
+    {"steelyard_step_generated_tokens_total", "Tokens that steps generated.",
+     [](const StepTotals& t) { return static_cast<double>(t.decode_rows); }},
+    {"steelyard_step_prompt_tokens_total", "Tokens of prompts that steps read.",
+     [](const StepTotals& t) { return static_cast<double>(t.prefill_rows); }},
+    {"steelyard_step_seconds_total", "Time in steps.", [](const StepTotals& t) { return t.busy_seconds; }},
+    {"steelyard_step_measured_seconds_total", "Time in steps whose limit is known.",
+     [](const StepTotals& t) { return t.known_seconds; }},
+    {"steelyard_step_limit_seconds_total", "Time that those would take at the machine's measured limit.",
+     [](const StepTotals& t) { return t.limit_seconds; }},
+};
+
+// Achieved ÷ limit of the last steps, at most 1; 0: unknown.
+double recent_achieved(const Engine& engine) {
+  double limit = 0, took = 0;
+  for (const StepRecord& r : engine.recent_steps(64))
+    if (r.limit_seconds > 0) limit += r.limit_seconds, took += 1e-9 * static_cast<double>(r.host_ns);
+  return took > 0 ? std::min(1.0, limit / took) : 0;
+}
+
+std::string steps_text(const std::vector<ModelManager::Entry>& models) {
+  std::string out;
+  for (const StepCounter& c : kStepCounters) {
+    out += metric_head(c.name, "counter", c.help);
+    for (const auto& m : models)
+      out += fmt::format("{}{{model={}}} {}\n", c.name, metric_label(m.name),
+                         c.value(m.model->engine().stats().steps));
+  }
+  out += metric_head("steelyard_achieved_over_limit", "gauge",
+                     "Speed of the last steps as a share of the machine's limit; 0: unknown.");
+  for (const auto& m : models)
+    out += fmt::format("steelyard_achieved_over_limit{{model={}}} {}\n", metric_label(m.name),
+                       recent_achieved(m.model->engine()));
+  return out;
+}
+
 std::string models_text(const std::vector<ModelManager::Entry>& models) {
   std::string out;
   for (const Gauge& g : kGauges) {
-    out += head(g.name, "gauge", g.help);
+    out += metric_head(g.name, "gauge", g.help);
     for (const auto& m : models)
-      out += fmt::format("{}{{model={}}} {}\n", g.name, label(m.name), g.value(m.model->engine().stats()));
+      out += fmt::format("{}{{model={}}} {}\n", g.name, metric_label(m.name),
+                         g.value(m.model->engine().stats()));
   }
-  out += head("steelyard_memory_bytes", "gauge", "Memory that a loaded model takes, as planned.");
+  out += metric_head("steelyard_memory_bytes", "gauge", "Memory that a loaded model takes, as planned.");
   for (const auto& m : models)
     for (const DevicePlan& d : m.model->plan().devices) {
       std::map<std::string_view, std::uint64_t> by_purpose;
@@ -73,8 +103,8 @@ std::string models_text(const std::vector<ModelManager::Entry>& models) {
         if (line.purpose != Purpose::other_models && line.purpose != Purpose::reserve)
           by_purpose[purpose_name(line.purpose)] += line.bytes;
       for (const auto& [purpose, bytes] : by_purpose)
-        out += fmt::format("steelyard_memory_bytes{{model={},device={},purpose={}}} {}\n", label(m.name),
-                           label(d.device), label(purpose), bytes);
+        out += fmt::format("steelyard_memory_bytes{{model={},device={},purpose={}}} {}\n",
+                           metric_label(m.name), metric_label(d.device), metric_label(purpose), bytes);
     }
   return out;
 }
@@ -88,7 +118,7 @@ void Histogram::add(double seconds) {
 }
 
 std::string Histogram::text(std::string_view name, std::string_view help) const {
-  std::string out = head(name, "histogram", help);
+  std::string out = metric_head(name, "histogram", help);
   std::uint64_t sum = 0;
   for (std::size_t i = 0; i < kBounds.size(); ++i)
     out += fmt::format("{}_bucket{{le=\"{}\"}} {}\n", name, kBounds[i], sum += counts_[i]);
@@ -112,17 +142,22 @@ void Metrics::count(std::string_view path, unsigned status, std::span<const Answ
   }
 }
 
+std::string Metrics::history() const {
+  return telemetry_ ? machine_history(*telemetry_) : "{\"points\": []}";
+}
+
 std::string Metrics::text(const ModelManager& models, std::string_view version) const {
   const std::vector<ModelManager::Entry> loaded = models.loaded();
-  std::string out = head("steelyard_build_info", "gauge", "The program's version.") +
-                    fmt::format("steelyard_build_info{{version={}}} 1\n", label(version)) +
-                    head("steelyard_models_loaded", "gauge", "Models in memory.") +
-                    fmt::format("steelyard_models_loaded {}\n", loaded.size()) + models_text(loaded);
+  std::string out = metric_head("steelyard_build_info", "gauge", "The program's version.") +
+                    fmt::format("steelyard_build_info{{version={}}} 1\n", metric_label(version)) +
+                    metric_head("steelyard_models_loaded", "gauge", "Models in memory.") +
+                    fmt::format("steelyard_models_loaded {}\n", loaded.size()) + models_text(loaded) +
+                    steps_text(loaded) + (telemetry_ ? machine_metrics(*telemetry_) : std::string());
   const std::lock_guard lock(mutex_);
-  out +=
-      head("steelyard_http_requests_total", "counter", "Requests answered; status 499: the client had gone.");
+  out += metric_head("steelyard_http_requests_total", "counter",
+                     "Requests answered; status 499: the client had gone.");
   for (const auto& [key, n] : requests_)
-    out += fmt::format("steelyard_http_requests_total{{path={},status=\"{}\"}} {}\n", label(key.first),
+    out += fmt::format("steelyard_http_requests_total{{path={},status=\"{}\"}} {}\n", metric_label(key.first),
                        key.second, n);
   return out +
          counter("steelyard_prompt_tokens_total", "Tokens of prompts, cached ones included.",

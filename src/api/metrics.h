@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <string>
@@ -14,6 +15,7 @@
 
 #include "engine/engine.h"
 #include "engine/model_manager.h"
+#include "observe/telemetry.h"
 
 namespace steelyard::api {
 
@@ -36,6 +38,10 @@ class Metrics {
  public:
   // `path`: a route's, so that there are few.
   void count(std::string_view path, unsigned status, std::span<const Answer> answers);
+  // The machine's own figures, from now on; before requests come.
+  void watch(std::shared_ptr<const Telemetry> telemetry) { telemetry_ = std::move(telemetry); }
+  // The machine's last hour, as JSON.
+  std::string history() const;
   // Everything, with the loaded models' own figures.
   std::string text(const ModelManager& models, std::string_view version) const;
 
@@ -44,6 +50,7 @@ class Metrics {
   std::map<std::pair<std::string, unsigned>, std::uint64_t> requests_;  // by path and status
   std::uint64_t prompt_tokens_ = 0, cached_tokens_ = 0, generated_tokens_ = 0, preemptions_ = 0;
   Histogram queue_, first_token_, between_tokens_;
+  std::shared_ptr<const Telemetry> telemetry_;  // may be null
 };
 
 }  // namespace steelyard::api

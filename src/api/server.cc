@@ -36,7 +36,9 @@ ServerCore::ServerCore(ServerOptions o, ModelManager& m, const ModelStore& store
       handlers(m, store, options.version, options.log),
       bodies(options.bodies_limit),
       quick(1),
-      workers(worker_count()) {}
+      workers(worker_count()) {
+  handlers.metrics().watch(options.telemetry);
+}
 
 void ServerCore::trim_later() {
 #ifdef __GLIBC__

@@ -12,6 +12,7 @@
 
 #include "api/api_keys.h"
 #include "engine/model_manager.h"
+#include "observe/telemetry.h"
 #include "store/store.h"
 
 namespace steelyard {
@@ -34,6 +35,8 @@ struct ServerOptions {
   std::string version = "0";                        // that /api/version tells
   // One line a request, and one for a model that can't be listed; may be called from several threads.
   std::function<void(const std::string& line)> log;
+  // What /metrics tells of the machine; null: nothing.
+  std::shared_ptr<const Telemetry> telemetry = nullptr;
 };
 
 class Server {

@@ -1,10 +1,12 @@
 // steelyard bench
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <memory>
 #include <numeric>
 
 #include "app/bench_case.h"
+#include "app/bench_export.h"
 #include "app/bench_runs.h"
 #include "app/command_line.h"
 #include "app/commands.h"
@@ -12,25 +14,30 @@
 #include "app/direct.h"
 #include "app/output.h"
 #include "app/progress.h"
+#include "base/dtype.h"
 #include "base/error.h"
+#include "base/units.h"
 #include "decoder/decoder.h"
 #include "device/ceilings.h"
 #include "device/device.h"
 #include "device/devices.h"
 #include "engine/loaded_model.h"
 #include "gguf/gguf.h"
+#include "gguf/summary.h"
 #include "model/config.h"
 #include "observe/ceilings.h"
 #include "program/cost.h"
+#include "program/program.h"
 
 namespace steelyard {
 namespace {
 
 struct Flags {
-  std::string model, tests;
+  std::string model, tests, against;
   std::uint32_t repeat = 5, batch = 0;
-  bool json = false;
+  bool json = false, csv = false, markdown = false;
   LoadFlags load;
+  bool table() const { return !json && !csv && !markdown; }
 };
 
 struct Row {
@@ -38,8 +45,9 @@ struct Row {
   std::string device;
   double tokens_per_second = 0;  // the median
   double slowest = 0, fastest = 0;
-  double limit = 0;  // tokens/s; 0: unknown
-  double beat = 0;   // how many times too low the limit was, which is raised; 0: it wasn't
+  double limit = 0;           // tokens/s; 0: unknown
+  std::vector<double> rates;  // of every run, ascending
+  double beat = 0;            // how many times too low the limit was, which is raised; 0: it wasn't
 
   double spread() const { return (fastest - slowest) / tokens_per_second; }
   // At most 1: a limit that was beaten isn't one.
@@ -70,6 +78,7 @@ class Bench {
     const double median = rates.size() % 2 ? rates[half] : (rates[half - 1] + rates[half]) / 2;
     const StepLimit limit = case_limit(c);
     Row row{c, device_ids(model_.prepared()), median, rates.front(), rates.back()};
+    row.rates = rates;
     if (limit.seconds() > 0) row.limit = c.tokens * c.streams / limit.seconds();
     if (row.limit > 0 && median > row.limit) {
       row.beat = median / row.limit;
@@ -150,11 +159,39 @@ std::string remark(const Row& r) {
   return text;
 }
 
-void print_row(const Row& r) {
+BenchRow exported(const Row& r) { return {r.what, r.device, r.rates}; }
+
+// What the exports say beside each row.
+BenchSubject subject_of(const PreparedModel& m) {
+  const DeviceInfo& d = m.device->info();
+  const bool gpu = !m.device->target().is_host();
+  std::uint64_t bytes = 0;
+  for (const WeightSpec& w : m.forward.program.weights) bytes += w.file_bytes();
+  return {.version = STEELYARD_VERSION,
+          .file = m.path.filename().string(),
+          .type = fmt::format("{} {}", m.config.architecture, quantization_name(*m.file)),
+          .bytes = bytes,
+          .parameters = parameter_count(*m.file),
+          .cpu = gpu ? "" : d.name,
+          .gpu = gpu ? d.name : "",
+          .backend = gpu ? "CUDA" : "CPU",
+          .batch = m.plan.limits.rows,
+          .threads = m.plan.threads,
+          .kv_type = std::string(dtype_info(m.plan.kv_type).name),
+          .time = rfc3339(std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now()))};
+}
+
+void print_export(const Flags& flags, const BenchSubject& subject, const Row& row, bool first) {
+  if (flags.csv) write_stdout((first ? bench_csv_head() : "") + bench_csv(subject, exported(row)));
+  if (flags.markdown)
+    write_stdout((first ? bench_markdown_head() : "") + bench_markdown(subject, exported(row)));
+}
+
+void print_row(const Row& r, const std::string& change) {
   const std::string limit = r.limit > 0 ? fmt::format("{:.1f}", r.limit) : "–";
   const std::string achieved = r.limit > 0 ? fmt::format("{:.1f} %", 100 * r.achieved()) : "–";
   print("{:<14} {:<11} {:>11.1f} {:>6.1f} % {:>14} {:>9}{}\n", r.what.name(), r.device, r.tokens_per_second,
-        100 * r.spread(), limit, achieved, remark(r));
+        100 * r.spread(), limit, achieved, change + remark(r));
 }
 
 nlohmann::ordered_json to_json(const Row& r) {
@@ -235,10 +272,14 @@ void print_table_head(const PreparedModel& model, const Ceilings& ceilings) {
 }
 
 int bench(const Flags& flags) {
+  if (flags.json + flags.csv + flags.markdown > 1)
+    throw_usage("--json, --csv and --markdown are three forms: give one of them");
   const auto path = resolve_model(flags.model);
   const auto cases = choose_cases(flags, path);
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   nlohmann::ordered_json machines = nlohmann::ordered_json::array();
+  std::vector<BenchBefore> before;
+  if (!flags.against.empty()) before = read_bench(read_input(flags.against), flags.against);
   std::string last_device;
   Devices devices;
   std::size_t number = 0;
@@ -249,11 +290,12 @@ int bench(const Flags& flags) {
     note_device(prepared, true);
     const std::string where = device_ids(prepared);
     std::vector<Ceilings> ceilings = part_ceilings(prepared);
-    DirectModel model(std::move(prepared), flags.json);
+    DirectModel model(std::move(prepared), !flags.table());
+    const BenchSubject subject = subject_of(model.prepared());
     if (where != last_device) {
       for (const PlacedPart& part : placed_parts(model.prepared()))
         machines.push_back(to_json(part.device->info()));
-      if (!flags.json) {
+      if (flags.table()) {
         if (!last_device.empty()) print("\n");
         print_table_head(model.prepared(), ceilings[0]);
       }
@@ -264,8 +306,11 @@ int bench(const Flags& flags) {
       status.show(fmt::format("test {} of {}: {} …", ++number, cases.size(), c.name()));
       const Row row = bench.run(c, flags.repeat);
       status.wipe();
+      const auto change = change_since(before, exported(row));
       rows.push_back(to_json(row));
-      if (!flags.json) print_row(row);
+      if (!before.empty()) rows.back()["against"] = change_json(change);
+      if (flags.table()) print_row(row, before.empty() ? "" : change_text(change));
+      print_export(flags, subject, row, rows.size() == 1);
     }
   }
   if (flags.json)
@@ -290,7 +335,9 @@ void add_bench(CLI::App& app, Action& action) {
                   "of --repeat runs after one to warm up; the spread is (fastest - slowest) / median.",
                   "  steelyard bench smollm2\n"
                   "  steelyard bench smollm2 --tests pp512,tg128,tg128@2048,tg128x8 --repeat 9\n"
-                  "  steelyard bench llama-1b.gguf --threads 2 --json > bench.json");
+                  "  steelyard bench llama-1b.gguf --threads 2 --json > bench.json\n"
+                  "  steelyard bench llama-1b.gguf --threads 2 --against bench.json\n"
+                  "  steelyard bench smollm2 --tests pp512,tg128 --markdown");
   auto flags = std::make_shared<Flags>();
   add_model_argument(*command, flags->model);
   takes(command->add_option("--tests", flags->tests, "the tests, separated by commas"), "TESTS",
@@ -302,6 +349,12 @@ void add_bench(CLI::App& app, Action& action) {
                                    "tokens a step at most (default: 512, on a GPU 2048)"),
                1, 8192);
   command->add_flag("--json", flags->json, "print JSON");
+  command->add_flag("--csv", flags->csv, "print CSV, in the columns of llama-bench");
+  command->add_flag("--markdown", flags->markdown, "print a Markdown table, in the columns of llama-bench");
+  takes(command->add_option("--against", flags->against, "compare with what `bench --json` printed before"),
+        "FILE", [](const std::string& text) {
+          if (text.empty()) throw_usage("--against takes a file's name");
+        });
   flags->load.add_with_devices(*command);
   command->callback([&action, flags] { action = [flags] { return bench(*flags); }; });
 }

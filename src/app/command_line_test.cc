@@ -78,7 +78,6 @@ TEST(CommandLine, SaysWhatWasMeant) {
   EXPECT_THAT(parse({"run", "m", "--format=json"}), HasSubstr("--format isn't built yet"));
   EXPECT_THAT(parse({"run", "m", "extra"}), HasSubstr("'extra' is one argument too many"));
   EXPECT_THAT(parse({"rum"}), HasSubstr("did you mean run?"));
-  EXPECT_THAT(parse({"pull", "m"}), HasSubstr("pulling models isn't built yet"));
   EXPECT_THAT(parse({"xyzzy\x1b"}), HasSubstr("'xyzzy\\x1b'"));
   EXPECT_THAT(parse({}), HasSubstr("say what to do"));
 }

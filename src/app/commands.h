@@ -15,6 +15,7 @@ void add_list(CLI::App& app, Action& action);
 void add_show(CLI::App& app, Action& action);
 void add_plan(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
+void add_top(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);
 void add_probe(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);

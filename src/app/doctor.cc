@@ -8,6 +8,7 @@
 #include "app/commands.h"
 #include "app/common.h"
 #include "app/doctor_measure.h"
+#include "app/doctor_ollama.h"
 #include "app/output.h"
 #include "base/error.h"
 #include "doctor/causes.h"
@@ -23,7 +24,7 @@ using doctor::Facts;
 using doctor::Finding;
 
 struct Flags {
-  std::string model, log;
+  std::string model, log, ollama;
   std::uint32_t depth = 128;
   bool apply = false, json = false;
   LoadFlags load;
@@ -108,6 +109,10 @@ int examine_model(const Flags& flags) {
 }
 
 int examine(const Flags& flags) {
+  if (!flags.ollama.empty()) {
+    if (!flags.log.empty() || flags.apply) throw_usage("--ollama asks a server: leave --log and --apply out");
+    return report(ask_ollama(flags.ollama, flags.model), flags.json);
+  }
   if (!flags.log.empty()) {
     if (!flags.model.empty()) throw_usage("--log says what was loaded: leave {} out", flags.model);
     return examine_log(flags);
@@ -132,6 +137,7 @@ void add_doctor(CLI::App& app, Action& action) {
       "  steelyard doctor llama-8b.gguf --placement stages --apply\n"
       "  steelyard doctor\n"
       "  journalctl -u ollama | steelyard doctor --log -\n"
+      "  steelyard doctor --ollama http://127.0.0.1:11434\n"
       "  steelyard doctor --log tests/data/logs/two_gpus.log");
   auto flags = std::make_shared<Flags>();
   takes(command->add_option("MODEL", flags->model, "a GGUF file, or a name from `steelyard list`"), "NAME",
@@ -143,6 +149,11 @@ void add_doctor(CLI::App& app, Action& action) {
         "FILE", [](const std::string& text) {
           if (text.empty()) throw_usage("--log takes a file's name");
         });
+  takes(command->add_option("--ollama", flags->ollama,
+                            "ask and time a running server of Ollama's kind instead"),
+        "URL", [](const std::string& text) {
+          if (text.empty()) throw_usage("--ollama takes an address, such as http://127.0.0.1:11434");
+        });
   takes_number(
       command->add_option("--depth", flags->depth, "tokens in the conversation while it is measured"), 1,
       1 << 20)
@@ -150,7 +161,7 @@ void add_doctor(CLI::App& app, Action& action) {
   command->add_flag("--apply", flags->apply,
                     "load it once more with the best change, and say what that brought");
   command->add_flag("--json", flags->json, "print JSON");
-  flags->load.add(*command);
+  flags->load.add_with_devices(*command);
   command->callback([&action, flags] { action = [flags] { return examine(*flags); }; });
 }
 

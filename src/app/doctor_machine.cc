@@ -99,6 +99,10 @@ void MachineWatch::stop(doctor::Facts& facts) {
   add_gpus({before_.driver, worst_}, facts);
 }
 
+GpusSeen MachineWatch::now() const {
+  return {before_.driver, monitor_ ? monitor_->read() : std::vector<GpuTelemetry>()};
+}
+
 bool same_gpu(const std::string& pci, const std::string& other) {
   return !pci.empty() && std::ranges::equal(
                              pci, other, {}, [](unsigned char c) { return std::tolower(c); },

@@ -28,6 +28,8 @@ class MachineWatch {
 
   // What other processes held when it was made.
   const GpusSeen& before() const { return before_; }
+  // The GPUs as they are now.
+  GpusSeen now() const;
   // Begins anew to count what the system counts.
   void mark();
   // Ends, and writes what was seen: the host's use, busy processes, and of each GPU its health.

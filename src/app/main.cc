@@ -62,9 +62,9 @@ void add_commands(CLI::App& app, Action& action) {
   app.set_help_all_flag("--help-all", "help of every command");
   app.require_subcommand(1);
   for (auto* add :
-       {add_run,    add_serve,    add_pull,  add_create, add_list,   add_show,   add_rm,   add_cp,
-        add_ps,     add_stop,     add_plan,  add_bench,  add_doctor, add_probe,  add_eval, add_tokenize,
-        add_render, add_quantize, add_synth, add_key,    add_help,   add_version})
+       {add_run,      add_serve,  add_pull,     add_create, add_list,  add_show,   add_rm,     add_cp,
+        add_ps,       add_stop,   add_top,      add_plan,   add_bench, add_doctor, add_probe,  add_eval,
+        add_tokenize, add_render, add_quantize, add_synth,  add_key,   add_help,   add_version})
     add(app, action);
   for (CLI::App* command : app.get_subcommands({})) command->group("Commands");
 }

@@ -27,6 +27,7 @@
 #include "decoder/decoder.h"
 #include "engine/loaded_model.h"
 #include "engine/model_manager.h"
+#include "observe/telemetry.h"
 #include "store/store.h"
 
 namespace steelyard {
@@ -67,6 +68,7 @@ std::vector<std::string> split_list(const std::string& text) {
 ServerOptions server_options(const Flags& flags, LogQueue& log) {
   ServerOptions options;
   options.version = STEELYARD_VERSION;
+  options.telemetry = std::make_shared<const Telemetry>();
   options.allowed_hosts = flags.hosts;
   if (const char* env = std::getenv("STEELYARD_ALLOW_HOST"))
     for (std::string& host : split_list(env)) options.allowed_hosts.push_back(std::move(host));

@@ -41,34 +41,45 @@ void ServerCall::add(CLI::App& command) {
       ->type_name("ADDRESS");
 }
 
-nlohmann::ordered_json ServerCall::operator()(const std::string& method, const std::string& path,
-                                              const nlohmann::ordered_json& body) const {
+std::string ServerCall::where() const {
   ServerAddress address;
   if (const char* env = std::getenv("STEELYARD_HOST"); env && *env) read_address(env, address);
   if (!host_.empty()) read_address(host_, address);
   // What a server listens on for everybody is called by its own address.
   if (address.host == "0.0.0.0" || address.host == "::") address.host = "127.0.0.1";
   const bool v6 = address.host.find(':') != std::string::npos;
-  const std::string where =
-      fmt::format(fmt::runtime(v6 ? "http://[{}]:{}" : "http://{}:{}"), address.host, address.port);
+  return fmt::format(fmt::runtime(v6 ? "http://[{}]:{}" : "http://{}:{}"), address.host, address.port);
+}
+
+std::string ServerCall::send(const std::string& method, const std::string& path,
+                             const nlohmann::ordered_json& body, long patience) const {
+  const std::string where = this->where();
   WebRequest request{.method = method, .url = where + path};
   if (!body.is_null()) request.body = body.dump();
   request.headers = {"Content-Type: application/json"};
   if (const char* key = std::getenv("STEELYARD_API_KEY"); key && *key)
     request.secret = std::string("Authorization: Bearer ") + key;
-  const WebResponse response = WebClient({}, 3600).send(request);
+  const WebResponse response = WebClient({}, patience).send(request);
   if (!response.failure.empty())
     throw_error(ErrorKind::io, "no server answers at {} ({}): start one with `steelyard serve`", where,
                 response.failure);
-  auto answer = nlohmann::ordered_json::parse(response.body, nullptr, false);
   if (response.status != 200) {
+    const auto answer = nlohmann::ordered_json::parse(response.body, nullptr, false);
     const bool said = answer.is_object() && answer.contains("error") && answer["error"].is_string();
     throw_error(
         kind_of(response.status), "the server at {} says: {}", where,
         said ? readable(answer["error"].get<std::string>(), 1000) : fmt::format("HTTP {}", response.status));
   }
-  if (!answer.is_object()) throw_error(ErrorKind::io, "what answers at {} is no Steelyard", where);
+  return response.body;
+}
+
+nlohmann::ordered_json ServerCall::operator()(const std::string& method, const std::string& path,
+                                              const nlohmann::ordered_json& body) const {
+  auto answer = nlohmann::ordered_json::parse(send(method, path, body, 3600), nullptr, false);
+  if (!answer.is_object()) throw_error(ErrorKind::io, "what answers at {} is no Steelyard", where());
   return answer;
 }
+
+std::string ServerCall::text(const std::string& path) const { return send("GET", path, nullptr, 10); }
 
 }  // namespace steelyard

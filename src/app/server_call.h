@@ -24,8 +24,14 @@ class ServerCall {
   // The answer's object. Throws Error: io when no server answers, else as the server says.
   nlohmann::ordered_json operator()(const std::string& method, const std::string& path,
                                     const nlohmann::ordered_json& body = {}) const;
+  // The same of GET, as it came.
+  std::string text(const std::string& path) const;
+  std::string where() const;  // "http://127.0.0.1:11434"
 
  private:
+  std::string send(const std::string& method, const std::string& path, const nlohmann::ordered_json& body,
+                   long patience) const;
+
   std::string host_;
 };
 

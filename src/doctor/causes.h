@@ -62,6 +62,7 @@ struct Finding {
   std::vector<std::pair<std::string, std::string>> flags;
   double predicted = 0;   // tokens/s with it; 0: can't be said beforehand
   bool at_most = false;   // that is a bound, not an estimate
+  double share = 0;       // of a token's time that goes to it, 0 to 1; 0: by what is predicted
   bool together = false;  // that is of all conversations together
   std::string price;      // what it costs; not empty: an offer, and not what is wrong
 };

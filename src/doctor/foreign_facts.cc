@@ -26,8 +26,12 @@ void add_card(DeviceFacts& d, const ForeignLog::Card& card) {
   }
 }
 
-// Of the buffers that lie in host memory when everything is offloaded only rows of the embedding are read.
-bool read_whole(const ForeignLog& log, bool gpu) { return gpu || log.offloaded < log.layers; }
+// Of the buffers that lie in host memory when everything is offloaded only rows of the embedding are read. A
+// program that can use no GPU doesn't speak of offloading.
+bool read_whole(const ForeignLog& log, bool gpu) {
+  if (gpu || log.offloaded < log.layers) return true;
+  return log.layers == 0 && std::ranges::none_of(log.weights, [](const auto& w) { return is_gpu(w.first); });
+}
 
 }  // namespace
 
@@ -53,7 +57,9 @@ Facts facts_of(const ForeignLog& log) {
   f.truncated = log.truncated;
   f.read_again = log.read_again;
   f.no_gpu = log.no_gpu;
-  f.gpu_present = log.no_gpu.find("insufficient") != std::string::npos;
+  // Who asks for layers on a GPU has one.
+  f.gpu_present = log.no_gpu.find("insufficient") != std::string::npos ||
+                  log.no_gpu.find("gpu-layers") != std::string::npos;
 
   std::map<std::string, DeviceFacts> devices;
   const auto place = [&](const std::string& buffer) -> DeviceFacts& {

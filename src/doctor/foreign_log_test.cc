@@ -70,7 +70,9 @@ TEST(ForeignLog, LayersOnTheCpuIn2024) {
   ASSERT_FALSE(findings.empty());
   EXPECT_EQ(findings[0].cause, Cause::layers_on_cpu);
   EXPECT_THAT(findings[0].evidence, HasSubstr("51 of 81 layers"));
-  EXPECT_THAT(findings[0].change, HasSubstr("--ctx-size"));
+  EXPECT_THAT(findings[0].change, HasSubstr("smaller model or quantisation"));  // 33 GiB lack
+  EXPECT_EQ(findings[0].predicted, 0);
+  EXPECT_GT(findings[0].share, 0.8);
 }
 
 TEST(ForeignLog, OllamasOwnEngineIn2025) {
@@ -103,8 +105,13 @@ TEST(ForeignLog, NoGpuAtAll) {
   const Facts f = facts("cpu_only.log");
   EXPECT_THAT(f.no_gpu, HasSubstr("no usable GPU found"));
   EXPECT_NEAR(f.tokens_per_second, 8, 0.01);
-  // Nobody says that a card is there.
-  for (const Finding& x : find_causes(f)) EXPECT_NE(x.cause, Cause::build_without_gpu);
+  EXPECT_EQ(f.devices.at(0).read_weights, static_cast<std::uint64_t>(4685.30 * (1 << 20)));
+  // Layers on a GPU were asked for, so there is one.
+  const auto findings = find_causes(f);
+  ASSERT_FALSE(findings.empty());
+  EXPECT_EQ(findings[0].cause, Cause::build_without_gpu);
+  // Where nobody asks, nobody says that a card is there.
+  EXPECT_TRUE(find_causes(facts_of(read_log("msg=\"no compatible GPUs were discovered\"\n"))).empty());
 }
 
 TEST(ForeignLog, TheLastLoadCountsAndReloadsAreSeen) {

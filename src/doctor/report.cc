@@ -49,12 +49,12 @@ std::string reads_table(const Facts& f) {
   double sum = 0;
   for (const DeviceFacts& d : f.devices) sum += d.reads();
   if (sum <= 0) return {};
-  std::string text = fmt::format("a token reads\n{:<8}{:<28}{:>12}{:>16}{:>14}\n", "", "", "bytes",
+  std::string text = fmt::format("a token reads\n{:<8}{:<34}{:>12}{:>16}{:>14}\n", "", "", "bytes",
                                  "GB/s at best", "ms at that");
   for (const DeviceFacts& d : f.devices) {
     if (d.reads() <= 0) continue;
     const bool known = d.read_rate > 0;
-    text += fmt::format("{:<8}{:<28}{:>12}{:>16}{:>14}\n", d.id, d.name.substr(0, 27),
+    text += fmt::format("{:<8}{:<34}{:>12}{:>16}{:>14}\n", d.id, d.name.substr(0, 33),
                         size_text(static_cast<std::uint64_t>(d.reads())),
                         known ? rate_text(d.read_rate) + (d.nominal ? " nominal" : "") : "unknown",
                         known ? fmt::format("{:.1f}", 1e3 * d.reads() / d.read_rate) : "–");
@@ -216,10 +216,11 @@ std::string headline(const Facts& f, const std::vector<Finding>& findings) {
   const bool fault = !findings.empty() && findings.front().price.empty();
   const StepLine* line = nullptr;
   const DeviceFacts* where = largest_part(f, &line);
-  if (fault && findings.front().predicted > f.tokens_per_second && f.tokens_per_second > 0)
-    text += fmt::format("; {:.0f} % of the time goes to {}",
-                        100 * (1 - f.tokens_per_second / findings.front().predicted),
-                        info(findings.front().cause).title);
+  double share = fault ? findings.front().share : 0;
+  if (fault && share <= 0 && f.tokens_per_second > 0 && findings.front().predicted > f.tokens_per_second)
+    share = 1 - f.tokens_per_second / findings.front().predicted;
+  if (share > 0)
+    text += fmt::format("; {:.0f} % of the time goes to {}", 100 * share, info(findings.front().cause).title);
   else if (where)
     text += fmt::format("; {:.0f} % of the time goes to {} on {}", 100 * f.share(line->part),
                         part_name(line->part), where->id);
@@ -228,7 +229,7 @@ std::string headline(const Facts& f, const std::vector<Finding>& findings) {
 
 std::string to_text(const Facts& f, const std::vector<Finding>& findings) {
   std::string text = title(f);
-  if (!f.model.empty()) text += headline(f, findings) + "\n\n";
+  if (!f.model.empty() || f.layers > 0 || f.tokens_per_second > 0) text += headline(f, findings) + "\n\n";
   const std::string steps = step_table(f);
   return text + (steps.empty() ? reads_table(f) : steps) + memory_text(f) + links_text(f) + machine_text(f) +
          changes_text(findings);

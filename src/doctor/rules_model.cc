@@ -134,9 +134,8 @@ Found prompts_cut(const Facts& f) {
   if (f.truncated == 0) return {};
   return Finding{
       Cause::prompts_cut,
-      fmt::format(
-          "{} prompts were longer than the context and lost their beginning, which is read anew each time",
-          f.truncated),
+      fmt::format("{} prompt{} longer than the context and lost the beginning, which is read anew each time",
+                  f.truncated, f.truncated == 1 ? " was" : "s were"),
       setting(f, "a larger --context", "a larger num_ctx (OLLAMA_CONTEXT_LENGTH)", "a larger --ctx-size")};
 }
 

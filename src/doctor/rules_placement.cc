@@ -80,32 +80,44 @@ std::string time_text(const Facts& f) {
   return fmt::format(" and take about {:.0f} % of a token's time", 100 * std::min(1.0, host / all));
 }
 
+std::string layers_setting(const Facts& f, bool room) {
+  const std::string all = std::to_string(f.layers);
+  if (room)
+    return setting(f, "leave --device and --placement out",
+                   "PARAMETER num_gpu " + all + " in the Modelfile, or \"num_gpu\" in the request's options",
+                   "--gpu-layers " + all);
+  return setting(
+      f, "a smaller --context, --kv-type q8_0, or a smaller quantisation",
+      "a smaller num_ctx (OLLAMA_CONTEXT_LENGTH), OLLAMA_KV_CACHE_TYPE=q8_0 with OLLAMA_FLASH_ATTENTION=1, "
+      "or a "
+      "smaller quantisation",
+      "a smaller --ctx-size, --cache-type-k q8_0 --cache-type-v q8_0 with --flash-attn on, or a smaller "
+      "quantisation");
+}
+
+// What the GPUs lack can come from a shorter context and smaller keys and values, or only from smaller
+// weights.
+constexpr double kMuch = 0.2;
+
 Found layers_on_cpu(const Facts& f) {
   if (!layers_missing(f) || on_host(f) <= 0) return {};
   const auto missing = static_cast<std::uint64_t>(on_host(f));
-  const std::uint64_t there = free_on_gpus(f);
+  const std::uint64_t there = free_on_gpus(f), lacking = missing > there ? missing - there : 0;
+  double all = 0;
+  for (const DeviceFacts& d : f.devices) all += static_cast<double>(d.read_weights);
+  const bool much = static_cast<double>(lacking) > kMuch * all + static_cast<double>(kv_on_gpus(f));
   const std::string room =
-      there > missing
-          ? fmt::format("the GPUs have {} free, enough for them", size_text(there, Rounding::down))
-          : fmt::format("it takes {} more of the GPUs' memory", size_text(missing - there, Rounding::up));
-  Finding found{
-      Cause::layers_on_cpu,
-      fmt::format("{} of {} layers ({}) lie on the CPU{}; {}", f.layers - f.layers_on_gpu, f.layers,
-                  size_text(missing), time_text(f), room),
-      setting(
-          f,
-          "leave --device and --placement out, or make room: a smaller --context, --kv-type q8_0, a smaller "
-          "quantisation",
-          there > missing
-              ? fmt::format("PARAMETER num_gpu {} in the Modelfile, or \"num_gpu\" in the request's options",
-                            f.layers)
-              : "a smaller num_ctx (OLLAMA_CONTEXT_LENGTH), OLLAMA_KV_CACHE_TYPE=q8_0 with "
-                "OLLAMA_FLASH_ATTENTION=1, or a smaller quantisation",
-          there > missing ? fmt::format("--gpu-layers {}", f.layers)
-                          : "a smaller --ctx-size, --cache-type-k q8_0 --cache-type-v q8_0 with --flash-attn "
-                            "on, or a smaller quantisation")};
-  if (there > missing) found.flags = {{"--device", "auto"}, {"--placement", "auto"}};
-  found.predicted = per_second(without_host(f));
+      lacking ? fmt::format("it takes {} more of the GPUs' memory", size_text(lacking, Rounding::up))
+              : fmt::format("the GPUs have {} free, enough for them", size_text(there, Rounding::down));
+  Finding found{Cause::layers_on_cpu,
+                fmt::format("{} of {} layers ({}) lie on the CPU{}; {}", f.layers - f.layers_on_gpu, f.layers,
+                            size_text(missing), time_text(f), room),
+                much ? "a smaller model or quantisation, or one more card: a shorter context alone can't "
+                       "make so much room"
+                     : layers_setting(f, lacking == 0)};
+  if (!lacking) found.flags = {{"--device", "auto"}, {"--placement", "auto"}};
+  if (!much) found.predicted = per_second(without_host(f));
+  if (token_seconds(f) > 0) found.share = std::min(1.0, host_seconds(f) / token_seconds(f));
   return found;
 }
 
@@ -159,12 +171,16 @@ Found driver_too_old(const Facts& f) {
 
 Found build_without_gpu(const Facts& f) {
   if (!f.gpu_present || f.no_gpu.empty() || driver_too_old(f)) return {};
-  return Finding{Cause::build_without_gpu, fmt::format("a GPU is there and can't be used: {}", f.no_gpu),
-                 setting(f,
-                         "build with a CUDA 13 compiler (./demo.sh fetches one), so that "
-                         "steelyard_kernels.bin lies beside the program",
-                         "install Ollama with its CUDA libraries, and give a container the GPU (--gpus all)",
-                         "build with -DGGML_CUDA=ON, and give a container the GPU (--gpus all)")};
+  return Finding{
+      Cause::build_without_gpu,
+      fmt::format("{} can't be used: {}",
+                  f.engine == Engine::steelyard ? "a GPU is there and" : "a GPU was asked for, and",
+                  f.no_gpu),
+      setting(f,
+              "build with a CUDA 13 compiler (./demo.sh fetches one), so that "
+              "steelyard_kernels.bin lies beside the program",
+              "install Ollama with its CUDA libraries, and give a container the GPU (--gpus all)",
+              "build with -DGGML_CUDA=ON, and give a container the GPU (--gpus all)")};
 }
 
 // GPUs that hold some of it.
@@ -215,7 +231,8 @@ Found stages_one_stream(const Facts& f) {
                   shares, gpus.size(), one),
       setting(
           f, "--placement ranks divides every layer over the GPUs",
-          "none: Ollama splits by layers only. llama-server has --split-mode tensor (with --flash-attn on) "
+          "nothing of Ollama's, which splits by layers only; llama-server has --split-mode tensor (with "
+          "--flash-attn on) "
           "for the same file, "
           "Steelyard --placement ranks; several conversations at once (OLLAMA_NUM_PARALLEL) keep both busy",
           "--split-mode tensor --flash-attn on (builds of April 2026 and newer; keys and values in f16)"),

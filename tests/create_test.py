@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import json
+import time
 import unittest
 import urllib.parse
 
@@ -126,6 +127,10 @@ class CreateOverHttp(SteelyardTest):
         connection.send(self.weights[:1000])
         connection.close()
         self.assertEqual(self.ask("GET", "/api/version")[0], 200)
+        for _ in range(PATIENCE * 10):  # it takes a moment where files can't be without a name
+            if not self.blobs():
+                break
+            time.sleep(0.1)
         self.assertEqual(self.blobs(), [])
 
     def test_requests_that_make_no_sense(self):

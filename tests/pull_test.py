@@ -104,7 +104,7 @@ class Pulls(SteelyardTest):
         self.assertTrue(partial.exists())
         notes = partial.with_name(partial.name + "-parts").read_text().splitlines()
         self.assertGreaterEqual(len(notes), 2)
-        first, part = map(int, notes[0].split()[:2])
+        first, part = map(int, notes[1].split()[:2])
         with open(partial, "r+b") as file:  # one of the parts that are there is damaged meanwhile
             file.seek(first * part)
             file.write(b"damage")

@@ -70,5 +70,12 @@ class Clients(ClientTest):
         self.calls("anthropic_calls.py")
 
 
+class Schemas(ClientTest):
+    requirements = "schema_requirements.txt"
+
+    def test_answers_validate(self):
+        self.calls("schema_calls.py")
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -98,7 +98,8 @@ Handled generation(std::unique_ptr<AnswerFormat> format, const CommonRequest& r,
   h.model = lease.model;
   h.alike = r.choices;
   h.stream = r.stream;
-  const bool control_text = shows_control_text(h.format->syntax(), *lease.model);
+  const AnswerSyntax* syntax = h.format->syntax();
+  const bool control_text = shows_control_text(syntax, *lease.model);
   for (std::vector<TokenId>& prompt : prompts)
     for (std::uint32_t i = 0; i < r.choices; ++i) {
       EngineRequest& request = h.requests.emplace_back();
@@ -108,6 +109,8 @@ Handled generation(std::unique_ptr<AnswerFormat> format, const CommonRequest& r,
       request.prompt = prompt;
       request.logprobs = r.logprobs;
       request.biases = r.biases;
+      request.grammar = r.grammar;
+      if (r.grammar && syntax && syntax->thinking) request.grammar_after = syntax->think_close;
       request.control_text = control_text;
     }
   return h;

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -16,6 +17,7 @@
 #include "engine/engine.h"
 #include "engine/model_manager.h"
 #include "engine/sampling_options.h"
+#include "grammar/grammar.h"
 #include "text/vocabulary.h"
 
 namespace steelyard::api {
@@ -41,6 +43,7 @@ struct CommonRequest {
   std::uint32_t choices = 1;   // answers to each prompt
   std::int32_t logprobs = -1;  // as EngineRequest::logprobs
   std::vector<TokenBias> biases;
+  std::shared_ptr<const Grammar> grammar;  // what answers are held to; null: nothing
   std::optional<KeepAlive> keep_alive;
   Options options;
 };

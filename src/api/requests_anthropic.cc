@@ -2,6 +2,7 @@
 #include <string>
 #include <utility>
 
+#include "api/answer_grammar.h"
 #include "api/request_parts.h"
 #include "api/requests.h"
 #include "base/error.h"
@@ -124,6 +125,13 @@ MessagesRequest parse_messages(std::string_view body, bool counting) {
   take_stops(r.options, f.texts("stop_sequences"));
   r.input.messages = read_conversation(f);
   if (wants_tools(f)) r.input.tools = read_flat_tools(f, "custom", "custom", "input_schema");
+  r.grammar = read_flat_format(f, "output_format");
+  if (const Json* output = f.find("output_config")) {
+    if (!output->is_object()) f.wrong("output_config", "an object");
+    const auto grammar = read_flat_format(Fields(*output, "output_config."), "format");
+    if (grammar) r.grammar = grammar;
+  }
+  refuse_beside_tools(r, "output_config.format");
   if (const Json* choice = f.find("tool_choice"))
     r.one_call = Fields(*choice, "tool_choice.").flag("disable_parallel_tool_use").value_or(false);
   r.input.think = wants_thinking(f);

@@ -1,6 +1,7 @@
 // Ollama's dialect.
 #include <algorithm>
 
+#include "api/answer_grammar.h"
 #include "api/request_parts.h"
 #include "api/requests.h"
 #include "base/error.h"
@@ -10,17 +11,11 @@
 namespace steelyard::api {
 namespace {
 
-void refuse_format(const Fields& f) {
-  const Json* v = f.find("format");
-  if (!v || (v->is_string() && v->get_ref<const std::string&>().empty())) return;
-  f.refuse("format", "isn't supported yet: answers can't be held to JSON or a schema");
-}
-
 void read_common(const Json& json, CommonRequest& r) {
   const Fields f(json);
   read_head(r, f, true);
   r.options = read_options(json);
-  refuse_format(f);
+  r.grammar = read_ollama_format(f);
   r.logprobs = read_logprobs(f);
 }
 
@@ -49,6 +44,7 @@ ChatRequest parse_chat(std::string_view body) {
   read_common(json, r);
   r.input.messages = read_messages(json);
   r.input.tools = read_tools(Fields(json));
+  refuse_beside_tools(r, "format");
   r.input.think = read_think(Fields(json));
   r.truncate = Fields(json).flag("truncate").value_or(false);
   return r;

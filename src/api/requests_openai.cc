@@ -1,4 +1,5 @@
 // OpenAI's dialect.
+#include "api/answer_grammar.h"
 #include "api/request_parts.h"
 #include "api/requests.h"
 #include "base/error.h"
@@ -7,14 +8,6 @@
 
 namespace steelyard::api {
 namespace {
-
-// What OpenAI's dialect knows and Steelyard can't do yet.
-void refuse_openai(const Fields& f) {
-  if (const Json* v = f.find("response_format")) {
-    const bool text = v->is_object() && v->contains("type") && (*v)["type"] == "text";
-    if (!text) f.refuse("response_format", "isn't supported yet, but for {\"type\": \"text\"}");
-  }
-}
 
 // Beside OpenAI's own the sampling options that other servers of this dialect take too.
 Options read_openai_options(const Fields& f) {
@@ -43,6 +36,7 @@ bool wants_usage(const Fields& f) {
 void read_common(CommonRequest& r, const Fields& f) {
   read_head(r, f, false);
   r.biases = read_biases(f);
+  r.grammar = read_response_format(f);
   r.choices = static_cast<std::uint32_t>(f.integer("n", 1, kMostChoices).value_or(1));
   r.options = read_openai_options(f);
 }
@@ -92,13 +86,13 @@ OpenAiChatRequest parse_openai_chat(std::string_view body) {
   const Fields f(json);
   OpenAiChatRequest r;
   read_common(r, f);
-  refuse_openai(f);
   r.logprobs = read_logprobs(f);
   r.input.messages = read_messages(json);
   rename_developer(r.input.messages);
   r.truncate = f.flag("truncate").value_or(false);
   if (r.input.messages.empty()) throw_error(ErrorKind::bad_input, "\"messages\" is missing or empty");
   if (may_use_tools(f)) r.input.tools = read_tools(f);
+  refuse_beside_tools(r, "response_format");
   r.one_call = !f.flag("parallel_tool_calls").value_or(true);
   if (const auto effort = f.text("reasoning_effort")) r.input.think = *effort != "none";
   r.include_usage = wants_usage(f);

@@ -2,6 +2,7 @@
 #include <string>
 #include <utility>
 
+#include "api/answer_grammar.h"
 #include "api/request_parts.h"
 #include "api/requests.h"
 #include "base/error.h"
@@ -66,12 +67,6 @@ void refuse_responses(const Fields& f) {
   if (f.find("conversation")) f.refuse("conversation", "isn't supported: nothing is stored");
   if (f.flag("background").value_or(false)) f.refuse("background", "isn't supported");
   if (f.find("prompt")) f.refuse("prompt", "isn't supported: there are no stored prompts");
-  const Json* text = f.find("text");
-  if (!text) return;
-  if (!text->is_object()) f.wrong("text", "an object");
-  if (const Json* format = Fields(*text).find("format"))
-    if (!format->is_object() || Fields(*format).text("type").value_or("") != "text")
-      f.refuse("text.format", "isn't supported yet, but for {\"type\": \"text\"}");
 }
 
 void read_reasoning(const Fields& f, ChatInput& input) {
@@ -99,6 +94,11 @@ ResponsesRequest parse_responses(std::string_view body) {
   r.input.messages = read_input(f, r.echo);
   if (may_use_tools(f)) r.input.tools = read_flat_tools(f, "function", "", "parameters");
   if (const Json* tools = f.find("tools")) r.echo.tools = *tools;
+  if (const Json* text = f.find("text")) {
+    if (!text->is_object()) f.wrong("text", "an object");
+    r.grammar = read_flat_format(Fields(*text, "text."), "format");
+  }
+  refuse_beside_tools(r, "text.format");
   read_reasoning(f, r.input);
   const std::string truncation = f.text("truncation").value_or("disabled");
   if (truncation != "disabled" && truncation != "auto") f.wrong("truncation", "\"disabled\" or \"auto\"");

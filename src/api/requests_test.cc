@@ -109,16 +109,43 @@ TEST(Requests, NameTheFieldThatIsWrong) {
 }
 
 TEST(Requests, RefuseWhatWouldChangeTheAnswer) {
-  EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "format": "json"})"), HasSubstr("\"format\""));
+  EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "format": "yaml"})"), HasSubstr("\"format\""));
   EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "images": ["aGk="]})"), HasSubstr("\"images\""));
   EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "suffix": "x"})"), HasSubstr("\"suffix\""));
   EXPECT_THAT(refusal_of(parse_generate, R"({"model": "m", "template": "x"})"), HasSubstr("\"template\""));
   const std::string head = R"({"model": "m", "messages": [{"role": "user", "content": "x"}], )";
   EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("n": 129})"), HasSubstr("\"n\""));
   EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("top_logprobs": 2})"), HasSubstr("\"logprobs\""));
-  EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("response_format": {"type": "json_object"}})"),
-              HasSubstr("response_format"));
+  EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("response_format": {"type": "xml"}})"),
+              HasSubstr("response_format.type"));
   EXPECT_EQ(refusal_of(parse_openai_chat, head + R"("response_format": {"type": "text"}})"), "accepted");
+}
+
+TEST(Requests, HoldAnswersToFormats) {
+  constexpr auto kSchema = R"({"type": "object", "properties": {"a": {"type": "integer"}}})";
+  EXPECT_TRUE(parse_generate(R"({"model": "m", "format": "json"})").grammar);
+  EXPECT_FALSE(parse_generate(R"({"model": "m", "format": ""})").grammar);
+  EXPECT_TRUE(parse_chat(fmt::format(R"({{"model": "m", "format": {}}})", kSchema)).grammar);
+  EXPECT_TRUE(parse_chat(R"({"model": "m", "grammar": "root ::= \"yes\" | \"no\""})").grammar);
+  EXPECT_THAT(refusal_of(parse_chat, R"({"model": "m", "grammar": "root ::= \"yes"})"), HasSubstr("line 1"));
+  EXPECT_THAT(refusal_of(parse_chat, R"({"model": "m", "format": {"not": {}}})"), HasSubstr("\"not\""));
+  EXPECT_THAT(refusal_of(parse_chat, R"({"model": "m", "format": "json", "tools": [{}]})"),
+              HasSubstr("\"tools\""));
+  const std::string head =
+      R"({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], )";
+  const std::string format = fmt::format(R"({{"type": "json_schema", "schema": {}}})", kSchema);
+  EXPECT_TRUE(parse_openai_chat(head + R"("response_format": {"type": "json_object"}})").grammar);
+  EXPECT_TRUE(
+      parse_openai_chat(
+          head +
+          fmt::format(
+              R"("response_format": {{"type": "json_schema", "json_schema": {{"name": "n", "schema": {}}}}}}})",
+              kSchema))
+          .grammar);
+  EXPECT_THAT(refusal_of(parse_openai_chat, head + R"("response_format": {"type": "json_schema"}})"),
+              HasSubstr("json_schema"));
+  EXPECT_TRUE(parse_messages(head + R"("output_config": {"format": )" + format + "}}").grammar);
+  EXPECT_TRUE(parse_responses(R"({"model": "m", "input": "x", "text": {"format": )" + format + "}}").grammar);
 }
 
 TEST(KeepAlive, ReadsDurations) {

@@ -10,6 +10,7 @@
 #include "engine/generation.h"
 #include "engine/host_draw.h"
 #include "engine/scheduler.h"
+#include "grammar/token_masks.h"
 #include "text/stream.h"
 
 namespace steelyard {
@@ -90,7 +91,9 @@ class Engine::Impl {
   void take_output(const StepPlan& plan, const StepPlan::Entry& entry);
   void take_logits(const Request& state, std::span<const float> logits);
   void take_hidden(const StepPlan::Entry& entry, std::span<const float> rows, std::size_t width);
+  TokenId draw_held(State& state, std::span<const float> logits);
   void take_token(const Request& state, TokenId token);
+  std::shared_ptr<const TokenTrie> trie();
   void record(const StepPlan& plan);
   void finish(const Request& state, DoneReason reason);
   void fail(const Request& state, ErrorKind kind, const std::string& message);
@@ -105,6 +108,8 @@ class Engine::Impl {
   std::uint32_t most_tokens_;
   EngineInbox inbox_;
   std::atomic<std::uint64_t> next_order_{1};
+  std::once_flag trie_once_;
+  std::shared_ptr<const TokenTrie> trie_;  // made for the first request that needs it
 
   // The engine's thread only.
   Scheduler scheduler_;
@@ -171,8 +176,10 @@ Generation Engine::Impl::submit(EngineRequest request) {
     state->max_tokens = state->prompt_tokens + 1;
     state->want = Want::hidden;
     state->every_row = request.pooling == Pooling::mean;
-  } else if (!request.biases.empty() || request.logprobs >= 0) {
+  } else if (!request.biases.empty() || request.logprobs >= 0 || request.grammar) {
     state->want = Want::logits;
+    if (request.grammar)
+      state->constraint = std::make_unique<TokenConstraint>(request.grammar, trie(), request.grammar_after);
   }
   state->tokens.reserve(std::min<std::size_t>(state->max_tokens, state->prompt_tokens + 4096));
   state->stops = StopMatcher(request.stop);
@@ -190,6 +197,15 @@ Generation Engine::Impl::submit(EngineRequest request) {
   }
   inbox_.ready.notify_all();
   return generation;
+}
+
+std::shared_ptr<const TokenTrie> Engine::Impl::trie() {
+  std::call_once(trie_once_, [&] {
+    trie_ = std::make_shared<const TokenTrie>(
+        info_.vocab_size, [&](TokenId id) { return text_.piece(id, false); },
+        [&](TokenId id) { return text_.is_end(id); });
+  });
+  return trie_;
 }
 
 // ---- the engine's thread ----
@@ -355,10 +371,36 @@ void Engine::Impl::take_output(const StepPlan& plan, const StepPlan::Entry& entr
 
 void Engine::Impl::take_logits(const Request& state, std::span<const float> logits) {
   const EngineRequest& r = state->request;
-  const TokenId token = host_draw_.draw(logits, state->sampling, r.biases, state->tokens);
+  TokenId token = 0;
+  try {
+    token = state->constraint ? draw_held(*state, logits)
+                              : host_draw_.draw(logits, state->sampling, r.biases, state->tokens);
+  } catch (...) {
+    const auto [kind, message] = reason_of(std::current_exception());
+    return fail(state, kind, message);
+  }
   if (token >= 0 && r.logprobs >= 0 && !text_.is_end(token))
     state->tell_chances(chances_of(logits, token, static_cast<std::uint32_t>(r.logprobs)));
   take_token(state, token);
+}
+
+// A token that the grammar allows, and after which the tokens that are left suffice to end the answer.
+TokenId Engine::Impl::draw_held(State& state, std::span<const float> logits) {
+  TokenConstraint& held = *state.constraint;
+  const auto draw = [&](const std::uint32_t* mask) {
+    if (!mask)
+      throw_error(ErrorKind::bad_input,
+                  "no token of the model's vocabulary can go on as the grammar demands");
+    return host_draw_.draw(logits, state.sampling, state.request.biases, state.tokens, mask);
+  };
+  TokenId token = draw(held.mask());
+  const auto left = state.max_tokens - static_cast<std::uint32_t>(state.tokens.size()) - 1;
+  if (token >= 0 && held.bytes_left_after(token) > left) {
+    token = draw(held.mask_within(left));
+    state.squeezed = true;
+  }
+  if (token >= 0) held.accept(token, text_.piece(token, state.request.control_text));
+  return token;
 }
 
 // Sums rows up; a sequence that had to begin anew begins its sum anew.
@@ -408,8 +450,10 @@ void Engine::Impl::take_token(const Request& state, TokenId token) {
     state->first_token = last_results_;
     state->first_token_seconds = step_seconds_;
   }
-  if (text_.is_end(token)) return finish(state, DoneReason::stop);
+  const DoneReason whole = state->squeezed ? DoneReason::length : DoneReason::stop;
+  if (text_.is_end(token)) return finish(state, whole);
   if (!state->push(text_.piece(token, state->request.control_text))) return finish(state, DoneReason::stop);
+  if (state->constraint && state->constraint->ended()) return finish(state, whole);
   if (state->tokens.size() >= state->max_tokens) finish(state, DoneReason::length);
 }
 

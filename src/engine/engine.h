@@ -16,6 +16,7 @@
 #include "device/step.h"
 #include "engine/page_pool.h"
 #include "engine/sampling_options.h"
+#include "grammar/grammar.h"
 #include "observe/ceilings.h"
 #include "observe/step_log.h"
 #include "program/cost.h"
@@ -100,6 +101,11 @@ struct EngineRequest : AnswerOptions {
   // of an end token. These and biases bring logits to the host, which costs every running answer some time.
   std::int32_t logprobs = -1;
   std::function<void(const TokenChances& chances)> on_chances;
+  // What the answer is held to, from its beginning or from the end of its thoughts, where `grammar_after`
+  // marks that. It is whole when it ends, unless it is stopped or the tokens can't suffice: near their limit
+  // it is led to its shortest end, and has DoneReason::length. Logits come to the host for it, too.
+  std::shared_ptr<const Grammar> grammar;
+  std::string grammar_after;
   bool control_text = false;  // control tokens are told as text, end tokens excepted
   // Not none: no answer, but an embedding of the prompt.
   Pooling pooling = Pooling::none;

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "engine/engine.h"
 #include "engine/sequence.h"
+#include "grammar/token_masks.h"
 #include "program/cost.h"
 #include "text/stream.h"
 
@@ -45,7 +46,9 @@ struct Generation::State : Sequence {
   std::uint32_t prompt_read = 0;
   double limit_seconds[2] = {}, known_seconds[2] = {};  // [0] prompt, [1] generation
   StepShape last_shape[2];
-  std::vector<float> embedding;  // a sum, then the mean, where it is one
+  std::unique_ptr<TokenConstraint> constraint;  // null: the answer is free
+  bool squeezed = false;                        // it was led to its end
+  std::vector<float> embedding;                 // a sum, then the mean, where it is one
 
   // Shared with the caller.
   std::mutex mutex;

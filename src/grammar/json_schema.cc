@@ -117,7 +117,8 @@ class Writer {
   void check_keywords(const Json& s) {
     for (const auto& [key, its] : s.items()) {
       if (schema::is_annotation(key)) continue;
-      const bool known = std::ranges::any_of(kKeywords, [&](const Keyword& k) { return k.name == key; });
+      const bool known =
+          std::ranges::find(kKeywords, std::string_view(key), &Keyword::name) != std::end(kKeywords);
       if (!known) refuse(key, "isn't supported: answers can't be held to it");
     }
     const Json& unique = find(s, "uniqueItems");

@@ -83,7 +83,7 @@ std::string time_text(const Facts& f) {
 std::string layers_setting(const Facts& f, bool room) {
   const std::string all = std::to_string(f.layers);
   if (room)
-    return setting(f, "leave --device and --placement out",
+    return setting(f, "leave --device, --placement and --memory out",
                    "PARAMETER num_gpu " + all + " in the Modelfile, or \"num_gpu\" in the request's options",
                    "--gpu-layers " + all);
   return setting(
@@ -128,7 +128,7 @@ Found head_on_cpu(const Facts& f) {
       fmt::format("all repeating layers are on the GPU, but the output layer ({}) isn't: it is read whole "
                   "for every token{}",
                   size_text(static_cast<std::uint64_t>(on_host(f))), time_text(f)),
-      setting(f, "leave --device and --placement out, or a smaller --context so that it fits",
+      setting(f, "leave --device, --placement and --memory out, or a smaller --context so that it fits",
               fmt::format("PARAMETER num_gpu {} in the Modelfile, one more than its layers", f.layers),
               fmt::format("--gpu-layers {}, one more than its layers", f.layers))};
   found.flags = {{"--device", "auto"}, {"--placement", "auto"}};
@@ -144,7 +144,8 @@ Found gpu_unused(const Facts& f) {
       Cause::gpu_unused,
       fmt::format("all {} layers lie on the CPU, and {} is idle{}", f.layers, fastest_gpu(f)->id, why),
       setting(f,
-              "leave --device and --placement out, or make it fit: a smaller --context, --kv-type q8_0, a "
+              "leave --device, --placement and --memory out, or make it fit: a smaller --context, --kv-type "
+              "q8_0, a "
               "smaller quantisation",
               fmt::format("PARAMETER num_gpu {} in the Modelfile, or leave num_gpu out", f.layers),
               fmt::format("--gpu-layers {}", f.layers)),

@@ -322,8 +322,9 @@ std::string note_of(const PlacementInput& in, const PlacementChoice& choice,
   const std::string kind = kind_text(in, taken.placement);
   std::string text = fmt::format("placement: {} ({}), {} tokens/s predicted{}", kind,
                                  layers_text(in, taken.placement), speed(taken), streams);
-  const auto other = std::ranges::find_if(
-      choice.candidates, [&](const PlacementCandidate& c) { return kind_text(in, c.placement) != kind; });
+  const auto other = std::ranges::find_if(choice.candidates, [&](const PlacementCandidate& c) {
+    return kind_text(in, c.placement) != kind && has_layers_everywhere(in, c.placement);
+  });
   if (other != choice.candidates.end())
     text += fmt::format("; {}: {}", kind_text(in, other->placement), speed(*other));
   if (!choice.lacks.empty()) text += "; " + choice.lacks[0].why;

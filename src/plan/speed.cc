@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <variant>
 
 #include "program/share.h"
 
@@ -26,6 +27,9 @@ constexpr double kOneRowReads = 0.85;
 constexpr double kGpuMultiplies = 0.45;
 // A layer of a step, whatever it reads: waiting for the slowest block at each of its boundaries.
 constexpr double kLayerSeconds = 27e-6;
+// Experts on a GPU have general kernels only, which are far slower: of the nominal rates, one H200,
+// qwen3-30b-a3b with 1 to 64 streams and in prompts (gpt-oss-20b in MXFP4 has two thirds of it).
+constexpr double kGpuExperts = 0.06;
 // CPU, docs/benchmarks.md: 77 to 93 % of the read rate; 33 to 60 % of the multipliers.
 constexpr double kCpuReads = 0.8, kCpuMultiplies = 0.5;
 
@@ -82,8 +86,11 @@ std::vector<double> unit_seconds(const Program& program, const PaperDevice& devi
                                                                         : kGpuMultiplies);
   for (const Op& op : program.ops) {
     const OpCost cost = op_cost(program, op, shape);
-    units[unit_of(op, layers)] += std::max(seconds(cost.weight_bytes + cost.state_bytes, read),
-                                           seconds(cost.flops + cost.attention_flops, multiply));
+    const bool general = !ideal && !device.host && std::holds_alternative<ExpertsOp>(op.body);
+    const double reads = general ? kGpuExperts * device.read_bytes_per_second : read;
+    const double multiplies = general ? kGpuExperts * device.multiplies_per_second : multiply;
+    units[unit_of(op, layers)] += std::max(seconds(cost.weight_bytes + cost.state_bytes, reads),
+                                           seconds(cost.flops + cost.attention_flops, multiplies));
   }
   if (!ideal && !device.host && device.read_bytes_per_second > 0)
     for (std::uint32_t layer = 1; layer <= layers; ++layer)

@@ -232,7 +232,7 @@ class Start(SteelyardTest):
     def test_says_that_everybody_may_come(self):
         server = Server(self, "--host", "0.0.0.0").read_log()
         self.assertEqual(server.end(), 0)
-        self.assertIn("no password", "".join(server.lines))
+        self.assertIn("everybody who reaches this address may use the models, and nobody may change them", "".join(server.lines))
 
     def test_without_a_home(self):
         env = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")}

@@ -25,7 +25,7 @@ class Create(SteelyardTest):
     def test_of_a_file_and_of_a_model(self):
         (self.dir / "base.gguf").write_bytes(self.synth().read_bytes())
         modelfile = self.dir / "Modelfile"
-        modelfile.write_text('FROM ./base.gguf\nPARAMETER num_predict 3\nPARAMETER stop "END"\nSYSTEM be brief\n')
+        modelfile.write_text('FROM ./base.gguf\nPARAMETER num_predict 3\nPARAMETER temperature 0\nPARAMETER stop "END"\nSYSTEM be brief\n')
         self.ok("create", "one", "-f", modelfile, env=self.env)
         self.ok("create", "me/two:1", "-f", "-", env=self.env,
                 input='FROM one\nPARAMETER seed 5\nSYSTEM """be\nlong"""\nMESSAGE user a\nMESSAGE assistant b\n')
@@ -88,7 +88,7 @@ class CreateOverHttp(SteelyardTest):
                                                         "parameters": {"num_predict": 2}, "messages": [{"role": "user", "content": "a"}]})
         lines = [json.loads(line) for line in body.splitlines()]
         self.assertEqual((status, lines[-1]), (200, {"status": "success"}), lines)
-        status, body = self.ask("POST", "/api/generate", {"model": "new", "prompt": "hi", "stream": False})
+        status, body = self.ask("POST", "/api/generate", {"model": "new", "prompt": "hi", "stream": False, "options": {"temperature": 0}})
         self.assertEqual((status, json.loads(body)["eval_count"]), (200, 2))
         self.assertEqual(json.loads(self.ask("POST", "/api/show", {"model": "new"})[1])["system"], "s")
         status, body = self.ask("POST", "/api/create", {"model": "newer", "from": "new", "stream": False})

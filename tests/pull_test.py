@@ -57,7 +57,7 @@ class Pulls(SteelyardTest):
         before = len(ranges)
         self.pull()  # nothing is missing
         self.assertEqual(len(self.registry.ranges()), before)
-        shown = self.ok_json("run", self.name, "hello", "--json", "--no-stdin", "--num-predict", "2", env=self.env)
+        shown = self.ok_json("run", self.name, "hello", "--json", "--no-stdin", "--num-predict", "2", "--temperature", "0", env=self.env)
         self.assertEqual(shown["generated_tokens"], 2)
         self.ok("rm", self.name, env=self.env)
         self.assertEqual(self.files(), [])

@@ -13,10 +13,7 @@
 
 namespace steelyard::cpu {
 
-extern const Kernels kPortableKernels;
-#if defined(__x86_64__)
-extern const Kernels kAvx2Kernels, kAvx512Kernels, kAvx512VnniKernels, kAvx512Bf16Kernels;
-#endif
+extern const Kernels kPortableKernels, kAvx2Kernels, kAvx512Kernels, kAvx512VnniKernels, kAvx512Bf16Kernels;
 
 namespace {
 constexpr Isa kIsas[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::avx512bf16};
@@ -51,13 +48,13 @@ bool isa_available(Isa isa) {
   const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
   switch (isa) {
     case Isa::avx2:
-      return avx2;
+      return avx2 && STEELYARD_ISA_AVX2;
     case Isa::avx512:
-      return avx512;
+      return avx512 && STEELYARD_ISA_AVX512;
     case Isa::avx512vnni:
-      return vnni;
+      return vnni && STEELYARD_ISA_AVX512VNNI;
     case Isa::avx512bf16:
-      return vnni && __builtin_cpu_supports("avx512bf16");
+      return vnni && STEELYARD_ISA_AVX512BF16 && __builtin_cpu_supports("avx512bf16");
     default:
       return false;
   }
@@ -87,13 +84,19 @@ Isa choose_isa() {
 
 const Kernels& kernels(Isa isa) {
   switch (isa) {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && STEELYARD_ISA_AVX2
     case Isa::avx2:
       return kAvx2Kernels;
+#endif
+#if defined(__x86_64__) && STEELYARD_ISA_AVX512
     case Isa::avx512:
       return kAvx512Kernels;
+#endif
+#if defined(__x86_64__) && STEELYARD_ISA_AVX512VNNI
     case Isa::avx512vnni:
       return kAvx512VnniKernels;
+#endif
+#if defined(__x86_64__) && STEELYARD_ISA_AVX512BF16
     case Isa::avx512bf16:
       return kAvx512Bf16Kernels;
 #endif
